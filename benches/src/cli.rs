@@ -1,0 +1,146 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, Subcommand};
+
+use crate::cold::COLD;
+use crate::target::{TARGETS, Target};
+
+const HELP: &str = "\
+Targets:
+  hyper                 a bare hyper HTTP/1.1 hello server, 2 threads: the ceiling
+  wasmbox-core          the box, with a trivial core module (a WASI command)
+  wasmbox-http          the box, with a trivial wasi:http component
+  wasmtime-serve        `wasmtime serve` of the same component, as it comes
+  wasmtime-serve-tuned  the same with its pooling allocator kept warm
+  wasmbox-cold          the box's first answer of a 1 MB module that is in its
+                        cache, after each of many starts; its later answers are
+                        wasmbox-warm
+
+Each round starts every target anew, checks its answer, warms it up for a second
+and loads it with wrk: 1, 16 and 64 connections, hot and with a gap of 50 ms
+between an answer and the next request. The targets take turns, so that noise of
+the machine hits all alike. Reported are the medians of the rounds. Compare
+figures of one run only.
+
+Examples:
+  make bench                               all of it: 7 minutes, and the first
+                                           time many more: it installs wasmtime
+                                           below target/bench
+  wasmbox-bench --quick                    one short round: does it work?
+  wasmbox-bench --only hyper,wasmbox-core  two targets
+  wasmbox-bench --wasmbox /usr/bin/wasmbox a box that is built already
+
+Results: tables on stdout, and target/bench/results.json.";
+
+/// Measures WasmBox side by side with wasmtime serve and bare hyper.
+#[derive(Debug, Parser)]
+#[command(name = "wasmbox-bench", version, after_help = HELP, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// One round of 1 second and 3 cold starts: shows that all works, not how fast
+    #[arg(long)]
+    quick: bool,
+
+    /// Measure these targets only
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(names()))]
+    only: Vec<String>,
+
+    /// Rounds, of which the median is reported [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+
+    /// Length of the load of each round, in seconds [default: 3]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
+
+    /// The box to measure, instead of the one of this workspace
+    #[arg(long, value_name = "PATH")]
+    pub wasmbox: Option<PathBuf>,
+
+    /// What the bench starts itself as
+    #[command(subcommand)]
+    pub command: Option<Inner>,
+}
+
+/// What this program is when the bench starts it.
+#[derive(Debug, Subcommand)]
+pub enum Inner {
+    /// The bare hyper server
+    #[command(hide = true)]
+    Hello {
+        /// The port on the loopback interface
+        port: u16,
+    },
+}
+
+impl Cli {
+    /// The targets that are measured under load.
+    pub fn targets(&self) -> Vec<&'static Target> {
+        TARGETS.iter().filter(|target| self.includes(target.name)).collect()
+    }
+
+    /// How often the box is started for the cold start; 0 when that is not measured.
+    pub fn cold_starts(&self) -> u32 {
+        match (self.includes(COLD), self.quick) {
+            (false, _) => 0,
+            (true, true) => 3,
+            (true, false) => 15,
+        }
+    }
+
+    /// Rounds of each target under each load.
+    pub fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    /// Length of the load of each round, in seconds.
+    pub fn seconds(&self) -> u32 {
+        self.seconds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    fn includes(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    TARGETS.iter().map(|target| target.name).chain([COLD]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_each_target() {
+        for name in names() {
+            assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_selects() {
+        let cli = Cli::parse_from(["wasmbox-bench", "--only", "hyper,wasmbox-http"]);
+        let names: Vec<&str> = cli.targets().iter().map(|target| target.name).collect();
+        assert_eq!(names, ["hyper", "wasmbox-http"]);
+        assert_eq!(cli.cold_starts(), 0);
+        assert!(Cli::try_parse_from(["wasmbox-bench", "--only", "nginx"]).is_err());
+    }
+
+    #[test]
+    fn quick_is_shorter() {
+        let quick = Cli::parse_from(["wasmbox-bench", "--quick"]);
+        let full = Cli::parse_from(["wasmbox-bench"]);
+        assert!(quick.rounds() * quick.seconds() < full.rounds() * full.seconds());
+        assert!(quick.cold_starts() < full.cold_starts());
+    }
+}

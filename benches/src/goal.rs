@@ -1,0 +1,162 @@
+//! What is expected of the box, next to its peers.
+
+use crate::cold::{COLD, WARM};
+use crate::row::Row;
+
+/// An expectation on two rows of one run.
+#[derive(Debug)]
+pub struct Goal {
+    /// What it is about.
+    pub title: &'static str,
+    /// The figure that is compared.
+    figure: fn(&Row) -> f64,
+    /// How the two figures are compared.
+    comparison: Comparison,
+    /// The target whose figure it is.
+    of: &'static str,
+    /// The target that it is compared with.
+    with: &'static str,
+    /// Connections of both, without a gap.
+    connections: u32,
+    /// What is wanted of the result.
+    pub bound: Bound,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Comparison {
+    Ratio,
+    Difference,
+}
+
+/// What is wanted of a result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// This or more.
+    AtLeast(f64),
+    /// This or less.
+    AtMost(f64),
+}
+
+/// All goals.
+pub const GOALS: &[Goal] = &[
+    Goal {
+        title: "throughput, wasmbox-http / wasmtime-serve-tuned, 16 connections",
+        figure: |row| row.req_per_s,
+        comparison: Comparison::Ratio,
+        of: "wasmbox-http",
+        with: "wasmtime-serve-tuned",
+        connections: 16,
+        bound: Bound::AtLeast(2.0),
+    },
+    Goal {
+        title: "p99, wasmbox-http / wasmtime-serve-tuned, 16 connections",
+        figure: |row| row.p99_us as f64,
+        comparison: Comparison::Ratio,
+        of: "wasmbox-http",
+        with: "wasmtime-serve-tuned",
+        connections: 16,
+        bound: Bound::AtMost(1.0),
+    },
+    Goal {
+        title: "throughput, wasmbox-core / hyper, 16 connections",
+        figure: |row| row.req_per_s,
+        comparison: Comparison::Ratio,
+        of: "wasmbox-core",
+        with: "hyper",
+        connections: 16,
+        bound: Bound::AtLeast(0.5),
+    },
+    Goal {
+        title: "p50, wasmbox-http / wasmtime-serve-tuned, 1 connection",
+        figure: |row| row.p50_us as f64,
+        comparison: Comparison::Ratio,
+        of: "wasmbox-http",
+        with: "wasmtime-serve-tuned",
+        connections: 1,
+        bound: Bound::AtMost(1.15),
+    },
+    Goal {
+        title: "first answer of a cached 1 MB module - a warm one, ms",
+        figure: |row| row.p50_us as f64 / 1_000.0,
+        comparison: Comparison::Difference,
+        of: COLD,
+        with: WARM,
+        connections: 1,
+        bound: Bound::AtMost(3.0),
+    },
+];
+
+impl Goal {
+    /// The result in this run; `None` when it did not measure both rows.
+    pub fn result(&self, rows: &[Row]) -> Option<f64> {
+        let figure = |name| {
+            rows.iter()
+                .find(|row| row.name == name && row.connections == self.connections && row.gap_ms == 0)
+                .map(self.figure)
+        };
+        let (of, with) = (figure(self.of)?, figure(self.with)?);
+        Some(match self.comparison {
+            Comparison::Ratio => of / with,
+            Comparison::Difference => of - with,
+        })
+    }
+}
+
+impl Bound {
+    /// Whether `result` is as wanted.
+    pub fn is_reached(self, result: f64) -> bool {
+        match self {
+            Self::AtLeast(bound) => result >= bound,
+            Self::AtMost(bound) => result <= bound,
+        }
+    }
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtLeast(bound) => write!(formatter, ">= {bound:.2}"),
+            Self::AtMost(bound) => write!(formatter, "<= {bound:.2}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::TARGETS;
+
+    fn row(name: &'static str, connections: u32, gap_ms: u32, req_per_s: f64) -> Row {
+        Row { name, connections, gap_ms, req_per_s, p50_us: 10, p99_us: 20, cpu_us: 1.0, rss_kib: 1, errors: 0 }
+    }
+
+    #[test]
+    fn goals_name_rows_that_exist() {
+        for goal in GOALS {
+            for name in [goal.of, goal.with] {
+                let known = TARGETS.iter().any(|target| target.name == name) || [COLD, WARM].contains(&name);
+                assert!(known, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_ratio_takes_the_rows_of_its_load() {
+        let rows = [
+            row("wasmbox-http", 16, 50, 7.0),
+            row("wasmbox-http", 16, 0, 50.0),
+            row("wasmtime-serve-tuned", 1, 0, 9.0),
+            row("wasmtime-serve-tuned", 16, 0, 20.0),
+        ];
+        assert_eq!(GOALS[0].result(&rows), Some(2.5));
+        assert_eq!(GOALS[0].result(&rows[..3]), None);
+    }
+
+    #[test]
+    fn a_bound_includes_itself() {
+        assert!(Bound::AtLeast(2.0).is_reached(2.0));
+        assert!(!Bound::AtLeast(2.0).is_reached(1.99));
+        assert!(Bound::AtMost(1.0).is_reached(1.0));
+        assert!(!Bound::AtMost(1.0).is_reached(1.01));
+    }
+}

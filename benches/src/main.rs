@@ -1,0 +1,110 @@
+//! `wasmbox-bench`: the box side by side with its peers, in one run and under the same load.
+//!
+//! It measures, and compares with the goals. It does not tune the machine, and does not fail when a goal is missed.
+//!
+//! - [`cli`]: what to measure
+//! - [`fixture`]: programs, modules and directories of a run; [`tool`] builds and installs, [`module`] writes core modules
+//! - [`target`]: the servers; [`process`] is one's process, [`connection`] asks one single things, [`hello`] is the ceiling
+//! - [`load`]: one run of `wrk`; [`cold`]: the first answer after a start
+//! - [`row`]: one line of the results; [`goal`]: what is expected; [`report`]: tables and JSON
+
+#![allow(clippy::print_stdout, reason = "its tables go to stdout")]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
+mod cli;
+mod cold;
+mod connection;
+mod fixture;
+mod goal;
+mod hello;
+mod load;
+mod module;
+mod process;
+mod report;
+mod row;
+mod target;
+mod tool;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Cli, Inner};
+use crate::fixture::Fixture;
+use crate::load::Load;
+use crate::row::Row;
+use crate::target::{Program, Target};
+
+/// Connections that the load has open, one setting after the other.
+const CONNECTIONS: [u32; 3] = [1, 16, 64];
+
+/// Pauses between an answer and the next request: none, and long enough that workers, caches and memory go cold.
+const GAPS_MS: [u32; 2] = [0, 50];
+
+/// The exit code after ctrl-c, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> Result<ExitCode> {
+    let cli = Cli::parse();
+    if let Some(Inner::Hello { port }) = cli.command {
+        hello::serve(port)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // On this thread alone: processes that it starts are to end with it.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        // Whichever ends first drops the others: with the run end its processes and its directory.
+        tokio::select! {
+            result = run(&cli) => result.map(|()| ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::from(INTERRUPTED)),
+            _ = terminate.recv() => Ok(ExitCode::from(INTERRUPTED)),
+        }
+    })
+}
+
+async fn run(cli: &Cli) -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("benches/ is in the workspace")?;
+    let output = workspace.join("target/bench");
+    std::fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+
+    let targets = cli.targets();
+    let starts = cli.cold_starts();
+    let mut programs: Vec<Program> = targets.iter().map(|target| target.program).collect();
+    if starts > 0 {
+        programs.push(Program::Wasmbox);
+    }
+    let fixture = Fixture::prepare(&programs, &output, cli.wasmbox.clone()).await?;
+    println!("{}", fixture.versions(&programs).await);
+
+    let mut rows = loaded(&fixture, &targets, cli.rounds(), cli.seconds()).await?;
+    if starts > 0 {
+        rows.extend(cold::measure(&fixture, starts).await?);
+    }
+    let results = output.join("results.json");
+    report::save(&rows, &results)?;
+    print!("{}", report::tables(&rows));
+    println!("\n{}", results.display());
+    Ok(())
+}
+
+/// The medians of `rounds` rounds: a row for each load and target.
+async fn loaded(fixture: &Fixture, targets: &[&Target], rounds: u32, seconds: u32) -> Result<Vec<Row>> {
+    let loads =
+        GAPS_MS.iter().flat_map(|&gap_ms| CONNECTIONS.iter().map(move |&connections| Load { connections, gap_ms }));
+    let mut settings: Vec<(Load, &Target, Vec<Row>)> =
+        loads.flat_map(|load| targets.iter().map(move |&target| (load, target, Vec::new()))).collect();
+    for round in 1..=rounds {
+        for (load, target, measured) in &mut settings {
+            let row = target.measure(fixture, *load, seconds).await?;
+            eprintln!("round {round} of {rounds}: {}", report::progress(&row));
+            measured.push(row);
+        }
+    }
+    Ok(settings.iter().filter_map(|(_, _, measured)| Row::of_rounds(measured)).collect())
+}

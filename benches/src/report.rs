@@ -1,0 +1,159 @@
+//! The results: tables for people, and a file for programs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::cold::{COLD, WARM};
+use crate::fixture;
+use crate::goal::{GOALS, Goal};
+use crate::row::Row;
+
+/// A table for each load, with its targets side by side, then the goals.
+pub fn tables(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let mut rest = rows;
+    while let Some(first) = rest.first() {
+        let load = load_of(first);
+        let end = rest.iter().position(|row| load_of(row) != load).unwrap_or(rest.len());
+        let (table, next) = rest.split_at(end);
+        rest = next;
+        heading(&mut text, &load);
+        for row in table {
+            line(&mut text, row);
+        }
+    }
+    goals(&mut text, rows);
+    text
+}
+
+/// The one line that tells of a round while the run goes on.
+pub fn progress(row: &Row) -> String {
+    format!(
+        "{:<22}{:<28}{:>9} req/s   p50 {:>6} us   p99 {:>6} us",
+        row.name,
+        load_of(row),
+        grouped(row.req_per_s.round() as u64),
+        grouped(row.p50_us),
+        grouped(row.p99_us)
+    )
+}
+
+/// Writes all rows as a JSON list: complete, or not at all.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn save(rows: &[Row], path: &Path) -> Result<()> {
+    let json = serde_json::to_vec_pretty(rows).context("cannot write JSON")?;
+    let new = path.with_extension("json.new");
+    fixture::write(&new, &json)?;
+    fs::rename(&new, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn load_of(row: &Row) -> String {
+    if [COLD, WARM].contains(&row.name) {
+        return "first answers after a start".to_owned();
+    }
+    let plural = if row.connections == 1 { "" } else { "s" };
+    match row.gap_ms {
+        0 => format!("{} connection{plural}, hot", row.connections),
+        gap => format!("{} connection{plural}, gap {gap} ms", row.connections),
+    }
+}
+
+fn heading(text: &mut String, load: &str) {
+    write!(
+        text,
+        "\n{load}\n  {:<22}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}\n",
+        "", "req/s", "p50 us", "p99 us", "CPU us", "RSS MiB", "errors"
+    )
+    .expect("a String takes all");
+}
+
+fn line(text: &mut String, row: &Row) {
+    writeln!(
+        text,
+        "  {:<22}{:>10}{:>10}{:>10}{:>10.1}{:>10.1}{:>8}",
+        row.name,
+        grouped(row.req_per_s.round() as u64),
+        grouped(row.p50_us),
+        grouped(row.p99_us),
+        row.cpu_us,
+        row.rss_kib as f64 / 1024.0,
+        grouped(row.errors)
+    )
+    .expect("a String takes all");
+}
+
+/// The goals that this run says something about.
+fn goals(text: &mut String, rows: &[Row]) {
+    let results: Vec<(&Goal, f64)> = GOALS.iter().filter_map(|goal| Some((goal, goal.result(rows)?))).collect();
+    if results.is_empty() {
+        return;
+    }
+    text.push_str("\nGoals\n");
+    for (goal, result) in results {
+        let bound = goal.bound;
+        let verdict = if bound.is_reached(result) { "reached" } else { "NOT reached" };
+        writeln!(text, "  {:<68}{result:>8.2}   goal {bound}   {verdict}", goal.title).expect("a String takes all");
+    }
+}
+
+/// Digits in groups of three.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &'static str, connections: u32, gap_ms: u32) -> Row {
+        Row {
+            name,
+            connections,
+            gap_ms,
+            req_per_s: 12_345.6,
+            p50_us: 80,
+            p99_us: 1_500,
+            cpu_us: 35.25,
+            rss_kib: 2_048,
+            errors: 0,
+        }
+    }
+
+    #[test]
+    fn digits_are_grouped() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn rows_of_a_load_are_side_by_side() {
+        let rows = [row("hyper", 1, 0), row("wasmbox-core", 1, 0), row("hyper", 16, 50)];
+        let text = tables(&rows);
+        assert_eq!(text.matches("1 connection, hot").count(), 1);
+        assert_eq!(text.matches("16 connections, gap 50 ms").count(), 1);
+        assert!(text.contains("wasmbox-core              12,346        80     1,500"), "{text}");
+        assert!(!text.contains("Goals"), "{text}");
+    }
+
+    #[test]
+    fn a_measured_goal_is_shown() {
+        let text = tables(&[row("hyper", 16, 0), row("wasmbox-core", 16, 0)]);
+        assert_eq!(text.matches("1.00   goal >= 0.50   reached").count(), 1, "{text}");
+    }
+}

@@ -1,0 +1,3 @@
+module example/go-wordcount
+
+go 1.21

@@ -1,0 +1,222 @@
+//! Answers: their bodies, and the headers that say what an invocation cost.
+
+use std::{
+    fmt::Write,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use crate::{
+    record::Record,
+    sandbox::{StopOnDrop, StopReason},
+};
+
+/// An answer's body. A streamed one ends with an error, so that the connection is broken off, if its function failed meanwhile.
+pub struct AnswerBody {
+    source: Source,
+    /// Keeps the record until the last byte is sent, and stops the function if the client leaves before.
+    stream: Option<Streamed>,
+}
+
+enum Source {
+    Full(Option<Bytes>),
+    Frames { frames: std::vec::IntoIter<Frame<Bytes>>, left: u64 },
+    Output { first: Option<Bytes>, rest: mpsc::Receiver<Bytes> },
+    Guest(HyperOutgoingBody),
+}
+
+struct Streamed {
+    record: Arc<Record>,
+    stop: crate::sandbox::Stop,
+    on_drop: StopOnDrop,
+    /// Bytes the guest may still send.
+    allowed: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenOff {
+    #[error("the function failed while its answer was sent: {0}")]
+    Failed(String),
+    #[error("the function broke its response off")]
+    Guest(wasmtime_wasi_http::Error),
+}
+
+impl AnswerBody {
+    pub fn full(bytes: Bytes) -> Self {
+        AnswerBody { source: Source::Full(Some(bytes).filter(|bytes| !bytes.is_empty())), stream: None }
+    }
+
+    pub fn frames(frames: Vec<Frame<Bytes>>) -> Self {
+        let left = frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        AnswerBody { source: Source::Frames { frames: frames.into_iter(), left }, stream: None }
+    }
+
+    /// A command's output.
+    pub fn output(
+        first: Bytes,
+        rest: mpsc::Receiver<Bytes>,
+        record: Arc<Record>,
+        on_drop: StopOnDrop,
+        stop: crate::sandbox::Stop,
+    ) -> Self {
+        // Stdout counts its bytes itself.
+        let stream = Streamed { record, stop, on_drop, allowed: u64::MAX };
+        AnswerBody { source: Source::Output { first: Some(first), rest }, stream: Some(stream) }
+    }
+
+    /// A wasi:http guest's body, of at most `allowed` bytes.
+    pub fn guest(
+        body: HyperOutgoingBody,
+        record: Arc<Record>,
+        on_drop: StopOnDrop,
+        stop: crate::sandbox::Stop,
+        allowed: u64,
+    ) -> Self {
+        AnswerBody { source: Source::Guest(body), stream: Some(Streamed { record, stop, on_drop, allowed }) }
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self {
+            Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Frames { frames, left } => {
+                let frame = frames.next();
+                *left -= frame.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+                Poll::Ready(frame.map(Ok))
+            }
+            Source::Output { first, rest } => match first.take() {
+                Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+                None => rest.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+            },
+            Source::Guest(body) => {
+                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(BrokenOff::Guest)))
+            }
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let this = &mut *self;
+        let frame = std::task::ready!(this.source.poll_frame(context));
+        let Some(stream) = &mut this.stream else { return Poll::Ready(frame) };
+        match &frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match stream.allowed.checked_sub(bytes) {
+                    Some(left) => stream.allowed = left,
+                    None => {
+                        stream.stop.request(StopReason::OutputLimit);
+                        stream.on_drop.disarm();
+                        return Poll::Ready(Some(Err(BrokenOff::Failed("output limit".into()))));
+                    }
+                }
+            }
+            // The end: whole, or was the channel closed by a failure?
+            None => {
+                stream.on_drop.disarm();
+                if let Some(failure) = stream.record.failure() {
+                    return Poll::Ready(Some(Err(BrokenOff::Failed(failure.to_string()))));
+                }
+            }
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Full(bytes) => bytes.is_none(),
+            Source::Frames { frames, .. } => frames.len() == 0,
+            // Only the end itself tells whether it is whole.
+            Source::Output { .. } | Source::Guest(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Frames { left, .. } => SizeHint::with_exact(*left),
+            Source::Output { .. } => SizeHint::default(),
+            Source::Guest(body) => body.size_hint(),
+        }
+    }
+}
+
+const INVOCATION_ID: HeaderName = HeaderName::from_static("wasmbox-invocation-id");
+const CPU_TIME: HeaderName = HeaderName::from_static("wasmbox-cpu-time-us");
+const MEMORY_PEAK: HeaderName = HeaderName::from_static("wasmbox-memory-peak-bytes");
+const EXECUTION_TIME: HeaderName = HeaderName::from_static("execution-time");
+const CURRENT_REQUESTS: HeaderName = HeaderName::from_static("num-current-requests");
+const POD: HeaderName = HeaderName::from_static("pod");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Headers of ours, which a guest's response cannot set, and hop-by-hop ones, which are hyper's.
+const RESERVED: [HeaderName; 8] = [
+    EXECUTION_TIME,
+    CURRENT_REQUESTS,
+    POD,
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TRAILER,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// Removes what a guest may not say.
+pub fn strip_reserved(headers: &mut HeaderMap) {
+    let reserved = |name: &HeaderName| RESERVED.contains(name) || name.as_str().starts_with("wasmbox-");
+    if headers.keys().any(reserved) {
+        let names: Vec<HeaderName> = headers.keys().filter(|name| reserved(name)).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Adds what the invocation took. What only its end tells (execution, CPU, memory) is missing in a streamed answer.
+pub fn add_invocation_headers(headers: &mut HeaderMap, record: &Record, in_flight: usize, pod: &HeaderValue) {
+    let value = |text: &str| HeaderValue::from_str(text).expect("digits, letters and punctuation of ours");
+    let mut text = String::with_capacity(64);
+    let mut format = |arguments: std::fmt::Arguments<'_>| {
+        text.clear();
+        // Writing to a string does not fail.
+        let _ = text.write_fmt(arguments);
+        value(&text)
+    };
+    let millis = |duration: Option<&std::time::Duration>| duration.map_or(0.0, |duration| duration.as_secs_f64() * 1e3);
+    let (queue, compile) = (millis(record.queue.get()), millis(record.compile.get()));
+    headers.insert(INVOCATION_ID, format(format_args!("{}", record.id)));
+    headers.insert(CURRENT_REQUESTS, in_flight.into());
+    headers.insert(POD, pod.clone());
+    match record.end.get() {
+        Some(end) => {
+            let usage = &end.usage;
+            let execution = millis(Some(&usage.execution));
+            headers.insert(EXECUTION_TIME, format(format_args!("{execution:.3}")));
+            headers.insert(CPU_TIME, u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX).into());
+            headers.insert(MEMORY_PEAK, usage.memory_peak.into());
+            headers.append(
+                SERVER_TIMING,
+                format(format_args!("queue;dur={queue:.3}, compile;dur={compile:.3}, exec;dur={execution:.3}")),
+            );
+        }
+        None => {
+            headers.append(SERVER_TIMING, format(format_args!("queue;dur={queue:.3}, compile;dur={compile:.3}")));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! CGI (RFC 3875): the environment a command sees, and the header block it may write.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
+
+/// The variables of RFC 3875, section 4.1, and a `HTTP_` variable for each header.
+///
+/// `HTTP_PROXY` is left out: programs take it for a setting of theirs ("httpoxy", CVE-2016-5385).
+pub fn environment(
+    head: &Parts,
+    module: &str,
+    body_length: Option<u64>,
+    server: SocketAddr,
+    client: SocketAddr,
+) -> Vec<(String, String)> {
+    let mut variables = Vec::with_capacity(12 + head.headers.len());
+    let mut set = |name: &str, value: String| variables.push((name.to_owned(), value));
+    set("GATEWAY_INTERFACE", "CGI/1.1".into());
+    set("SERVER_SOFTWARE", concat!("wasmbox/", env!("CARGO_PKG_VERSION")).into());
+    set("SERVER_PROTOCOL", protocol(head.version).into());
+    set("REQUEST_METHOD", head.method.as_str().to_owned());
+    set("SCRIPT_NAME", format!("/{module}"));
+    set("QUERY_STRING", without_nul(head.uri.query().unwrap_or_default()));
+    set("REQUEST_URI", without_nul(head.uri.path_and_query().map_or("/", |path| path.as_str())));
+    set("REMOTE_ADDR", client.ip().to_string());
+    set("REMOTE_PORT", client.port().to_string());
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    let host = authority.or_else(|| head.headers.get(header::HOST)?.to_str().ok());
+    let name = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
+    set("SERVER_NAME", name.map_or_else(|| server.ip().to_string(), |name| name.host().to_owned()));
+    set("SERVER_PORT", server.port().to_string());
+    if let Some(length) = body_length {
+        set("CONTENT_LENGTH", length.to_string());
+    }
+    for name in head.headers.keys() {
+        let value = || {
+            let values: Vec<_> =
+                head.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+            without_nul(&values.join(if name == header::COOKIE { "; " } else { ", " }))
+        };
+        if name == header::CONTENT_TYPE {
+            set("CONTENT_TYPE", value());
+        } else if name != header::CONTENT_LENGTH && name.as_str() != "proxy" {
+            set(&variable_name(name), value());
+        }
+    }
+    variables
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn variable_name(name: &HeaderName) -> String {
+    let name = name.as_str().bytes().map(|byte| if byte == b'-' { '_' } else { byte.to_ascii_uppercase().into() });
+    "HTTP_".chars().chain(name).collect()
+}
+
+/// Neither URIs nor header values can contain NUL as hyper parses them; the environment cannot either.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "")
+}
+
+/// What a CGI header block says.
+#[derive(Debug, PartialEq)]
+pub struct CgiHead {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+}
+
+/// Splits output into its header block and the first part of its body (RFC 3875, section 6).
+///
+/// # Errors
+/// What is wrong with the block.
+pub fn split_head(output: Bytes) -> Result<(CgiHead, Bytes), String> {
+    let mut head = CgiHead { status: StatusCode::OK, headers: HeaderMap::new() };
+    let mut has_status = false;
+    let mut rest = output;
+    loop {
+        let end = rest.iter().position(|byte| *byte == b'\n').ok_or("it does not end with an empty line")?;
+        let line = rest.split_to(end + 1);
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            break;
+        }
+        let colon = line
+            .iter()
+            .position(|byte| *byte == b':')
+            .ok_or_else(|| format!("no colon in {:?}", String::from_utf8_lossy(line)))?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        let wrong = || format!("{:?} is not a header", String::from_utf8_lossy(line));
+        let name = HeaderName::from_bytes(name).map_err(|_| wrong())?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| wrong())?;
+        if name.as_str() == "status" {
+            let code = value.as_bytes().get(..3).filter(|_| !has_status).ok_or_else(wrong)?;
+            // 1xx are not final answers.
+            head.status =
+                StatusCode::from_bytes(code).ok().filter(|status| status.as_u16() >= 200).ok_or_else(wrong)?;
+            has_status = true;
+        } else {
+            head.headers.append(name, value);
+        }
+    }
+    if head.headers.is_empty() && !has_status {
+        return Err("it is empty; RFC 3875 wants at least one of Content-Type, Location and Status".into());
+    }
+    if !has_status && head.headers.contains_key(header::LOCATION) {
+        head.status = StatusCode::FOUND;
+    }
+    Ok((head, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(output: &'static str) -> Result<(CgiHead, Bytes), String> {
+        split_head(Bytes::from_static(output.as_bytes()))
+    }
+
+    #[test]
+    fn header_blocks() {
+        let (head, body) = split("Status: 404 Not Found\r\nContent-Type: text/html\r\n\r\n<p>\n\nx").unwrap();
+        assert_eq!(
+            (head.status, &head.headers["content-type"], &body[..]),
+            (StatusCode::NOT_FOUND, &HeaderValue::from_static("text/html"), &b"<p>\n\nx"[..])
+        );
+        let (head, body) = split("Location: /there\n\n").unwrap();
+        assert_eq!((head.status, body.len()), (StatusCode::FOUND, 0));
+        let (head, _) = split("Set-Cookie: a=1\nSet-Cookie: b=2\n\n").unwrap();
+        assert_eq!(head.headers.get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn bad_header_blocks() {
+        for bad in [
+            "",
+            "hello",
+            "hello\n\n",
+            "\nbody",
+            "A: b\n",
+            "Bad Name: x\n\n",
+            "Status: abc\n\n",
+            "Status: 100\n\n",
+            "Status: 200\nStatus: 201\n\n",
+            "A: \u{7}\n\n",
+        ] {
+            assert!(split(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_environment() {
+        let request = http::Request::post("/echo?arg=a&b=%20")
+            .header("host", "box.example:8095")
+            .header("content-type", "text/plain")
+            .header("content-length", "3")
+            .header("proxy", "http://evil/")
+            .header("x-twice", "1")
+            .header("x-twice", "2")
+            .body(())
+            .unwrap();
+        let (server, client) = ("127.0.0.1:8095".parse().unwrap(), "10.0.0.7:4321".parse().unwrap());
+        let variables = environment(&request.into_parts().0, "echo", Some(3), server, client);
+        let get = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        assert_eq!(get("REQUEST_METHOD"), Some("POST"));
+        assert_eq!(get("QUERY_STRING"), Some("arg=a&b=%20"));
+        assert_eq!(get("SCRIPT_NAME"), Some("/echo"));
+        assert_eq!(get("SERVER_NAME"), Some("box.example"));
+        assert_eq!(get("CONTENT_TYPE"), Some("text/plain"));
+        assert_eq!(get("CONTENT_LENGTH"), Some("3"));
+        assert_eq!(get("HTTP_X_TWICE"), Some("1, 2"));
+        assert_eq!(get("REMOTE_ADDR"), Some("10.0.0.7"));
+        assert_eq!(get("HTTP_PROXY"), None);
+        assert_eq!(get("HTTP_CONTENT_TYPE"), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! The request body before the function is started: small bodies are read whole, so that a slow client holds no worker, and the
+//! original's form `{"parameter": "..."}` is recognised.
+
+use std::{pin::Pin, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use crate::sandbox::{Failure, RequestBody};
+
+/// Bodies up to this length, if they say so, are read before the function starts.
+const READ_AHEAD: u64 = 64 << 10;
+/// The original's form is recognised up to this length.
+const LARGEST_PARAMETER: usize = 1 << 20;
+
+/// A body, as far as it needed to be read.
+#[derive(Debug)]
+pub struct ReadAhead {
+    pub body: RequestBody,
+    /// The value, if the body is the original's form.
+    pub parameter: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ParameterForm {
+    parameter: String,
+}
+
+/// Reads ahead, until `deadline`. `with_parameter`: whether the original's form is looked for.
+///
+/// # Errors
+/// [`Failure::BodyTooLarge`], [`Failure::BodyUnreadable`], or [`Failure::DeadlineExceeded`].
+pub async fn read_ahead(
+    mut incoming: Incoming,
+    limit: u64,
+    with_parameter: bool,
+    deadline: Instant,
+    timeout_ms: u128,
+) -> Result<ReadAhead, Failure> {
+    if incoming.is_end_stream() {
+        return Ok(ReadAhead { body: RequestBody::full(Bytes::new()), parameter: None });
+    }
+    let announced = incoming.size_hint().exact();
+    if announced.is_some_and(|length| length > limit) {
+        return Err(Failure::BodyTooLarge { limit });
+    }
+    let short = announced.is_some_and(|length| length <= READ_AHEAD);
+    let mut ahead = BytesMut::new();
+    let reading = async {
+        while short || (with_parameter && ahead.len() <= LARGEST_PARAMETER && may_become_parameter(&ahead)) {
+            match std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await {
+                None => return Ok(true),
+                Some(Err(error)) => return Err(Failure::BodyUnreadable { reason: error.to_string() }),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        ahead.extend_from_slice(&data);
+                        if ahead.len() as u64 > limit {
+                            return Err(Failure::BodyTooLarge { limit });
+                        }
+                    }
+                }
+            }
+            if incoming.is_end_stream() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let whole = tokio::time::timeout_at(deadline.into(), reading).await;
+    let whole = whole.map_err(|_| Failure::DeadlineExceeded { timeout_ms })??;
+    let ahead = ahead.freeze();
+    if !whole {
+        return Ok(ReadAhead { body: RequestBody::new(ahead, Some(incoming), limit), parameter: None });
+    }
+    if with_parameter
+        && may_become_parameter(&ahead)
+        && let Ok(form) = serde_json::from_slice::<ParameterForm>(&ahead)
+    {
+        let body = RequestBody::full(Bytes::from(form.parameter.clone()));
+        return Ok(ReadAhead { body, parameter: Some(form.parameter) });
+    }
+    Ok(ReadAhead { body: RequestBody::full(ahead), parameter: None })
+}
+
+/// Whether `start` is the start of `{"parameter":`, with white space between.
+fn may_become_parameter(start: &[u8]) -> bool {
+    let mut rest = start;
+    for token in [&b"{"[..], b"\"parameter\"", b":"] {
+        rest = rest.trim_ascii_start();
+        let common = rest.iter().zip(token).take_while(|(a, b)| a == b).count();
+        if common == rest.len() {
+            return true;
+        }
+        if common < token.len() {
+            return false;
+        }
+        rest = &rest[common..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_of_the_form() {
+        for start in ["", " ", "{", "{ \"par", "{\"parameter\"", "\n{ \"parameter\" : \"x", "{\"parameter\":1"] {
+            assert!(may_become_parameter(start.as_bytes()), "{start:?}");
+        }
+        for other in ["x", "{x", "{}", "{\"other\"", "[{\"parameter\":", "{\"parameter\"}", "{\"parameters\""] {
+            assert!(!may_become_parameter(other.as_bytes()), "{other:?}");
+        }
+    }
+}

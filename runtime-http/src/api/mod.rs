@@ -1,0 +1,360 @@
+//! The HTTP API: from a request to an answer, in one direction.
+//!
+//! Route and headers are parsed once into types that hold only valid values; then the module store, admission, a worker; and whatever
+//! came of it becomes an answer here. No guest runs on this side, no file is read.
+//!
+//! - [`route`], [`arguments`], [`input`], [`cgi`]: reading requests
+//! - [`answer`], [`problem`]: making answers; [`problem`] alone decides statuses
+
+pub mod answer;
+pub mod arguments;
+pub mod cgi;
+pub mod input;
+pub mod problem;
+pub mod route;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use self::{
+    answer::{AnswerBody, add_invocation_headers, strip_reserved},
+    input::{ReadAhead, read_ahead},
+    problem::{Code, Problem},
+    route::Route,
+};
+use crate::{
+    admission::{Admission, Permit, Refused},
+    limits::{LimitCaps, Limits, RequestedLimits},
+    metrics::Metrics,
+    record::{Answered, Record},
+    sandbox::{Input, Invocation, Program, Reply, Stdio, Stop, StopOnDrop},
+    store::{
+        ModuleStore,
+        function::Function,
+        name::ModuleName,
+        settings::{OutputMode, PathMode},
+    },
+    worker::{Job, WorkerPool},
+};
+
+/// What a command function answers to.
+const COMMAND_METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
+/// Bounds and names of the API.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    pub defaults: Limits,
+    pub caps: LimitCaps,
+    /// Bytes of a request's body, and of an answer's.
+    pub max_body: u64,
+    pub max_output: u64,
+    /// The header `Pod`.
+    pub pod: HeaderValue,
+}
+
+/// The API's state.
+pub struct Api {
+    pub settings: ApiSettings,
+    pub store: Arc<ModuleStore>,
+    pub admission: Arc<Admission>,
+    pub workers: WorkerPool,
+    pub metrics: Arc<Metrics>,
+    /// Set once, when the server begins to shut down.
+    pub draining: AtomicBool,
+}
+
+/// Both ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peers {
+    pub server: SocketAddr,
+    pub client: SocketAddr,
+}
+
+/// What the client's side holds of an invocation.
+struct Exchange {
+    record: Arc<Record>,
+    stop: Stop,
+    on_drop: StopOnDrop,
+    function: Arc<Function>,
+}
+
+impl Api {
+    /// Answers one request. Dropping the future, when the client leaves, stops the function.
+    pub async fn handle(&self, request: Request<Incoming>, peers: Peers) -> Response<AnswerBody> {
+        let arrived = Instant::now();
+        let route = Route::parse(request.uri().path());
+        let result = match route {
+            Ok(Route::Module { name, below }) => return self.call(request, &name, below, peers, arrived).await,
+            Ok(Route::Live) => Ok(health(StatusCode::OK, "live\n")),
+            Ok(Route::Ready) if self.is_draining() => Ok(health(StatusCode::SERVICE_UNAVAILABLE, "draining\n")),
+            Ok(Route::Ready) => Ok(health(StatusCode::OK, "ready\n")),
+            Ok(Route::Root) => Err(Problem::new(Code::ModuleNotFound, "name a function: /{module}")),
+            // `OPTIONS *` is about the server itself.
+            Err(_) if request.method() == Method::OPTIONS && request.uri().path() == "*" => Ok(allow(COMMAND_METHODS)),
+            Err(error) => Err(error.into()),
+        };
+        result.unwrap_or_else(|problem| self.rejected(problem))
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Refuses a request that got no record: no function is known for it, or none may see it.
+    fn rejected(&self, problem: Problem) -> Response<AnswerBody> {
+        tracing::info!(target: "invocation", status = problem.code.status().as_u16(), code = problem.code.as_str(), failure = problem.detail);
+        self.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
+        problem.into_response()
+    }
+
+    async fn call(
+        &self,
+        request: Request<Incoming>,
+        name: &ModuleName,
+        below: bool,
+        peers: Peers,
+        arrived: Instant,
+    ) -> Response<AnswerBody> {
+        let (function, limits) = match self.find(&request, name, below, arrived).await {
+            Ok(found) => found,
+            Err(problem) => return self.rejected(problem),
+        };
+        if !matches!(*function.program, Program::Http(_)) {
+            if request.method() == Method::OPTIONS {
+                return allow(COMMAND_METHODS);
+            }
+            if ![Method::GET, Method::HEAD, Method::POST].contains(request.method()) {
+                return self.rejected(Problem::method_not_allowed(request.method(), COMMAND_METHODS));
+            }
+        }
+        let record = Record::new(function.metrics.clone(), arrived);
+        let _ = record.compile.set(arrived.elapsed());
+        let stop = Stop::default();
+        let exchange = Exchange { record, on_drop: StopOnDrop::new(stop.clone()), stop, function };
+        let mut response = match self.invoke(request, name, limits, peers, &exchange).await {
+            Ok(reply) => self.answer(reply, exchange),
+            Err(problem) => self.failed(problem, exchange),
+        };
+        if self.is_draining() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// The function, ready, and this request's limits.
+    async fn find(
+        &self,
+        request: &Request<Incoming>,
+        name: &ModuleName,
+        below: bool,
+        arrived: Instant,
+    ) -> Result<(Arc<Function>, Limits), Problem> {
+        if self.is_draining() {
+            return Err(Refused::Draining.into());
+        }
+        let requested = RequestedLimits::parse(request.headers(), &self.settings.caps)?;
+        let patience = requested.timeout(&self.settings.defaults, &self.settings.caps);
+        let function = self.store.get(name, arrived + patience.duration()).await?;
+        if below && !matches!(*function.program, Program::Http(_)) {
+            let detail = format!("{name} is a command and has no paths below its name; call /{name}");
+            return Err(Problem::new(Code::ModuleNotFound, detail));
+        }
+        let limits = requested.within(&function.limits, &function.caps)?;
+        Ok((function, limits))
+    }
+
+    /// Reads what of the body must be read, waits for admission, and for the worker's reply.
+    async fn invoke(
+        &self,
+        request: Request<Incoming>,
+        name: &ModuleName,
+        limits: Limits,
+        peers: Peers,
+        exchange: &Exchange,
+    ) -> Result<Reply, Problem> {
+        let function = &exchange.function;
+        let deadline = exchange.record.arrived + limits.timeout.duration();
+        let is_command = !matches!(*function.program, Program::Http(_));
+        let (mut head, incoming) = request.into_parts();
+        let body =
+            read_ahead(incoming, self.settings.max_body, is_command, deadline, limits.timeout.duration().as_millis())
+                .await?;
+        let input = if is_command {
+            command_input(&head, name, function, body, peers)?
+        } else {
+            if function.path == PathMode::Stripped {
+                head.uri = stripped(&head.uri, name);
+            }
+            // HTTP/1.0 may come without a host, which the guest is promised.
+            if head.uri.authority().is_none() && !head.headers.contains_key(header::HOST) {
+                head.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
+            }
+            Input::Http(Request::from_parts(head, body.body))
+        };
+        let queued = Instant::now();
+        let permit: Permit = self.admission.admit(limits.memory, deadline).await?;
+        let _ = exchange.record.queue.set(queued.elapsed());
+        let invocation = Invocation {
+            program: function.program.clone(),
+            grants: function.grants.clone(),
+            limits,
+            deadline,
+            max_output: self.settings.max_output,
+            max_body: self.settings.max_body,
+            hold: function.hold,
+            input,
+            stop: exchange.stop.clone(),
+            record: exchange.record.clone(),
+        };
+        let (reply, replied) = oneshot::channel();
+        self.workers.run(Job { invocation, reply, permit }).map_err(|error| {
+            tracing::error!(
+                "cannot start a worker thread: {error}; lower --max-invocations or raise the limit on threads"
+            );
+            Problem::new(Code::Internal, "no worker thread could be started")
+        })?;
+        // The channel closes without a reply only if the worker panicked.
+        replied.await.map_err(|_| Problem::new(Code::Internal, "the worker failed; the server's log says why"))
+    }
+
+    fn answer(&self, reply: Reply, mut exchange: Exchange) -> Response<AnswerBody> {
+        match reply {
+            Reply::Failed(failure) => self.failed(failure.into(), exchange),
+            Reply::Output(output) => {
+                exchange.on_drop.disarm();
+                match output_head(exchange.function.output, output) {
+                    Ok((response, body)) => self.finished(response.map(|()| AnswerBody::full(body)), &exchange.record),
+                    Err(problem) => self.failed(problem, exchange),
+                }
+            }
+            Reply::OutputStream { first, rest } => match output_head(exchange.function.output, first) {
+                Ok((response, first)) => {
+                    let Exchange { record, stop, on_drop, .. } = exchange;
+                    let body = AnswerBody::output(first, rest, record.clone(), on_drop, stop);
+                    self.finished(response.map(|()| body), &record)
+                }
+                Err(problem) => self.failed(problem, exchange),
+            },
+            Reply::Response { mut head, frames } => {
+                exchange.on_drop.disarm();
+                strip_reserved(&mut head.headers);
+                self.finished(Response::from_parts(head, AnswerBody::frames(frames)), &exchange.record)
+            }
+            Reply::ResponseStream(response) => {
+                let (mut head, body) = response.into_parts();
+                strip_reserved(&mut head.headers);
+                let Exchange { record, stop, on_drop, .. } = exchange;
+                let body = AnswerBody::guest(body, record.clone(), on_drop, stop, self.settings.max_output);
+                self.finished(Response::from_parts(head, body), &record)
+            }
+        }
+    }
+
+    fn failed(&self, problem: Problem, mut exchange: Exchange) -> Response<AnswerBody> {
+        // A function that still runs, since its head was bad, is stopped by dropping the exchange armed; else there is none to stop.
+        if exchange.record.end.get().is_some() {
+            exchange.on_drop.disarm();
+        }
+        let code = problem.code;
+        let _ = exchange.record.answered.set(Answered { status: code.status(), code: code.as_str() });
+        let mut response = problem.into_response();
+        add_invocation_headers(
+            response.headers_mut(),
+            &exchange.record,
+            self.admission.in_flight(),
+            &self.settings.pod,
+        );
+        response
+    }
+
+    fn finished(&self, mut response: Response<AnswerBody>, record: &Record) -> Response<AnswerBody> {
+        let _ = record.answered.set(Answered { status: response.status(), code: "" });
+        add_invocation_headers(response.headers_mut(), record, self.admission.in_flight(), &self.settings.pod);
+        response
+    }
+}
+
+/// Arguments, environment and standard input of a command.
+fn command_input(
+    head: &Parts,
+    name: &ModuleName,
+    function: &Function,
+    body: ReadAhead,
+    peers: Peers,
+) -> Result<Input, Problem> {
+    let mut args = vec![name.to_string()];
+    args.extend(function.grants.args.iter().cloned());
+    if let Some(parameter) = body.parameter {
+        args.push(arguments::checked(parameter, args.len())?);
+    }
+    args.extend(arguments::arguments(head.uri.query().unwrap_or_default())?);
+    let length = body.body.size_hint().exact().filter(|length| *length > 0 || head.method == Method::POST);
+    let env = cgi::environment(head, name.as_str(), length, peers.server, peers.client);
+    Ok(Input::Command { args, env, stdio: Stdio::Client(body.body) })
+}
+
+/// `/module/path?query` as `/path?query`.
+fn stripped(uri: &http::Uri, name: &ModuleName) -> http::Uri {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(name.as_str())).unwrap_or(path);
+    let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = rest.parse().ok();
+    http::Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+/// The head of a command's answer, and what of the output is body.
+fn output_head(mode: OutputMode, output: Bytes) -> Result<(Response<()>, Bytes), Problem> {
+    let mut response = Response::new(());
+    let body = match mode {
+        OutputMode::Body => {
+            // Text if it is text; and what it is must not be guessed by browsers, since all functions share one origin.
+            let is_text = match std::str::from_utf8(&output) {
+                Ok(_) => true,
+                // A streamed answer may be cut in the middle of a character.
+                Err(error) => error.error_len().is_none(),
+            };
+            let content_type = if is_text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            output
+        }
+        OutputMode::Cgi => {
+            let (mut head, body) =
+                cgi::split_head(output).map_err(|reason| crate::sandbox::Failure::BadHeader { reason })?;
+            strip_reserved(&mut head.headers);
+            // A wrong length would break the connection; the right one is known or the answer is chunked.
+            head.headers.remove(header::CONTENT_LENGTH);
+            *response.status_mut() = head.status;
+            *response.headers_mut() = head.headers;
+            body
+        }
+    };
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok((response, body))
+}
+
+fn health(status: StatusCode, text: &'static str) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::full(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn allow(methods: &'static str) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::full(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
+}

@@ -1,0 +1,287 @@
+//! The only place that decides a status: every error a client can be told, as `application/problem+json` (RFC 9457).
+
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use super::{answer::AnswerBody, arguments::BadArgument};
+use crate::{
+    admission::Refused,
+    limits::BadLimit,
+    sandbox::Failure,
+    store::{LoadError, StoreError, compiler::CompileError, file::FileError, name::BadModuleName},
+};
+
+/// The stable names of errors: `code` in the document, `Wasmbox-Error` in the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    BadModuleName,
+    BadLimit,
+    BadArgument,
+    BodyUnreadable,
+    ExceedsCapacity,
+    ModuleNotFound,
+    MethodNotAllowed,
+    BodyTooLarge,
+    ModuleInvalid,
+    ModulePrecompiledUntrusted,
+    GuestExit,
+    GuestTrap,
+    GuestMemoryLimit,
+    GuestOutputLimit,
+    GuestBadHeader,
+    GuestNoResponse,
+    Internal,
+    QueueFull,
+    QueueTimeout,
+    Draining,
+    Compiling,
+    DeadlineExceeded,
+}
+
+impl Code {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::BadModuleName => "bad-module-name",
+            Code::BadLimit => "bad-limit",
+            Code::BadArgument => "bad-argument",
+            Code::BodyUnreadable => "body-unreadable",
+            Code::ExceedsCapacity => "exceeds-capacity",
+            Code::ModuleNotFound => "module-not-found",
+            Code::MethodNotAllowed => "method-not-allowed",
+            Code::BodyTooLarge => "body-too-large",
+            Code::ModuleInvalid => "module-invalid",
+            Code::ModulePrecompiledUntrusted => "module-precompiled-untrusted",
+            Code::GuestExit => "guest-exit",
+            Code::GuestTrap => "guest-trap",
+            Code::GuestMemoryLimit => "guest-memory-limit",
+            Code::GuestOutputLimit => "guest-output-limit",
+            Code::GuestBadHeader => "guest-bad-header",
+            Code::GuestNoResponse => "guest-no-response",
+            Code::Internal => "internal",
+            Code::QueueFull => "queue-full",
+            Code::QueueTimeout => "queue-timeout",
+            Code::Draining => "draining",
+            Code::Compiling => "compiling",
+            Code::DeadlineExceeded => "deadline-exceeded",
+        }
+    }
+
+    pub fn status(self) -> StatusCode {
+        match self {
+            Code::BadModuleName | Code::BadLimit | Code::BadArgument | Code::BodyUnreadable | Code::ExceedsCapacity => {
+                StatusCode::BAD_REQUEST
+            }
+            Code::ModuleNotFound => StatusCode::NOT_FOUND,
+            Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::ModuleInvalid | Code::ModulePrecompiledUntrusted => StatusCode::UNPROCESSABLE_ENTITY,
+            Code::GuestExit
+            | Code::GuestTrap
+            | Code::GuestMemoryLimit
+            | Code::GuestOutputLimit
+            | Code::GuestBadHeader
+            | Code::GuestNoResponse
+            | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Code::QueueFull | Code::QueueTimeout | Code::Draining | Code::Compiling => StatusCode::SERVICE_UNAVAILABLE,
+            Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Code::BadModuleName => "Not a module's name",
+            Code::BadLimit => "A limit header is not acceptable",
+            Code::BadArgument => "An argument cannot be passed to the function",
+            Code::BodyUnreadable => "The request body could not be read",
+            Code::ExceedsCapacity => "The request could never be admitted",
+            Code::ModuleNotFound => "No such function",
+            Code::MethodNotAllowed => "This function does not take that method",
+            Code::BodyTooLarge => "The request body is too large",
+            Code::ModuleInvalid => "The module cannot be run",
+            Code::ModulePrecompiledUntrusted => "Native images are not trusted here",
+            Code::GuestExit => "The function exited with an error",
+            Code::GuestTrap => "The function trapped",
+            Code::GuestMemoryLimit => "The function reached its memory limit",
+            Code::GuestOutputLimit => "The function reached its output limit",
+            Code::GuestBadHeader => "The function wrote a bad CGI header block",
+            Code::GuestNoResponse => "The function made no response",
+            Code::Internal => "Internal error",
+            Code::QueueFull => "Too much is waiting",
+            Code::QueueTimeout => "Waited too long for capacity",
+            Code::Draining => "The server is shutting down",
+            Code::Compiling => "The function is not compiled yet",
+            Code::DeadlineExceeded => "The function did not end in time",
+        }
+    }
+
+    /// Seconds after which another attempt may succeed: for each 503.
+    fn retry_after(self) -> Option<u32> {
+        match self {
+            Code::QueueFull | Code::QueueTimeout | Code::Draining => Some(1),
+            Code::Compiling => Some(2),
+            Code::BadModuleName
+            | Code::BadLimit
+            | Code::BadArgument
+            | Code::BodyUnreadable
+            | Code::ExceedsCapacity
+            | Code::ModuleNotFound
+            | Code::MethodNotAllowed
+            | Code::BodyTooLarge
+            | Code::ModuleInvalid
+            | Code::ModulePrecompiledUntrusted
+            | Code::GuestExit
+            | Code::GuestTrap
+            | Code::GuestMemoryLimit
+            | Code::GuestOutputLimit
+            | Code::GuestBadHeader
+            | Code::GuestNoResponse
+            | Code::Internal
+            | Code::DeadlineExceeded => None,
+        }
+    }
+}
+
+/// An error for the client.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub code: Code,
+    pub detail: String,
+    /// Members beside the standard ones.
+    members: Map<String, Value>,
+    /// For 405.
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Problem { code, detail: detail.into(), members: Map::new(), allow: None }
+    }
+
+    pub fn method_not_allowed(method: &http::Method, allow: &'static str) -> Self {
+        let detail = format!("{method} is not among the methods of this function: {allow}");
+        Problem { allow: Some(allow), ..Problem::new(Code::MethodNotAllowed, detail) }
+    }
+
+    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub fn into_response(self) -> http::Response<AnswerBody> {
+        let status = self.code.status();
+        let mut document = json!({
+            "type": format!("urn:wasmbox:problem:{}", self.code.as_str()),
+            "title": self.code.title(),
+            "status": status.as_u16(),
+            "detail": self.detail,
+            "code": self.code.as_str(),
+        });
+        if let Some(document) = document.as_object_mut() {
+            document.extend(self.members);
+        }
+        let mut text = document.to_string();
+        text.push('\n');
+        let mut response = http::Response::new(AnswerBody::full(text.into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert("wasmbox-error", HeaderValue::from_static(self.code.as_str()));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.code.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+}
+
+impl From<BadModuleName> for Problem {
+    fn from(error: BadModuleName) -> Self {
+        Problem::new(Code::BadModuleName, error.to_string())
+    }
+}
+
+impl From<BadLimit> for Problem {
+    fn from(error: BadLimit) -> Self {
+        let detail = error.to_string();
+        Problem::new(Code::BadLimit, detail)
+            .with("header", error.header)
+            .with("value", error.value)
+            .with("minimum", error.minimum)
+            .with("maximum", error.maximum)
+    }
+}
+
+impl From<BadArgument> for Problem {
+    fn from(error: BadArgument) -> Self {
+        Problem::new(Code::BadArgument, error.to_string())
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Compiling { .. } => Problem::new(Code::Compiling, error.to_string()),
+            StoreError::Load(error) => Problem::new(load_error_code(&error), error.to_string()),
+        }
+    }
+}
+
+fn load_error_code(error: &LoadError) -> Code {
+    match error {
+        LoadError::File(FileError::NotFound { .. } | FileError::NotRegular { .. }) => Code::ModuleNotFound,
+        LoadError::File(FileError::Unsettled { .. }) => Code::Compiling,
+        LoadError::File(FileError::Io { .. }) | LoadError::Panicked { .. } => Code::Internal,
+        LoadError::Compile { source: CompileError::PrecompiledUntrusted, .. } => Code::ModulePrecompiledUntrusted,
+        LoadError::File(FileError::TooLarge { .. })
+        | LoadError::Settings(_)
+        | LoadError::Program { .. }
+        | LoadError::Compile {
+            source:
+                CompileError::UnknownFormat
+                | CompileError::Invalid(_)
+                | CompileError::Text(_)
+                | CompileError::PrecompiledUnusable(_),
+            ..
+        } => Code::ModuleInvalid,
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(error: Refused) -> Self {
+        let code = match error {
+            Refused::ExceedsCapacity { .. } => Code::ExceedsCapacity,
+            Refused::QueueFull { .. } => Code::QueueFull,
+            Refused::QueueTimeout => Code::QueueTimeout,
+            Refused::Draining => Code::Draining,
+        };
+        Problem::new(code, error.to_string())
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let detail = failure.to_string();
+        match failure {
+            Failure::Exit { code } => Problem::new(Code::GuestExit, detail).with("exit_code", code),
+            Failure::Trap { trap } => Problem::new(Code::GuestTrap, detail).with("trap", trap),
+            Failure::MemoryLimit { wanted, limit } => {
+                Problem::new(Code::GuestMemoryLimit, detail).with("limit_bytes", limit).with("wanted_bytes", wanted)
+            }
+            Failure::OutputLimit { limit } => Problem::new(Code::GuestOutputLimit, detail).with("limit_bytes", limit),
+            Failure::BadHeader { .. } => Problem::new(Code::GuestBadHeader, detail),
+            Failure::NoResponse { .. } => Problem::new(Code::GuestNoResponse, detail),
+            Failure::BodyTooLarge { limit } => Problem::new(Code::BodyTooLarge, detail).with("limit_bytes", limit),
+            Failure::BodyUnreadable { .. } => Problem::new(Code::BodyUnreadable, detail),
+            Failure::DeadlineExceeded { .. } => Problem::new(Code::DeadlineExceeded, detail),
+            Failure::Draining => Problem::new(Code::Draining, detail),
+            // No slot is free although a permit was: its components need several memories each.
+            Failure::NoSlot => Problem::new(Code::QueueFull, detail),
+            // Nobody reads this.
+            Failure::ClientGone => Problem::new(Code::Internal, detail),
+            Failure::Internal { .. } => Problem::new(Code::Internal, detail),
+        }
+    }
+}

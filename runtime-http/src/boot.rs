@@ -1,0 +1,100 @@
+//! Puts the parts of a box together, in the order in which they need each other.
+
+use std::{env, path::PathBuf, sync::Arc};
+
+use crate::{
+    config::{CacheDir, Config},
+    engine, epoch,
+    metrics::Metrics,
+    sandbox::Toolchain,
+    store::{
+        ModuleStore, StoreBounds,
+        artifact::{ArtifactCache, CacheError},
+        compiler::Compiler,
+        file::FunctionsDir,
+        function::Defaults,
+        settings::Grants,
+    },
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("functions directory {path}: {source}; create it, or name another with --functions-dir")]
+    FunctionsDir { path: PathBuf, source: std::io::Error },
+    #[error("{} is not a directory; name another with --functions-dir", path.display())]
+    NotADirectory { path: PathBuf },
+    #[error(transparent)]
+    Engine(#[from] engine::EngineError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error("threads cannot be started: {0}")]
+    Threads(#[from] std::io::Error),
+    #[error("compile threads cannot be started: {0}")]
+    CompileThreads(#[from] rayon::ThreadPoolBuildError),
+    #[error("{0:#}")]
+    Linker(wasmtime::Error),
+}
+
+/// The engine, its ticker, and the compiler.
+pub struct Core {
+    pub toolchain: Arc<Toolchain>,
+    pub ticker: epoch::Ticker,
+    pub compiler: Compiler,
+}
+
+impl Core {
+    pub fn new(config: &Config, compile_threads: usize, metrics: &Arc<Metrics>) -> Result<Core, BootError> {
+        let engine = config.engine.engine()?;
+        let ticker = engine::start_epochs(&engine)?;
+        let toolchain = Arc::new(Toolchain::new(engine).map_err(BootError::Linker)?);
+        let cache = open_cache(config)?;
+        let compiler =
+            Compiler::new(toolchain.clone(), cache, config.trust_precompiled, compile_threads, metrics.clone())?;
+        Ok(Core { toolchain, ticker, compiler })
+    }
+}
+
+/// # Errors
+/// If the functions directory is none.
+pub fn functions_dir(config: &Config) -> Result<FunctionsDir, BootError> {
+    let path = config.functions_dir.clone();
+    let metadata = std::fs::metadata(&path).map_err(|source| BootError::FunctionsDir { path: path.clone(), source })?;
+    if !metadata.is_dir() {
+        return Err(BootError::NotADirectory { path });
+    }
+    Ok(FunctionsDir::new(path))
+}
+
+pub fn store(config: &Config, directory: FunctionsDir, compiler: Compiler, metrics: Arc<Metrics>) -> Arc<ModuleStore> {
+    let defaults = Defaults { limits: config.defaults, caps: config.caps, hold: config.output_buffer_bytes };
+    let grants = Grants { preopen_roots: config.preopen_roots.clone(), outbound_hosts: config.allow_outbound.clone() };
+    let bounds =
+        StoreBounds { memory: config.module_memory, module: config.max_module_size, compile_jobs: config.compile_jobs };
+    ModuleStore::new(directory, compiler, defaults, grants, bounds, metrics)
+}
+
+/// The cache that is configured must work; the default one is left out, with a warning, where it cannot.
+fn open_cache(config: &Config) -> Result<Option<ArtifactCache>, CacheError> {
+    match &config.cache_dir {
+        Some(CacheDir::None) => Ok(None),
+        Some(CacheDir::Path(path)) => ArtifactCache::open(path, config.cache_size).map(Some),
+        None => {
+            let Some(path) = default_cache_dir() else {
+                tracing::warn!(
+                    "no AOT cache: neither XDG_CACHE_HOME nor HOME is set; name a directory with --cache-dir"
+                );
+                return Ok(None);
+            };
+            Ok(ArtifactCache::open(&path, config.cache_size)
+                .map_err(|error| tracing::warn!("no AOT cache: {error}"))
+                .ok())
+        }
+    }
+}
+
+/// XDG Base Directory Specification.
+fn default_cache_dir() -> Option<PathBuf> {
+    let directory = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = directory("XDG_CACHE_HOME").or_else(|| directory("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("wasmbox"))
+}

@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{
+    config::{Settings, with_environment_in_help},
+    limits::{InvocationTimeout, MemoryRequest},
+};
+
+/// Serves WebAssembly functions on HTTP, each invocation in a sandbox of its own, with limits.
+#[derive(Debug, Parser)]
+#[command(name = "wasmbox", version, propagate_version = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  wasmbox serve                                  serve ./functions on port 8095
+  curl 'localhost:8095/hello?arg=world'          call functions/hello.wasm with an argument
+  echo data | wasmbox run functions/hello.wasm   run a module once, on this terminal
+  wasmbox compile --functions-dir /functions     compile ahead, so that first calls are quick
+
+Settings come from flags, else from environment variables, else from the file of --config, else from defaults.";
+
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for the life of the process")]
+pub enum Command {
+    /// Serve a directory of functions on HTTP
+    ///
+    /// GET or POST /NAME runs NAME.wasm (or NAME.wat): a WASI command gets its arguments from `?arg=`, its standard input from the
+    /// request's body, and answers on its standard output. A component with wasi:http/incoming-handler gets all requests at /NAME/...
+    ///
+    /// A request sets its own limits with the headers Cpu-Quota (millicores), Memory-Request (MiB) and Invocation-Timeout (ms).
+    /// NAME.toml beside NAME.wasm holds the settings of that function.
+    ///
+    /// SIGTERM ends it when running invocations have ended; a second one ends it at once.
+    Serve(ServeArgs),
+    /// Run a module once, with this terminal's standard streams and the sandbox of `serve`
+    ///
+    /// The exit code is the guest's. 134: it trapped; 124: it did not end in time; 137: it reached its memory limit; 1: it cannot be run.
+    Run(RunArgs),
+    /// Compile all functions of a directory into the cache, with progress
+    ///
+    /// Exit code 1 if one of them cannot be compiled; the others are compiled all the same.
+    Compile(CompileArgs),
+    /// Print a completion script for a shell
+    ///
+    /// For instance: wasmbox completions bash > /etc/bash_completion.d/wasmbox
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// TOML file with settings, named like the flags: port = 8095
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Most memory of the guest, MiB or with suffix
+    #[arg(long, value_name = "SIZE", default_value_t = MemoryRequest::DEFAULT)]
+    pub memory_request: MemoryRequest,
+    /// Longest run, ms or with unit
+    #[arg(long, value_name = "TIME", default_value_t = InvocationTimeout::DEFAULT)]
+    pub invocation_timeout: InvocationTimeout,
+    /// Variable of the guest's environment, which is empty otherwise; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    pub env: Vec<(String, String)>,
+    /// Directory the guest sees, read-only unless `:rw` follows; may be given several times
+    #[arg(long, value_name = "HOST:GUEST[:rw]", value_parser = parse_directory)]
+    pub dir: Vec<crate::store::settings::Preopen>,
+    /// Directory of compiled code, or `none`
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<crate::config::CacheDir>,
+    /// The module: a WASI command or a component with wasi:cli/run, binary or text
+    pub module: PathBuf,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CompileArgs {
+    /// TOML file with settings, as for `serve`
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".into()),
+    }
+}
+
+fn parse_directory(text: &str) -> Result<crate::store::settings::Preopen, String> {
+    let (paths, writable) = text.strip_suffix(":rw").map_or((text, false), |paths| (paths, true));
+    match paths.split_once(':') {
+        Some((host, guest)) if !host.is_empty() && !guest.is_empty() => {
+            Ok(crate::store::settings::Preopen { host: host.into(), guest: guest.to_owned(), writable })
+        }
+        _ => Err("expected HOST:GUEST or HOST:GUEST:rw".into()),
+    }
+}
+
+/// The whole command, with the environment's names in its help.
+pub fn command() -> clap::Command {
+    let command = Cli::command();
+    ["serve", "compile"]
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, with_environment_in_help))
+}

@@ -1,0 +1,57 @@
+//! `wasmbox compile`: fills the AOT cache.
+
+use std::{process::ExitCode, sync::Arc};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    boot,
+    config::Config,
+    metrics::Metrics,
+    store::{compiler::Prepared, file::FunctionsDir, name::ModuleName},
+};
+
+/// Compiles each module of the functions directory that the cache does not have yet.
+///
+/// # Errors
+/// If there is no cache, or no directory.
+pub fn compile(config: Config) -> anyhow::Result<ExitCode> {
+    let directory = boot::functions_dir(&config)?;
+    let metrics = Arc::new(Metrics::new());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let core = boot::Core::new(&config, cores, &metrics)?;
+    anyhow::ensure!(core.compiler.has_cache(), "there is no cache to fill; name a directory with --cache-dir");
+    let names = directory.list()?;
+    let progress = ProgressBar::new(names.len() as u64).with_style(
+        ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg} {elapsed}").expect("the template is a constant"),
+    );
+    let mut failed = 0;
+    for name in &names {
+        progress.set_message(name.to_string());
+        let line = match compile_one(&core, &directory, name, config.max_module_size) {
+            Ok(outcome) => format!("{name}: {outcome}"),
+            Err(error) => {
+                failed += 1;
+                format!("{name}: not compiled: {error}")
+            }
+        };
+        // Without a terminal there is no bar; the lines are there in any case.
+        progress.suspend(|| eprintln!("{line}"));
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    eprintln!("{} of {} modules are in the cache", names.len() - failed, names.len());
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn compile_one(core: &boot::Core, directory: &FunctionsDir, name: &ModuleName, limit: u64) -> anyhow::Result<String> {
+    let (bytes, _) = directory.read(name.as_str(), limit)?;
+    match core.compiler.prepare(bytes)? {
+        Prepared::Ready(_) => Ok("was compiled already".into()),
+        Prepared::Wasm { bytes, kind, key } => {
+            let started = std::time::Instant::now();
+            let code = core.compiler.compile(&bytes, kind, &key)?;
+            Ok(format!("compiled in {:.1} s to {} KiB", started.elapsed().as_secs_f64(), code.size() >> 10))
+        }
+    }
+}

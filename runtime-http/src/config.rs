@@ -1,0 +1,464 @@
+//! Configuration: flags over environment over a TOML file over defaults.
+//!
+//! [`Settings`] names each setting once; the three sources are three values of that type. [`Config`] is what comes out: checked, complete.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    admission::Capacity,
+    engine::{EngineSize, invocations_that_fit},
+    limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
+    logging::LogFormat,
+    store::settings::OutboundHost,
+};
+
+/// Which runtime the original's `WASM_RUNTIME` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WasmRuntime {
+    Wasmtime,
+    /// Accepted; wasmtime runs its modules.
+    Wasmedge,
+}
+
+/// Where compiled code is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheDir {
+    None,
+    Path(PathBuf),
+}
+
+impl std::str::FromStr for CacheDir {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text == "none" { CacheDir::None } else { CacheDir::Path(text.into()) })
+    }
+}
+
+impl std::fmt::Display for CacheDir {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CacheDir::None => f.write_str("none"),
+            CacheDir::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+crate::limits::serde_through_text!(CacheDir);
+
+/// One source's settings; what it does not name is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Directory of the functions: NAME.wasm, NAME.wat, and NAME.toml with a function's settings [default: ./functions]
+    #[arg(long, value_name = "DIR")]
+    pub functions_dir: Option<PathBuf>,
+    /// Address of the function port [default: 0.0.0.0]
+    #[arg(long, value_name = "ADDRESS")]
+    pub host: Option<String>,
+    /// Port of the functions [default: 8095]
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Address of the admin port (/live, /ready, /metrics, /functions) [default: 0.0.0.0]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_host: Option<String>,
+    /// Admin port [default: 8086]
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Directory of compiled code, private to this user; `none` compiles anew at each start [default: $XDG_CACHE_HOME/wasmbox or ~/.cache/wasmbox]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<CacheDir>,
+    /// Most compiled code in that directory [default: 2Gi]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<MemoryRequest>,
+    /// Most compiled code held ready in memory [default: 1Gi]
+    #[arg(long, value_name = "SIZE")]
+    pub module_memory: Option<MemoryRequest>,
+    /// Largest module file [default: 256Mi]
+    #[arg(long, value_name = "SIZE")]
+    pub max_module_size: Option<MemoryRequest>,
+    /// Run native images (.cwasm) found in the functions directory: only if nobody else can write there
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub trust_precompiled: Option<bool>,
+    /// CPU of an invocation that names none, in millicores [default: 500]
+    #[arg(long, value_name = "QUOTA")]
+    pub cpu_quota: Option<CpuQuota>,
+    /// Memory limit of an invocation that names none, MiB or with suffix [default: 200]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_request: Option<MemoryRequest>,
+    /// Time limit of an invocation that names none, ms or with unit [default: 60000]
+    #[arg(long, value_name = "TIME")]
+    pub invocation_timeout: Option<InvocationTimeout>,
+    /// Most CPU a request may ask for [default: all cores]
+    #[arg(long, value_name = "QUOTA")]
+    pub max_cpu_quota: Option<CpuQuota>,
+    /// Most memory a request may ask for, at most 4Gi [default: 4Gi]
+    #[arg(long, value_name = "SIZE")]
+    pub max_memory_request: Option<MemoryRequest>,
+    /// Longest time a request may ask for [default: 15m]
+    #[arg(long, value_name = "TIME")]
+    pub max_invocation_timeout: Option<InvocationTimeout>,
+    /// Largest request body [default: 1Gi]
+    #[arg(long, value_name = "SIZE")]
+    pub max_body: Option<MemoryRequest>,
+    /// Most output of one invocation [default: 4Gi]
+    #[arg(long, value_name = "SIZE")]
+    pub max_output: Option<MemoryRequest>,
+    /// Output held back, in bytes, so that a function that fails later still gets its error status [default: 65536]
+    #[arg(long, value_name = "BYTES")]
+    pub output_buffer_bytes: Option<usize>,
+    /// Deepest Wasm stack, in bytes [default: 1048576]
+    #[arg(long, value_name = "BYTES")]
+    pub max_wasm_stack: Option<usize>,
+    /// Most invocations at once, whatever their size [default: 1000, or what vm.max_map_count allows]
+    #[arg(long, value_name = "NUMBER")]
+    pub max_invocations: Option<u32>,
+    /// Memory of the box, MiB or with suffix; what is admitted follows from it [default: the container's limit, else the machine's memory]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<MemoryRequest>,
+    /// Memory-Request admitted at once, in MiB [default: the memory limit]
+    #[arg(long, value_name = "MIB")]
+    pub concurrent_resource_request: Option<u64>,
+    /// Memory-Request waiting at most, in MiB [default: twice what is admitted]
+    #[arg(long, value_name = "MIB")]
+    pub queue_depth_resource_units: Option<u64>,
+    /// Most client connections at once [default: 8192]
+    #[arg(long, value_name = "NUMBER")]
+    pub max_connections: Option<usize>,
+    /// Threads that serve connections [default: one per core, at most 4]
+    #[arg(long, value_name = "NUMBER")]
+    pub io_threads: Option<usize>,
+    /// Modules compiled at once [default: 2]
+    #[arg(long, value_name = "NUMBER")]
+    pub compile_jobs: Option<usize>,
+    /// How long an idle worker thread is kept [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub worker_idle: Option<InvocationTimeout>,
+    /// How long running invocations may take after SIGTERM [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub drain_timeout: Option<InvocationTimeout>,
+    /// Directory below which functions' settings may open directories to their guests; may be given several times [default: none]
+    #[arg(long = "preopen-root", value_name = "DIR", value_delimiter = ',')]
+    pub preopen_roots: Option<Vec<PathBuf>>,
+    /// HOST:PORT that functions' settings may open to their guests; may be given several times [default: none]
+    #[arg(long = "allow-outbound", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub allow_outbound: Option<Vec<OutboundHost>>,
+    /// Accepted for compatibility: everything runs on wasmtime
+    #[arg(long, value_name = "NAME")]
+    pub wasm_runtime: Option<WasmRuntime>,
+    /// Value of the answers' header `Pod` [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub pod_name: Option<String>,
+    /// error, warn, info, debug or trace; also by target: info,guest=off [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// How log lines look [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Which environment variables set what: the first one that is set counts. Names of the original first.
+pub const ENVIRONMENT: &[(&str, &[&str])] = &[
+    ("functions-dir", &["FUNCTIONS_DIR"]),
+    ("host", &["WEBSERVER_HOST"]),
+    ("port", &["WEBSERVER_PORT", "PORT"]),
+    ("admin-host", &["HEALTHCHECK_HOST"]),
+    ("admin-port", &["HEALTHCHECK_PORT"]),
+    ("cache-dir", &["CACHE_DIR"]),
+    ("cache-size", &["CACHE_SIZE"]),
+    ("module-memory", &["MODULE_MEMORY"]),
+    ("max-module-size", &["MAX_MODULE_SIZE"]),
+    ("trust-precompiled", &["TRUST_PRECOMPILED"]),
+    ("cpu-quota", &["DEFAULT_CPU_QUOTA"]),
+    ("memory-request", &["DEFAULT_MEMORY_REQUEST"]),
+    ("invocation-timeout", &["DEFAULT_INVOCATION_TIMEOUT"]),
+    ("max-cpu-quota", &["MAX_CPU_QUOTA"]),
+    ("max-memory-request", &["MAX_MEMORY_REQUEST"]),
+    ("max-invocation-timeout", &["MAX_INVOCATION_TIMEOUT"]),
+    ("max-body", &["MAX_BODY"]),
+    ("max-output", &["MAX_OUTPUT"]),
+    ("output-buffer-bytes", &["OUTPUT_BUFFER_BYTES"]),
+    ("max-wasm-stack", &["MAX_WASM_STACK"]),
+    ("max-invocations", &["MAX_INVOCATIONS"]),
+    ("memory-limit", &["MEMORY_LIMIT"]),
+    ("concurrent-resource-request", &["CONCURRENT_RESOURCE_REQUEST"]),
+    ("queue-depth-resource-units", &["QUEUE_DEPTH_RESOURCE_UNITS"]),
+    ("max-connections", &["MAX_CONNECTIONS"]),
+    ("io-threads", &["IO_THREADS"]),
+    ("compile-jobs", &["COMPILE_JOBS"]),
+    ("worker-idle", &["WORKER_IDLE"]),
+    ("drain-timeout", &["DRAIN_TIMEOUT"]),
+    ("preopen-root", &["PREOPEN_ROOTS"]),
+    ("allow-outbound", &["ALLOW_OUTBOUND"]),
+    ("wasm-runtime", &["WASM_RUNTIME"]),
+    ("pod-name", &["POD_NAME"]),
+    ("log-level", &["LOG_LEVEL"]),
+    ("log-format", &["LOG_FORMAT"]),
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("environment variable {name}={value:?}: {reason}")]
+    Environment { name: String, value: String, reason: String },
+    #[error("environment variable {name} is not UTF-8")]
+    EnvironmentNotUtf8 { name: String },
+    #[error("configuration file {path}: {reason}")]
+    File { path: PathBuf, reason: String },
+    #[error("{name} {value}: expected {expected}")]
+    Value { name: &'static str, value: String, expected: String },
+}
+
+/// A parser for the settings alone, through which the environment goes too: one grammar for both.
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct Alone {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Settings {
+    /// The settings in the environment; an empty variable counts as not set.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the variable, its value, and what is expected.
+    pub fn from_environment(get: impl Fn(&str) -> Option<OsString>) -> Result<Settings, ConfigError> {
+        let mut all = Settings::default();
+        for (setting, names) in ENVIRONMENT {
+            let Some((name, value)) =
+                names.iter().find_map(|name| Some((*name, get(name).filter(|value| !value.is_empty())?)))
+            else {
+                continue;
+            };
+            let value = value.into_string().map_err(|_| ConfigError::EnvironmentNotUtf8 { name: name.to_owned() })?;
+            let error = |error: clap::Error| ConfigError::Environment {
+                name: name.to_owned(),
+                value: value.clone(),
+                reason: reason(&error),
+            };
+            let matches = Alone::command().try_get_matches_from([format!("--{setting}={value}")]).map_err(error)?;
+            let one = Alone::from_arg_matches(&matches).map_err(error)?.settings;
+            all = one.over(all);
+        }
+        Ok(all)
+    }
+
+    /// The settings in a TOML file, whose keys are the flags' names.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] with line and reason.
+    pub fn from_file(path: &Path) -> Result<Settings, ConfigError> {
+        let error = |reason: String| ConfigError::File { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|source| error(source.to_string()))?;
+        toml::from_str(&text).map_err(|source| error(source.to_string().trim().to_owned()))
+    }
+
+    /// These settings, and those of `below` where there are none.
+    pub fn over(self, below: Settings) -> Settings {
+        let object = |settings: &Settings| match serde_json::to_value(settings) {
+            Ok(serde_json::Value::Object(object)) => object,
+            _ => unreachable!("a struct of texts and numbers is a JSON object"),
+        };
+        let mut merged = object(&below);
+        merged.extend(object(&self).into_iter().filter(|(_, value)| !value.is_null()));
+        serde_json::from_value(merged.into()).expect("what was just serialised is valid")
+    }
+}
+
+/// clap's message without its surroundings: "invalid value 'x' for '--port <PORT>': invalid digit found in string".
+fn reason(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
+        .collect();
+    lines.join("; ").trim_start_matches("error: ").to_owned()
+}
+
+/// Adds to each setting's help the variables that set it too.
+pub fn with_environment_in_help(command: clap::Command) -> clap::Command {
+    let ids: Vec<_> = command.get_arguments().map(|argument| argument.get_id().clone()).collect();
+    ids.into_iter().fold(command, |command, id| {
+        command.mut_arg(id, |argument| {
+            let variables = ENVIRONMENT.iter().find(|(setting, _)| argument.get_long() == Some(setting));
+            match (variables, argument.get_help().map(ToString::to_string)) {
+                (Some((_, names)), Some(help)) => argument.help(format!("{help} [env: {}]", names.join(", "))),
+                _ => argument,
+            }
+        })
+    })
+}
+
+/// What the box runs with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub functions_dir: PathBuf,
+    pub host: String,
+    pub port: u16,
+    pub admin_host: String,
+    pub admin_port: u16,
+    pub cache_dir: Option<CacheDir>,
+    pub cache_size: u64,
+    pub module_memory: usize,
+    pub max_module_size: u64,
+    pub trust_precompiled: bool,
+    pub defaults: Limits,
+    pub caps: LimitCaps,
+    pub max_body: u64,
+    pub max_output: u64,
+    pub output_buffer_bytes: usize,
+    pub engine: EngineSize,
+    pub capacity: Capacity,
+    pub max_connections: usize,
+    pub io_threads: usize,
+    pub compile_jobs: usize,
+    pub worker_idle: Duration,
+    pub drain_timeout: Duration,
+    pub preopen_roots: Vec<PathBuf>,
+    pub allow_outbound: Vec<OutboundHost>,
+    pub wasm_runtime: WasmRuntime,
+    pub pod_name: String,
+    pub log_level: String,
+    pub log_format: LogFormat,
+}
+
+const MIB: u64 = 1 << 20;
+/// The address space reserved for a linear memory.
+const LARGEST_MEMORY: u64 = 4 << 30;
+
+impl Config {
+    /// Completes settings with defaults, and checks what depends on more than one of them.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`], naming the setting, its value, and what is expected.
+    pub fn new(settings: Settings) -> Result<Config, ConfigError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let bytes = |setting: Option<MemoryRequest>, default: u64| setting.map_or(default, MemoryRequest::bytes);
+        let caps = LimitCaps {
+            cpu_quota: settings.max_cpu_quota.unwrap_or_else(|| {
+                u32::try_from(cores * 1000).ok().and_then(CpuQuota::from_millicores).unwrap_or(CpuQuota::MAX)
+            }),
+            memory: settings
+                .max_memory_request
+                .unwrap_or(MemoryRequest::from_bytes(LARGEST_MEMORY).unwrap_or(MemoryRequest::DEFAULT)),
+            timeout: settings.max_invocation_timeout.unwrap_or_else(|| {
+                InvocationTimeout::from_duration(Duration::from_secs(900)).unwrap_or(InvocationTimeout::MAX)
+            }),
+        };
+        at_most("--max-memory-request", caps.memory.bytes(), LARGEST_MEMORY)?;
+        let max_invocations = settings.max_invocations.unwrap_or_else(|| invocations_that_fit().min(1000));
+        within("--max-invocations", u64::from(max_invocations), 1, 10_000)?;
+        let max_wasm_stack = settings.max_wasm_stack.unwrap_or(1 << 20);
+        within("--max-wasm-stack", max_wasm_stack as u64, 64 << 10, 64 << 20)?;
+        let output_buffer_bytes = settings.output_buffer_bytes.unwrap_or(64 << 10);
+        at_most("--output-buffer-bytes", output_buffer_bytes as u64, 16 << 20)?;
+        let memory_limit = settings.memory_limit.map_or_else(available_memory, MemoryRequest::bytes);
+        let units = settings.concurrent_resource_request.unwrap_or((memory_limit / MIB).max(1));
+        within("--concurrent-resource-request", units, 1, u64::from(u32::MAX))?;
+        let io_threads = settings.io_threads.unwrap_or(cores.min(4));
+        within("--io-threads", io_threads as u64, 1, 64)?;
+        let compile_jobs = settings.compile_jobs.unwrap_or(2);
+        within("--compile-jobs", compile_jobs as u64, 1, 64)?;
+        let max_connections = settings.max_connections.unwrap_or(8192);
+        within("--max-connections", max_connections as u64, 1, 1_000_000)?;
+        let defaults = Limits::default();
+        Ok(Config {
+            functions_dir: settings.functions_dir.unwrap_or_else(|| "functions".into()),
+            host: settings.host.unwrap_or_else(|| "0.0.0.0".into()),
+            port: settings.port.unwrap_or(8095),
+            admin_host: settings.admin_host.unwrap_or_else(|| "0.0.0.0".into()),
+            admin_port: settings.admin_port.unwrap_or(8086),
+            cache_dir: settings.cache_dir,
+            cache_size: bytes(settings.cache_size, 2 << 30),
+            module_memory: usize::try_from(bytes(settings.module_memory, 1 << 30)).unwrap_or(usize::MAX),
+            max_module_size: bytes(settings.max_module_size, 256 * MIB),
+            trust_precompiled: settings.trust_precompiled.unwrap_or(false),
+            defaults: Limits {
+                cpu_quota: settings.cpu_quota.unwrap_or(defaults.cpu_quota),
+                memory: settings.memory_request.unwrap_or(defaults.memory),
+                timeout: settings.invocation_timeout.unwrap_or(defaults.timeout),
+            },
+            caps,
+            max_body: bytes(settings.max_body, 1 << 30),
+            max_output: bytes(settings.max_output, 4 << 30),
+            output_buffer_bytes,
+            engine: EngineSize {
+                invocations: max_invocations,
+                keep_resident: 2 << 20,
+                max_memory: LARGEST_MEMORY as usize,
+                max_wasm_stack,
+            },
+            capacity: Capacity {
+                units,
+                depth: settings.queue_depth_resource_units.unwrap_or(units.saturating_mul(2)),
+                invocations: max_invocations as usize,
+            },
+            max_connections,
+            io_threads,
+            compile_jobs,
+            worker_idle: settings.worker_idle.map_or(Duration::from_secs(10), InvocationTimeout::duration),
+            drain_timeout: settings.drain_timeout.map_or(Duration::from_secs(30), InvocationTimeout::duration),
+            preopen_roots: canonical(settings.preopen_roots.unwrap_or_default())?,
+            allow_outbound: settings.allow_outbound.unwrap_or_default(),
+            wasm_runtime: settings.wasm_runtime.unwrap_or(WasmRuntime::Wasmtime),
+            pod_name: settings
+                .pod_name
+                .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
+            log_level: settings.log_level.unwrap_or_else(|| "info".into()),
+            log_format: settings.log_format.unwrap_or(LogFormat::Text),
+        })
+    }
+}
+
+fn within(name: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::Value { name, value: value.to_string(), expected: format!("{least} to {most}") })
+}
+
+fn at_most(name: &'static str, value: u64, most: u64) -> Result<(), ConfigError> {
+    within(name, value, 0, most)
+}
+
+fn canonical(roots: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
+    let canonical = |root: PathBuf| {
+        root.canonicalize().ok().filter(|root| root.is_dir()).ok_or_else(|| ConfigError::Value {
+            name: "--preopen-root",
+            value: root.display().to_string(),
+            expected: "an existing directory".into(),
+        })
+    };
+    roots.into_iter().map(canonical).collect()
+}
+
+/// The container's memory limit (cgroup v2 `memory.max`, v1 `memory.limit_in_bytes`) or the machine's memory, whichever is less; bytes.
+fn available_memory() -> u64 {
+    let machine = || {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let kibibytes: u64 = text
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse()
+            .ok()?;
+        Some(kibibytes << 10)
+    };
+    let limit = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let limits =
+        ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"].into_iter().filter_map(limit);
+    limits.chain(machine()).min().unwrap_or(1 << 30)
+}
+
+#[cfg(test)]
+mod tests;

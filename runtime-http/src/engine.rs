@@ -1,0 +1,137 @@
+//! The one wasmtime engine of a box, sized by configuration and checked against the kernel before it is made.
+
+use std::hash::{Hash, Hasher};
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::epoch;
+
+/// How large the pools are. Everything follows from how many invocations may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineSize {
+    /// Invocations at once, 1 to 10,000: one fiber stack, and at least one linear memory, each.
+    pub invocations: u32,
+    /// Bytes of one linear memory that stay resident between invocations, then reset with `memset` instead of `madvise`.
+    pub keep_resident: usize,
+    /// The largest linear memory, bytes.
+    pub max_memory: usize,
+    /// The deepest Wasm stack, bytes.
+    pub max_wasm_stack: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(
+        "{invocations} invocations at once need about {needed} memory mappings, but vm.max_map_count is {available}; \
+         lower --max-invocations to {fits} or raise the sysctl: sysctl -w vm.max_map_count={needed}"
+    )]
+    TooManyMappings { invocations: u32, needed: u64, available: u64, fits: u64 },
+    #[error("the Wasm engine cannot start with {invocations} invocations at once: {source}; lower --max-invocations")]
+    Engine {
+        invocations: u32,
+        #[source]
+        source: wasmtime::Error,
+    },
+}
+
+/// Memory mappings per invocation at worst: the accessible part of its linear memory and of its fiber stack, each with a guard
+/// on both sides, and a table.
+const MAPPINGS_PER_INVOCATION: u64 = 5;
+/// What the process itself maps: libraries, heaps, thread stacks, compiled images.
+const MAPPINGS_RESERVE: u64 = 4096;
+/// A component consists of several core instances (a Python or JavaScript one of about twenty), each with tables.
+const CORE_INSTANCES_PER_INVOCATION: u32 = 4;
+
+impl EngineSize {
+    /// Makes the engine.
+    ///
+    /// # Errors
+    /// [`EngineError::TooManyMappings`] if the kernel's limit on mappings (`vm.max_map_count`) would be exceeded in full use.
+    pub fn engine(&self) -> Result<Engine, EngineError> {
+        if let Some(available) = max_map_count() {
+            check_mappings(self.invocations, available)?;
+        }
+        Engine::new(&self.config()).map_err(|source| EngineError::Engine { invocations: self.invocations, source })
+    }
+
+    fn config(&self) -> Config {
+        let mut pool = PoolingAllocationConfig::default();
+        let instances = self.invocations.saturating_mul(CORE_INSTANCES_PER_INVOCATION).max(64);
+        pool.total_stacks(self.invocations)
+            .total_memories(self.invocations.saturating_mul(2).max(32))
+            .total_core_instances(instances)
+            .total_component_instances(self.invocations)
+            .total_tables(instances)
+            .total_gc_heaps(self.invocations)
+            .max_memories_per_module(4)
+            .max_tables_per_module(16)
+            .table_elements(100_000)
+            .max_core_instance_size(16 << 20)
+            .max_component_instance_size(16 << 20)
+            .max_memory_size(self.max_memory)
+            .max_unused_warm_slots(self.invocations.min(256))
+            .linear_memory_keep_resident(self.keep_resident)
+            .table_keep_resident(64 << 10)
+            .pagemap_scan(if PoolingAllocationConfig::is_pagemap_scan_available() {
+                Enabled::Yes
+            } else {
+                Enabled::No
+            });
+        let mut config = Config::new();
+        config
+            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+            .epoch_interruption(true)
+            .max_wasm_stack(self.max_wasm_stack)
+            // Host calls run on the guest's fiber too: they get a megabyte beyond the guest's own limit.
+            .async_stack_size(self.max_wasm_stack + (1 << 20))
+            .memory_init_cow(true);
+        config
+    }
+}
+
+/// Identifies what compiled code an engine can load: wasmtime's version, settings and the CPU's features.
+pub fn compatibility_key(engine: &Engine) -> u64 {
+    // The hasher's keys are fixed, so the value is the same in each process of one build.
+    let mut hasher = std::hash::DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Starts the thread that advances `engine`'s epoch.
+pub fn start_epochs(engine: &Engine) -> std::io::Result<epoch::Ticker> {
+    epoch::Ticker::start(engine.clone())
+}
+
+fn check_mappings(invocations: u32, available: u64) -> Result<(), EngineError> {
+    let needed = u64::from(invocations) * MAPPINGS_PER_INVOCATION + MAPPINGS_RESERVE;
+    if needed <= available {
+        return Ok(());
+    }
+    let fits = available.saturating_sub(MAPPINGS_RESERVE) / MAPPINGS_PER_INVOCATION;
+    Err(EngineError::TooManyMappings { invocations, needed, available, fits })
+}
+
+/// The most invocations the kernel's mapping limit allows; the default where it is less than ours.
+pub fn invocations_that_fit() -> u32 {
+    let fits = max_map_count()
+        .map_or(u64::MAX, |available| available.saturating_sub(MAPPINGS_RESERVE) / MAPPINGS_PER_INVOCATION);
+    u32::try_from(fits).unwrap_or(u32::MAX).max(1)
+}
+
+fn max_map_count() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mapping_limit_is_checked_and_the_message_helps() {
+        assert!(check_mappings(10_000, 65_530).is_ok());
+        let message = check_mappings(20_000, 65_530).unwrap_err().to_string();
+        for part in ["20000", "104096", "65530", "--max-invocations to 12286", "sysctl -w vm.max_map_count=104096"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What one invocation may use: CPU, memory, wall-clock time.
+//!
+//! Each limit is parsed once, at the edge, into a newtype that can only hold a valid value. This module does not enforce
+//! anything: [`crate::sandbox`] enforces memory and time, the worker's cgroup enforces CPU.
+//!
+//! - [`cpu_quota`]: [`CpuQuota`], millicores
+//! - [`memory_request`]: [`MemoryRequest`], bytes, written in MiB or as a Kubernetes quantity
+//! - [`timeout`]: [`InvocationTimeout`], milliseconds
+//! - [`requested`]: reading the three from request headers, within the operator's caps
+
+pub mod cpu_quota;
+pub mod memory_request;
+pub mod requested;
+pub mod timeout;
+
+pub use cpu_quota::CpuQuota;
+pub use memory_request::MemoryRequest;
+pub use requested::{BadLimit, LimitCaps, RequestedLimits};
+pub use timeout::InvocationTimeout;
+
+/// The limits of one invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub cpu_quota: CpuQuota,
+    pub memory: MemoryRequest,
+    pub timeout: InvocationTimeout,
+}
+
+impl Default for Limits {
+    /// 500 millicores, 200 MiB, 60 s: the original WasmBox's defaults.
+    fn default() -> Self {
+        Limits { cpu_quota: CpuQuota::DEFAULT, memory: MemoryRequest::DEFAULT, timeout: InvocationTimeout::DEFAULT }
+    }
+}
+
+/// A limit's text that cannot be read, and what would be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; expected {expected}")]
+pub struct InvalidLimit {
+    pub reason: &'static str,
+    pub expected: &'static str,
+}
+
+/// Implements `Deserialize` (from a number or a string) and `Serialize` (as the canonical string) through `FromStr` and `Display`.
+macro_rules! serde_through_text {
+    ($type:ty) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                #[derive(serde::Deserialize)]
+                #[serde(untagged)]
+                enum NumberOrText {
+                    Integer(u64),
+                    Float(f64),
+                    Text(String),
+                }
+                let text = match NumberOrText::deserialize(deserializer)? {
+                    NumberOrText::Integer(number) => number.to_string(),
+                    NumberOrText::Float(number) => number.to_string(),
+                    NumberOrText::Text(text) => text,
+                };
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
+}
+pub(crate) use serde_through_text;

@@ -1,0 +1,41 @@
+//! `wasmbox`: see `wasmbox --help`.
+
+use std::{env, process::ExitCode};
+
+use clap::FromArgMatches;
+use wasmbox::{
+    cli::{self, Cli, Command},
+    compile,
+    config::{Config, Settings},
+    run, serve,
+};
+
+fn main() -> ExitCode {
+    let result =
+        Cli::from_arg_matches(&cli::command().get_matches()).map_err(Into::into).and_then(|cli| execute(cli.command));
+    result.unwrap_or_else(|error: anyhow::Error| {
+        eprintln!("wasmbox: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(arguments) => {
+            serve::serve(configuration(arguments.config, arguments.settings)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(arguments) => run::run(arguments),
+        Command::Compile(arguments) => compile::compile(configuration(arguments.config, arguments.settings)?),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut cli::command(), "wasmbox", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn configuration(file: Option<std::path::PathBuf>, flags: Settings) -> anyhow::Result<Config> {
+    let file = file.or_else(|| env::var_os("WASMBOX_CONFIG").map(Into::into));
+    let file = file.map(|path| Settings::from_file(&path)).transpose()?.unwrap_or_default();
+    Ok(Config::new(flags.over(Settings::from_environment(|name| env::var_os(name))?.over(file)))?)
+}

@@ -1,0 +1,248 @@
+//! Every metric of the box, in Prometheus' text format. Function labels are bounded: see [`Metrics::function`].
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::record::Usage;
+
+/// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
+const MOST_FUNCTIONS: usize = 200;
+/// Not a module's name: those have no parentheses.
+const OTHER_FUNCTIONS: &str = "(other)";
+
+/// From 100 us to 60 s.
+const SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+/// From 64 KiB to 4 GiB.
+const BYTES: &[f64] =
+    &[65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0, 67108864.0, 268435456.0, 1073741824.0, 4294967296.0];
+
+pub struct Metrics {
+    registry: Registry,
+    invocations: IntCounterVec,
+    duration: HistogramVec,
+    queue: HistogramVec,
+    execution: HistogramVec,
+    cpu: HistogramVec,
+    memory_peak: HistogramVec,
+    in_flight: IntGaugeVec,
+    functions: Mutex<HashMap<Arc<str>, Arc<FunctionMetrics>>>,
+    pub compile: Histogram,
+    pub compiles: IntCounterVec,
+    pub cache: IntCounterVec,
+    pub cached_modules: IntGauge,
+    pub cached_bytes: IntGauge,
+    pub rejected: IntCounterVec,
+    pub in_flight_units: IntGauge,
+    pub queued_invocations: IntGauge,
+    pub queued_units: IntGauge,
+    pub workers: IntGauge,
+    pub connections: IntGauge,
+    pub requested_memory_bytes: IntGauge,
+    pub lost_log_lines: IntCounter,
+}
+
+/// The metrics of one function, looked up once, when the function is loaded.
+pub struct FunctionMetrics {
+    name: Arc<str>,
+    invocations: IntCounterVec,
+    label: String,
+    ok: IntCounter,
+    duration: Histogram,
+    queue: Histogram,
+    execution: Histogram,
+    cpu: Histogram,
+    memory_peak: Histogram,
+    in_flight: IntGauge,
+}
+
+impl std::fmt::Debug for FunctionMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("FunctionMetrics").field(&self.name).finish()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let declare = Declare { registry: &registry };
+        let metrics = Metrics {
+            invocations: declare.counters(
+                "wasmbox_invocations_total",
+                "Invocations by function and HTTP status.",
+                &["function", "status"],
+            ),
+            duration: declare.histograms(
+                "wasmbox_invocation_duration_seconds",
+                "Time from arrival to the end of the answer.",
+                SECONDS,
+            ),
+            queue: declare.histograms(
+                "wasmbox_queue_duration_seconds",
+                "Time an invocation waited for admission.",
+                SECONDS,
+            ),
+            execution: declare.histograms(
+                "wasmbox_execution_duration_seconds",
+                "Time a guest ran, instantiation included.",
+                SECONDS,
+            ),
+            cpu: declare.histograms("wasmbox_cpu_seconds", "CPU time of the worker for an invocation.", SECONDS),
+            memory_peak: declare.histograms(
+                "wasmbox_memory_peak_bytes",
+                "The most guest memory of an invocation.",
+                BYTES,
+            ),
+            in_flight: declare.gauges("wasmbox_in_flight_invocations", "Invocations that are running.", &["function"]),
+            compile: declare.histogram("wasmbox_compile_duration_seconds", "Time to compile a module.", SECONDS),
+            compiles: declare.counters(
+                "wasmbox_compilations_total",
+                "Compilations by result (ok, invalid).",
+                &["result"],
+            ),
+            cache: declare.counters(
+                "wasmbox_cache_requests_total",
+                "Look-ups of compiled code by cache (memory, disk) and result (hit, miss, refused).",
+                &["cache", "result"],
+            ),
+            cached_modules: declare.gauge("wasmbox_cached_modules", "Functions held ready in memory."),
+            cached_bytes: declare.gauge("wasmbox_cached_module_bytes", "Compiled code held ready in memory."),
+            rejected: declare.counters(
+                "wasmbox_rejected_total",
+                "Requests refused before a guest ran, by problem code.",
+                &["code"],
+            ),
+            in_flight_units: declare
+                .gauge("wasmbox_in_flight_resource_units", "Memory-Request of running invocations, MiB."),
+            queued_invocations: declare.gauge("wasmbox_queued_invocations", "Invocations that wait for admission."),
+            queued_units: declare.gauge("wasmbox_queued_resource_units", "Memory-Request of waiting invocations, MiB."),
+            workers: declare.gauge("wasmbox_workers", "Worker threads."),
+            connections: declare.gauge("wasmbox_connections", "Open client connections."),
+            requested_memory_bytes: declare
+                .gauge("wasmbox_requested_memory_bytes", "Memory-Request of running and waiting invocations."),
+            lost_log_lines: declare
+                .counter("wasmbox_lost_log_lines_total", "Log lines dropped because the log's reader was too slow."),
+            functions: Mutex::new(HashMap::new()),
+            registry,
+        };
+        // Known label values are shown as zero from the start, so that rates have a beginning.
+        for result in ["ok", "invalid"] {
+            metrics.compiles.with_label_values(&[result]);
+        }
+        metrics
+    }
+
+    /// The metrics of function `name`; the same for all functions after the first 200, so that hostile names cannot fill the memory.
+    pub fn function(&self, name: &str) -> Arc<FunctionMetrics> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = functions.get(name) {
+            return known.clone();
+        }
+        let label = if functions.len() < MOST_FUNCTIONS { name } else { OTHER_FUNCTIONS };
+        let name: Arc<str> = name.into();
+        let function = Arc::new(FunctionMetrics {
+            invocations: self.invocations.clone(),
+            label: label.to_owned(),
+            ok: self.invocations.with_label_values(&[label, "200"]),
+            duration: self.duration.with_label_values(&[label]),
+            queue: self.queue.with_label_values(&[label]),
+            execution: self.execution.with_label_values(&[label]),
+            cpu: self.cpu.with_label_values(&[label]),
+            memory_peak: self.memory_peak.with_label_values(&[label]),
+            in_flight: self.in_flight.with_label_values(&[label]),
+            name: name.clone(),
+        });
+        if label != OTHER_FUNCTIONS {
+            functions.insert(name, function.clone());
+        }
+        function
+    }
+
+    /// The text format, version 0.0.4.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .expect("gathered metrics are encodable into a vector");
+        text
+    }
+}
+
+impl FunctionMetrics {
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub fn in_flight(&self) -> &IntGauge {
+        &self.in_flight
+    }
+
+    pub fn observe(&self, status: u16, duration: Duration, queue: Option<&Duration>, usage: Option<&Usage>) {
+        if status == 200 {
+            self.ok.inc();
+        } else {
+            self.invocations.with_label_values(&[self.label.as_str(), itoa::Buffer::new().format(status)]).inc();
+        }
+        self.duration.observe(duration.as_secs_f64());
+        if let Some(queue) = queue {
+            self.queue.observe(queue.as_secs_f64());
+        }
+        if let Some(usage) = usage {
+            self.execution.observe(usage.execution.as_secs_f64());
+            self.cpu.observe(usage.cpu.as_secs_f64());
+            self.memory_peak.observe(usage.memory_peak as f64);
+        }
+    }
+}
+
+/// Makes and registers metrics. The names are constants of this file, so a failure is a mistake in it that any start shows.
+struct Declare<'a> {
+    registry: &'a Registry,
+}
+
+impl Declare<'_> {
+    fn register<M: prometheus::core::Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
+        let metric = metric.expect("metric names of this file are valid");
+        self.registry.register(Box::new(metric.clone())).expect("metric names of this file are unique");
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["function"]))
+    }
+}

@@ -1,0 +1,127 @@
+//! What is known of one invocation: filled by both sides, the API and the worker; when both are done it becomes one log line and the
+//! metrics. Whoever holds the last reference writes it, so it is written once, however the invocation ends.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+
+use crate::{metrics::FunctionMetrics, sandbox::Failure};
+
+/// Unique among all boxes: 64 random bits of the process, and a counter. Shown as 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvocationId {
+    process: u64,
+    number: u64,
+}
+
+impl InvocationId {
+    pub fn next() -> Self {
+        static PROCESS: OnceLock<u64> = OnceLock::new();
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        // A `RandomState` is keyed by the operating system's randomness; the id need not be secret, only unique.
+        let process = *PROCESS.get_or_init(|| {
+            use std::hash::BuildHasher;
+            std::hash::RandomState::new().hash_one(std::process::id())
+        });
+        InvocationId { process, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl fmt::Display for InvocationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.process, self.number)
+    }
+}
+
+/// What the guest used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Wall-clock time from the start of instantiation to the end of the call.
+    pub execution: Duration,
+    /// CPU time of the worker thread in that span.
+    pub cpu: Duration,
+    /// The most guest memory at once, bytes.
+    pub memory_peak: u64,
+}
+
+/// How the worker's side ended.
+#[derive(Debug, Clone)]
+pub struct End {
+    pub usage: Usage,
+    pub failure: Option<Failure>,
+}
+
+/// What the client was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    pub status: StatusCode,
+    /// The problem's code; empty for an answer of the function.
+    pub code: &'static str,
+}
+
+/// The record of one invocation. Each part is set at most once.
+#[derive(Debug)]
+pub struct Record {
+    pub id: InvocationId,
+    pub arrived: Instant,
+    pub function: Arc<FunctionMetrics>,
+    pub compile: OnceLock<Duration>,
+    pub queue: OnceLock<Duration>,
+    pub answered: OnceLock<Answered>,
+    pub end: OnceLock<End>,
+}
+
+impl Record {
+    pub fn new(function: Arc<FunctionMetrics>, arrived: Instant) -> Arc<Self> {
+        Arc::new(Record {
+            id: InvocationId::next(),
+            arrived,
+            function,
+            compile: OnceLock::new(),
+            queue: OnceLock::new(),
+            answered: OnceLock::new(),
+            end: OnceLock::new(),
+        })
+    }
+
+    pub fn failure(&self) -> Option<&Failure> {
+        self.end.get().and_then(|end| end.failure.as_ref())
+    }
+}
+
+/// nginx's status for a client that left before its answer; it appears in the log and the metrics only.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let millis = |duration: Option<&Duration>| duration.map_or(0.0, |duration| duration.as_secs_f64() * 1e3);
+        let (status, code) = match self.answered.get() {
+            Some(answered) => (answered.status.as_u16(), answered.code),
+            None => (CLIENT_CLOSED_REQUEST, "client-gone"),
+        };
+        let usage = self.end.get().map(|end| end.usage).unwrap_or_default();
+        // A response that had started when its function failed keeps its status; the failure is told here.
+        let failure = self.failure().map(tracing::field::display);
+        tracing::info!(
+            target: "invocation",
+            id = %self.id,
+            function = %self.function.name(),
+            status,
+            code,
+            queue_ms = millis(self.queue.get()),
+            compile_ms = millis(self.compile.get()),
+            exec_ms = millis(Some(&usage.execution)),
+            cpu_ms = millis(Some(&usage.cpu)),
+            memory_bytes = usage.memory_peak,
+            failure,
+        );
+        self.function.observe(status, self.arrived.elapsed(), self.queue.get(), self.end.get().map(|end| &end.usage));
+    }
+}

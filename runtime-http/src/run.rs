@@ -1,0 +1,109 @@
+//! `wasmbox run`: one invocation on the caller's terminal.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use tokio::sync::oneshot;
+
+use crate::{
+    boot,
+    cli::RunArgs,
+    config::{Config, Settings},
+    limits::{CpuQuota, Limits},
+    metrics::Metrics,
+    record::Record,
+    sandbox::{Failure, Grants, Input, Invocation, Program, Reply, Stdio, Stop},
+    store::{compiler::Prepared, native::Code},
+};
+
+/// Runs the module and gives its exit code, or the one that says why there is none.
+///
+/// # Errors
+/// If the module cannot be run at all.
+pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
+    let metrics = Arc::new(Metrics::new());
+    let settings = Settings { cache_dir: arguments.cache_dir.clone(), max_invocations: Some(1), ..Settings::default() };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let core = boot::Core::new(&Config::new(settings)?, cores, &metrics)?;
+    let program = load(&core, &arguments.module).with_context(|| arguments.module.display().to_string())?;
+    anyhow::ensure!(
+        !matches!(program, Program::Http(_)),
+        "{} answers HTTP requests and is no command; serve it: wasmbox serve --functions-dir {}",
+        arguments.module.display(),
+        arguments.module.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")).display()
+    );
+    let name = arguments.module.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let mut args = vec![name.clone()];
+    args.extend(arguments.args);
+    let started = Instant::now();
+    let invocation = Invocation {
+        program: Arc::new(program),
+        grants: Arc::new(Grants { env: arguments.env, preopens: arguments.dir, ..Grants::default() }),
+        limits: Limits {
+            cpu_quota: CpuQuota::DEFAULT,
+            memory: arguments.memory_request,
+            timeout: arguments.invocation_timeout,
+        },
+        deadline: started + arguments.invocation_timeout.duration(),
+        max_output: u64::MAX,
+        max_body: u64::MAX,
+        hold: 0,
+        input: Input::Command { args, env: Vec::new(), stdio: Stdio::Inherit },
+        stop: Stop::default(),
+        record: Record::new(metrics.function(&name), started),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let (sender, mut receiver) = oneshot::channel();
+    {
+        let _context = runtime.enter();
+        invocation.run(sender, &core.ticker.awake());
+    }
+    // A guest may have left a read of the terminal behind.
+    runtime.shutdown_timeout(Duration::ZERO);
+    match receiver.try_recv()? {
+        Reply::Failed(failure) => Ok(report(&failure)),
+        Reply::Output(_) | Reply::OutputStream { .. } | Reply::Response { .. } | Reply::ResponseStream(_) => {
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn load(core: &boot::Core, path: &Path) -> anyhow::Result<Program> {
+    let code = match core.compiler.prepare(std::fs::read(path)?)? {
+        Prepared::Ready(code) => code,
+        Prepared::Wasm { bytes, kind, key } => core.compiler.compile(&bytes, kind, &key)?,
+    };
+    Ok(match &code {
+        Code::Module(module) => core.toolchain.module(module)?,
+        Code::Component(component) => core.toolchain.component(component)?,
+    })
+}
+
+/// Says on standard error why there is no exit code of the guest; the codes are those that `timeout`, the kernel and wasmtime use.
+fn report(failure: &Failure) -> ExitCode {
+    let code = match failure {
+        // The system keeps the low eight bits; what would become success there must not.
+        Failure::Exit { code } => {
+            return ExitCode::from(u8::try_from(*code & 0xff).ok().filter(|code| *code != 0).unwrap_or(1));
+        }
+        Failure::Trap { .. } => 134,
+        Failure::MemoryLimit { .. } => 137,
+        Failure::DeadlineExceeded { .. } => 124,
+        Failure::OutputLimit { .. }
+        | Failure::BadHeader { .. }
+        | Failure::NoResponse { .. }
+        | Failure::BodyTooLarge { .. }
+        | Failure::BodyUnreadable { .. }
+        | Failure::ClientGone
+        | Failure::Draining
+        | Failure::NoSlot
+        | Failure::Internal { .. } => 1,
+    };
+    eprintln!("wasmbox: {failure}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,98 @@
+//! Runs one guest call on the calling thread until it ends, is stopped, or its deadline comes.
+//!
+//! A busy guest yields at each epoch, a blocked one is pending in a host call: both return here, and here alone is decided whether
+//! to go on. Dropping the future ends the guest, wherever it is. There is no timer per invocation: the thread itself waits
+//! until the deadline.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::Instant,
+};
+
+use super::stop::{Stop, StopReason};
+use crate::epoch;
+
+/// What bounds a guest call.
+pub struct Bounded<'a> {
+    pub deadline: Instant,
+    pub stop: &'a Stop,
+    pub epochs: &'a epoch::Awake,
+}
+
+struct ThreadWaker {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Wake for ThreadWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.thread.unpark();
+        }
+    }
+}
+
+thread_local! {
+    static WAKER: RefCell<Option<(Arc<ThreadWaker>, Waker)>> = const { RefCell::new(None) };
+}
+
+fn thread_waker() -> (Arc<ThreadWaker>, Waker) {
+    WAKER.with_borrow_mut(|cached| {
+        cached
+            .get_or_insert_with(|| {
+                let waker = Arc::new(ThreadWaker { thread: thread::current(), woken: AtomicBool::new(false) });
+                (waker.clone(), waker.into())
+            })
+            .clone()
+    })
+}
+
+impl Bounded<'_> {
+    /// Polls `future` to its end. `when_pending` runs each time the guest waits or yields: the place to pass on what it has
+    /// written so far.
+    ///
+    /// # Errors
+    /// The reason, if the call was stopped; the guest is ended when the caller drops `future`.
+    pub fn run<F: Future>(
+        &self,
+        mut future: Pin<&mut F>,
+        mut when_pending: impl FnMut(&mut Context<'_>),
+    ) -> Result<F::Output, StopReason> {
+        let (state, waker) = thread_waker();
+        let mut context = Context::from_waker(&waker);
+        self.epochs.touch();
+        loop {
+            state.woken.store(false, Ordering::Release);
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return Ok(output);
+            }
+            self.epochs.touch();
+            when_pending(&mut context);
+            self.stop.register(&waker);
+            loop {
+                if let Some(reason) = self.stop.requested() {
+                    return Err(reason);
+                }
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(StopReason::Deadline);
+                }
+                if state.woken.load(Ordering::Acquire) {
+                    break;
+                }
+                thread::park_timeout(left);
+            }
+        }
+    }
+}

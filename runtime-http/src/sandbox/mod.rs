@@ -1,0 +1,170 @@
+//! The sandbox: one invocation in a store and instance of its own, with limits, on the calling thread.
+//!
+//! It knows nothing of HTTP statuses, names, queues or files: it gets compiled code and an input, and gives a [`Reply`].
+//! Nothing of a guest outlives its invocation; what it could still reach is exactly what [`Grants`] lists.
+//!
+//! - [`program`]: compiled code that is ready to run, and the linkers behind it
+//! - [`command`]: runs `_start` and `wasi:cli/run`; [`http`] runs `wasi:http/incoming-handler`
+//! - [`executor`]: the loop around a guest call: deadline, stop
+//! - [`limiter`]: memory; [`stop`]: ending from outside; [`failure`]: all ways to fail
+//! - [`stdin`], [`stdout`], [`stderr`], [`body`]: the guest's streams
+//! - [`outbound`]: HTTP requests of guests, denied unless granted
+
+pub mod body;
+mod command;
+mod executor;
+pub mod failure;
+mod http;
+mod limiter;
+mod outbound;
+pub mod program;
+mod stderr;
+mod stdin;
+mod stdout;
+pub mod stop;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body::Frame;
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::Store;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+pub use self::{
+    body::RequestBody,
+    command::Stdio,
+    failure::{Bounds, Failure},
+    program::{Program, ProgramError, Toolchain},
+    stop::{Stop, StopOnDrop, StopReason},
+};
+use self::{executor::Bounded, limiter::Limiter};
+use crate::{
+    epoch,
+    limits::Limits,
+    record::{End, Record, Usage},
+    store::settings::{OutboundHost, Preopen},
+};
+
+/// What the operator and the function's settings open to a guest beyond computing.
+#[derive(Debug, Default)]
+pub struct Grants {
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub preopens: Vec<Preopen>,
+    pub outbound_hosts: Vec<OutboundHost>,
+}
+
+/// One call of one program.
+pub struct Invocation {
+    pub program: Arc<Program>,
+    pub grants: Arc<Grants>,
+    pub limits: Limits,
+    /// When the client must have its answer.
+    pub deadline: Instant,
+    /// The most bytes of output and of input; bytes of output held back before the response starts.
+    pub max_output: u64,
+    pub max_body: u64,
+    pub hold: usize,
+    pub input: Input,
+    pub stop: Stop,
+    pub record: Arc<Record>,
+}
+
+/// What the guest is given.
+pub enum Input {
+    Command { args: Vec<String>, env: Vec<(String, String)>, stdio: Stdio },
+    Http(::http::Request<RequestBody>),
+}
+
+/// What comes back, at once or while the guest still runs.
+pub enum Reply {
+    /// A command's whole output.
+    Output(Bytes),
+    /// A command's output so far; the rest follows. It is complete if the record then shows no failure.
+    OutputStream {
+        first: Bytes,
+        rest: mpsc::Receiver<Bytes>,
+    },
+    /// A whole response of a wasi:http guest.
+    Response {
+        head: ::http::response::Parts,
+        frames: Vec<Frame<Bytes>>,
+    },
+    /// A response whose body is still written by its guest. It is complete if the record then shows no failure.
+    ResponseStream(::http::Response<HyperOutgoingBody>),
+    Failed(Failure),
+}
+
+impl Invocation {
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            memory: self.limits.memory.bytes(),
+            output: self.max_output,
+            body: self.max_body,
+            timeout_ms: self.limits.timeout.duration().as_millis(),
+        }
+    }
+
+    /// Runs to the end, on this thread, which must be in a tokio context. The reply is sent as soon as it is known, or left unsent
+    /// if the client's side is gone; the record's end is set in any case.
+    pub fn run(self, reply: oneshot::Sender<Reply>, epochs: &epoch::Awake) {
+        let program = self.program.clone();
+        match &*program {
+            Program::Core(core) => command::run_core(core, self, reply, epochs),
+            Program::Command(component) => command::run_component(component, self, reply, epochs),
+            Program::Http(component) => http::run(component, self, reply, epochs),
+        }
+    }
+}
+
+/// Measures one run.
+struct Meter {
+    started: Instant,
+    cpu: Duration,
+}
+
+impl Meter {
+    fn start() -> Self {
+        Meter { started: Instant::now(), cpu: thread_cpu_time() }
+    }
+
+    fn usage(&self, limiter: &Limiter) -> Usage {
+        Usage {
+            execution: self.started.elapsed(),
+            cpu: thread_cpu_time().saturating_sub(self.cpu),
+            memory_peak: limiter.peak(),
+        }
+    }
+}
+
+fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// A store with this invocation's limits; `limiter` finds the limiter in its data.
+fn bounded_store<T: 'static>(
+    engine: &wasmtime::Engine,
+    data: T,
+    limiter: impl Fn(&mut T) -> &mut Limiter + Send + Sync + 'static,
+) -> Store<T> {
+    let mut store = Store::new(engine, data);
+    store.limiter(move |data| limiter(data));
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+    store
+}
+
+fn bounded<'a>(invocation: &'a Invocation, epochs: &'a epoch::Awake) -> Bounded<'a> {
+    Bounded { deadline: invocation.deadline, stop: &invocation.stop, epochs }
+}
+
+/// Sets the record's end; done before the guest's streams are closed, so that whoever sees them closed can see why.
+fn set_end(record: &Record, usage: Usage, failure: Option<Failure>) {
+    // The end is set by the worker alone, once.
+    let _ = record.end.set(End { usage, failure });
+}

@@ -1,0 +1,94 @@
+//! Compiled code, linked and checked: what is left to do per invocation is to instantiate it.
+
+use wasmtime::{
+    Engine, InstancePre, Linker, Module, ModuleExport,
+    component::{Component, Linker as ComponentLinker},
+};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use super::{command::CoreHost, http::ComponentHost};
+
+/// Something that can be invoked.
+pub enum Program {
+    Core(CoreProgram),
+    Command(CommandPre<ComponentHost>),
+    Http(ProxyPre<ComponentHost>),
+}
+
+/// A WASI preview 1 command.
+pub struct CoreProgram {
+    pub(super) pre: InstancePre<CoreHost>,
+    pub(super) start: ModuleExport,
+}
+
+/// Why compiled code cannot be invoked.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    #[error("{0:#}")]
+    Link(wasmtime::Error),
+    #[error(
+        "the module exports no function `_start` without parameters and results; build it as a WASI command, not as a library"
+    )]
+    NoStart,
+    #[error("the component exports neither wasi:http/incoming-handler nor wasi:cli/run (WASI 0.2)")]
+    NoEntryPoint,
+}
+
+/// The engine and what guests may import.
+pub struct Toolchain {
+    engine: Engine,
+    core: Linker<CoreHost>,
+    component: ComponentLinker<ComponentHost>,
+}
+
+impl Toolchain {
+    /// # Errors
+    /// Only if wasmtime's own interfaces collide: a mistake in this file.
+    pub fn new(engine: Engine) -> wasmtime::Result<Self> {
+        let mut core = Linker::new(&engine);
+        wasmtime_wasi::p1::add_to_linker_async(&mut core, |host: &mut CoreHost| &mut host.wasi)?;
+        let mut component = ComponentLinker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut component)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
+        Ok(Toolchain { engine, core, component })
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// # Errors
+    /// [`ProgramError`] if imports are unknown or there is no `_start`.
+    pub fn module(&self, module: &Module) -> Result<Program, ProgramError> {
+        let pre = self.core.instantiate_pre(module).map_err(ProgramError::Link)?;
+        let start = module
+            .get_export("_start")
+            .and_then(|export| export.func().cloned())
+            .filter(|start| start.params().len() == 0 && start.results().len() == 0)
+            .and_then(|_| module.get_export_index("_start"))
+            .ok_or(ProgramError::NoStart)?;
+        Ok(Program::Core(CoreProgram { pre, start }))
+    }
+
+    /// # Errors
+    /// [`ProgramError`] if imports are unknown or there is no entry point.
+    pub fn component(&self, component: &Component) -> Result<Program, ProgramError> {
+        let pre = self.component.instantiate_pre(component).map_err(ProgramError::Link)?;
+        if let Ok(http) = ProxyPre::new(pre.clone()) {
+            return Ok(Program::Http(http));
+        }
+        CommandPre::new(pre).map(Program::Command).map_err(|_| ProgramError::NoEntryPoint)
+    }
+}
+
+impl Program {
+    /// The word for it in logs and listings.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Program::Core(_) => "command",
+            Program::Command(_) => "command-component",
+            Program::Http(_) => "http-component",
+        }
+    }
+}

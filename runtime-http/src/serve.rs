@@ -1,0 +1,177 @@
+//! `wasmbox serve`: from configuration to the last answer.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::HeaderValue;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin,
+    admission::Admission,
+    api::{Api, ApiSettings},
+    boot,
+    config::{Config, WasmRuntime},
+    logging,
+    metrics::Metrics,
+    sandbox::StopReason,
+    server::Server,
+    worker::WorkerPool,
+};
+
+/// Connections to the admin port: a few probes and scrapers.
+const ADMIN_CONNECTIONS: usize = 64;
+/// How long invocations that were stopped at the end of the drain time may take to end.
+const STOP_TIME: Duration = Duration::from_secs(2);
+/// The status of a process that a second SIGTERM ended.
+const ENDED_AT_ONCE: i32 = 128 + 15;
+
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// Whatever prevents the start, with what to do about it.
+pub fn serve(config: Config) -> anyhow::Result<()> {
+    let logs = logging::start(&config.log_level, config.log_format).map_err(anyhow::Error::msg)?;
+    let metrics = Arc::new(Metrics::new());
+    raise_descriptor_limit();
+    if config.wasm_runtime == WasmRuntime::Wasmedge {
+        tracing::info!(
+            "WASM_RUNTIME=wasmedge: wasmtime runs its modules; sections made by WasmEdge's compiler are ignored"
+        );
+    }
+    let directory = boot::functions_dir(&config)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let core = boot::Core::new(&config, cores, &metrics)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.io_threads)
+        .thread_name("io")
+        .enable_all()
+        .build()?;
+    let cached = if core.compiler.has_cache() { "with" } else { "without" };
+    let store = boot::store(&config, directory, core.compiler, metrics.clone());
+    let api = Arc::new(Api {
+        settings: ApiSettings {
+            defaults: config.defaults,
+            caps: config.caps,
+            max_body: config.max_body,
+            max_output: config.max_output,
+            pod: HeaderValue::from_str(&config.pod_name).unwrap_or(HeaderValue::from_static("unknown")),
+        },
+        store,
+        admission: Admission::new(config.capacity, metrics.clone()),
+        workers: WorkerPool::new(runtime.handle().clone(), core.ticker.awake(), config.worker_idle, metrics.clone()),
+        metrics: metrics.clone(),
+        draining: false.into(),
+    });
+    runtime.block_on(async {
+        let server = Server::bind(
+            &config.host,
+            config.port,
+            "--port (WEBSERVER_PORT)",
+            config.max_connections,
+            metrics.connections.clone(),
+        )
+        .await?;
+        let gauge = prometheus::IntGauge::new("admin", "not shown")?;
+        let admin = Server::bind(
+            &config.admin_host,
+            config.admin_port,
+            "--admin-port (HEALTHCHECK_PORT)",
+            ADMIN_CONNECTIONS,
+            gauge,
+        )
+        .await?;
+        let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            functions = %config.functions_dir.display(),
+            address = %server.address(),
+            admin = %admin.address(),
+            capacity_mib = config.capacity.units,
+            max_invocations = config.capacity.invocations,
+            "serving, {cached} AOT cache"
+        );
+        serve_until_signal(api.clone(), server, admin, signals, config.drain_timeout, &logs).await;
+        Ok::<_, anyhow::Error>(())
+    })?;
+    // Compilations that nobody waits for any more are left to the end of the process.
+    runtime.shutdown_background();
+    drop(api);
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn serve_until_signal(
+    api: Arc<Api>,
+    server: Server,
+    admin: Server,
+    signals: [Signal; 2],
+    drain_timeout: Duration,
+    logs: &logging::Logs,
+) {
+    let closing = CancellationToken::new();
+    let functions = {
+        let api = api.clone();
+        tokio::spawn(server.serve(
+            move |request, peers| {
+                let api = api.clone();
+                async move { api.handle(request, peers).await }
+            },
+            closing.clone(),
+        ))
+    };
+    let admin = {
+        let (api, lost) = (api.clone(), logs.lost.clone());
+        tokio::spawn(admin.serve(
+            move |request, _| {
+                let metric = &api.metrics.lost_log_lines;
+                metric.inc_by((lost.dropped_lines() as u64).saturating_sub(metric.get()));
+                let response = admin::handle(&api, &request);
+                async move { response }
+            },
+            closing.clone(),
+        ))
+    };
+    let [mut terminate, mut interrupt] = signals;
+    let mut next_signal =
+        async || tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
+    let name = next_signal().await;
+    tracing::info!(in_flight = api.admission.in_flight(), "{name}: draining; a second one ends at once");
+    let drained = async {
+        drain(&api, drain_timeout).await;
+        closing.cancel();
+        let _ = tokio::join!(functions, admin);
+    };
+    tokio::select! {
+        () = drained => {}
+        name = next_signal() => {
+            tracing::warn!(in_flight = api.admission.in_flight(), "second signal ({name}): ending at once");
+            std::process::exit(ENDED_AT_ONCE);
+        }
+    }
+}
+
+/// New work is refused; running work may end, and is stopped after `timeout`.
+async fn drain(api: &Api, timeout: Duration) {
+    api.draining.store(true, Ordering::Release);
+    api.admission.drain();
+    if tokio::time::timeout(timeout, api.admission.idle()).await.is_err() {
+        tracing::warn!(in_flight = api.admission.in_flight(), "the drain time is over: stopping what still runs");
+        api.workers.stop_all(StopReason::Draining);
+        if tokio::time::timeout(STOP_TIME, api.admission.idle()).await.is_err() {
+            tracing::error!(in_flight = api.admission.in_flight(), "some invocations did not stop");
+        }
+    }
+}
+
+/// Each connection needs a descriptor; the soft limit is often 1,024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!("cannot raise the limit on open files from {:?}: {error}", limit.current);
+    }
+}

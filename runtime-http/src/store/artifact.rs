@@ -1,0 +1,246 @@
+//! The AOT cache on disk: native code, found by what it was compiled from and for which engine.
+//!
+//! Native code that an attacker wrote runs with all rights of the box, so the directory is private (owner and mode are checked),
+//! each file carries a MAC under a key that only this user can read, and a file is checked through the same descriptor that is then
+//! mapped. Writing is atomic: a temporary file, fsync, rename.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    hash::BuildHasher,
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use super::kind::Format;
+
+const KEY_FILE: &str = "key";
+const KEY_BYTES: usize = 32;
+const MAC_BYTES: u64 = 32;
+const ENDING: &str = "cwasm";
+
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    #[error("cache directory {path}: {reason}; choose another with --cache-dir, or none with --cache-dir=none")]
+    Unsafe { path: PathBuf, reason: String },
+    #[error("cache directory {path}: {source}; choose another with --cache-dir, or none with --cache-dir=none")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// What a compiled file was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArtifactKey {
+    content: blake3::Hash,
+    compatibility: u64,
+}
+
+impl ArtifactKey {
+    /// `compatibility` is [`crate::engine::compatibility_key`]'s.
+    pub fn new(content: &[u8], compatibility: u64) -> Self {
+        ArtifactKey { content: blake3::hash(content), compatibility }
+    }
+
+    fn file_name(&self) -> String {
+        format!("{}-{:016x}.{ENDING}", self.content.to_hex(), self.compatibility)
+    }
+}
+
+/// The directory.
+pub struct ArtifactCache {
+    directory: PathBuf,
+    key: [u8; KEY_BYTES],
+    /// The most bytes of compiled code on disk.
+    limit: u64,
+}
+
+/// A checked file: its content is exactly what this user once wrote for that key. The MAC is behind the code, where no loader looks.
+pub struct Artifact {
+    pub file: File,
+}
+
+impl ArtifactCache {
+    /// Opens or makes the directory, with mode 0700, and its key.
+    ///
+    /// # Errors
+    /// [`CacheError::Unsafe`] if others could write it, [`CacheError::Io`] if it cannot be made or written.
+    pub fn open(directory: &Path, limit: u64) -> Result<Self, CacheError> {
+        let io = |source| CacheError::Io { path: directory.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+        let metadata = fs::symlink_metadata(directory).map_err(io)?;
+        let user = rustix::process::geteuid().as_raw();
+        let unsafe_because = |reason: String| Err(CacheError::Unsafe { path: directory.to_owned(), reason });
+        if !metadata.is_dir() {
+            return unsafe_because("is not a directory".into());
+        }
+        if metadata.uid() != user {
+            return unsafe_because(format!("belongs to user {}, not to user {user}", metadata.uid()));
+        }
+        if metadata.mode() & 0o022 != 0 {
+            return unsafe_because(format!(
+                "has mode {:o}: others may write native code into it",
+                metadata.mode() & 0o7777
+            ));
+        }
+        let key = read_or_make_key(directory).map_err(io)?;
+        let cache = ArtifactCache { directory: directory.to_owned(), key, limit };
+        cache.remove_leftovers().map_err(io)?;
+        Ok(cache)
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The file for `key`, if it is there and its MAC is right. A file that is not right is removed and reported.
+    pub fn get(&self, key: &ArtifactKey) -> Option<Artifact> {
+        let path = self.directory.join(key.file_name());
+        let file = File::open(&path).ok()?;
+        match self.check(key, &file) {
+            Ok(()) => {
+                // The time of last use, for `make_room`.
+                let _ = file.set_modified(SystemTime::now());
+                Some(Artifact { file })
+            }
+            Err(reason) => {
+                tracing::warn!(path = %path.display(), "removed a file of the AOT cache: {reason}");
+                let _ = fs::remove_file(&path);
+                None
+            }
+        }
+    }
+
+    fn check(&self, key: &ArtifactKey, file: &File) -> Result<(), String> {
+        let metadata = file.metadata().map_err(|error| error.to_string())?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 || !metadata.is_file()
+        {
+            return Err("its owner or mode is wrong".into());
+        }
+        let code_bytes = metadata.len().checked_sub(MAC_BYTES).ok_or("it is too short")?;
+        let mut hasher = self.hasher(key);
+        hasher.update_reader(file.take(code_bytes)).map_err(|error| error.to_string())?;
+        let mut mac = [0; MAC_BYTES as usize];
+        file.read_exact_at(&mut mac, code_bytes).map_err(|error| error.to_string())?;
+        // `blake3::Hash` compares in constant time.
+        if hasher.finalize() == blake3::Hash::from_bytes(mac) { Ok(()) } else { Err("its MAC is wrong".into()) }
+    }
+
+    /// The MAC covers the file's name too: one entry cannot stand in for another.
+    fn hasher(&self, key: &ArtifactKey) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(key.file_name().as_bytes());
+        hasher
+    }
+
+    /// Stores `code` under `key`, and makes room for it.
+    ///
+    /// # Errors
+    /// If it cannot be written; nothing half-written is left.
+    pub fn put(&self, key: &ArtifactKey, code: &[u8]) -> io::Result<()> {
+        debug_assert_eq!(Format::of(code), Some(Format::Native));
+        let mut hasher = self.hasher(key);
+        hasher.update(code);
+        self.make_room(code.len() as u64 + MAC_BYTES)?;
+        write_atomically(&self.directory, &key.file_name(), &[code, hasher.finalize().as_bytes()])
+    }
+
+    /// Removes the files used longest ago until `bytes` more fit. Mapped files stay usable until they are unmapped.
+    fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|ending| ending == ENDING)
+                && let Ok(metadata) = fs::symlink_metadata(&path)
+            {
+                files.push((metadata.modified()?, metadata.len(), path));
+            }
+        }
+        files.sort();
+        let mut total = files.iter().map(|(_, size, _)| size).sum::<u64>() + bytes;
+        for (_, size, path) in files {
+            if total <= self.limit {
+                break;
+            }
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => total -= size,
+            }
+        }
+        Ok(())
+    }
+
+    /// Temporary files of a process that was killed while it wrote; old enough that no living one still writes them.
+    fn remove_leftovers(&self) -> io::Result<()> {
+        const OLD: std::time::Duration = std::time::Duration::from_secs(600);
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let old = || {
+                let modified = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
+                modified.ok().and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > OLD)
+            };
+            if path.extension().is_some_and(|ending| ending == "tmp") && old() {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let path = directory.join(KEY_FILE);
+    if !path.exists() {
+        let mut key = [0; KEY_BYTES];
+        File::open("/dev/urandom")?.read_exact(&mut key)?;
+        // Two boxes may start at once: the first key to be linked stays.
+        let temporary = write_temporary(directory, KEY_FILE, &[&key])?;
+        let linked = fs::hard_link(&temporary, &path);
+        fs::remove_file(&temporary)?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    let file = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(&path)?;
+    let metadata = file.metadata()?;
+    if metadata.uid() != rustix::process::geteuid().as_raw()
+        || metadata.mode() & 0o077 != 0
+        || metadata.len() != KEY_BYTES as u64
+    {
+        return Err(io::Error::other(format!(
+            "{}: owner, mode or size is wrong; remove it to make a new one",
+            path.display()
+        )));
+    }
+    let mut key = [0; KEY_BYTES];
+    (&file).read_exact(&mut key)?;
+    Ok(key)
+}
+
+fn write_atomically(directory: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+    let temporary = write_temporary(directory, name, parts)?;
+    let renamed = fs::rename(&temporary, directory.join(name)).and_then(|()| File::open(directory)?.sync_all());
+    if renamed.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    renamed
+}
+
+fn write_temporary(directory: &Path, name: &str, parts: &[&[u8]]) -> io::Result<PathBuf> {
+    // Boxes of several containers may share the directory, each with process number 1: so a random name.
+    let path = directory.join(format!("{name}.{:016x}.tmp", std::hash::RandomState::new().hash_one(name)));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
+        file.set_permissions(Permissions::from_mode(0o400))?;
+        file.sync_all()
+    })();
+    match written {
+        Ok(()) => Ok(path),
+        Err(error) => {
+            let _ = fs::remove_file(&path);
+            Err(error)
+        }
+    }
+}

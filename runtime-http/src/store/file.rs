@@ -1,0 +1,231 @@
+//! Files of the functions directory: found by name, identified by what `stat` says, read only when nobody writes them.
+//!
+//! The directory is hostile: a name may be a symlink out of it, a FIFO, a device, a file that grows for ever. So files are opened with
+//! `openat2(RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)`, must be regular, and are bounded.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustix::{
+    fs::{self, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+
+use super::name::ModuleName;
+
+/// A file that was changed less than this ago may be half-written.
+const SETTLED: Duration = Duration::from_millis(100);
+/// How long to wait, in all, for a file that is being written.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Endings a request may leave out, in the order they are tried.
+const ENDINGS: [&str; 2] = [".wasm", ".wat"];
+
+/// What changes whenever a file's content does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileIdentity {
+    fn of(stat: &fs::Stat) -> Self {
+        FileIdentity {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size.unsigned_abs(),
+            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
+            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
+    }
+}
+
+/// A module's file, and its settings' file if there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub file: String,
+    pub module: FileIdentity,
+    pub settings: Option<FileIdentity>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("no function {name:?}")]
+    NotFound { name: String },
+    #[error("{file} is not a regular file inside the functions directory")]
+    NotRegular { file: String },
+    #[error("{file} has {size} bytes, more than the {limit} allowed (--max-module-size)")]
+    TooLarge { file: String, size: u64, limit: u64 },
+    #[error("{file} is being written")]
+    Unsettled { file: String },
+    #[error("cannot read {file}: {source}")]
+    Io { file: String, source: io::Error },
+}
+
+/// A directory of functions.
+#[derive(Debug, Clone)]
+pub struct FunctionsDir {
+    path: PathBuf,
+}
+
+impl FunctionsDir {
+    pub fn new(path: PathBuf) -> Self {
+        FunctionsDir { path }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Looks `name` up: as it is, then with each of the endings. Two or three `stat` calls.
+    ///
+    /// # Errors
+    /// [`FileError::NotFound`], also for what is no regular file, or [`FileError::Io`].
+    pub fn find(&self, name: &ModuleName) -> Result<Found, FileError> {
+        let has_ending = ENDINGS.iter().any(|ending| name.as_str().ends_with(ending));
+        // Settings lie beside modules; they are not modules.
+        if !name.as_str().ends_with(".toml") {
+            let endings: &[&str] = if has_ending { &[""] } else { &["", ".wasm", ".wat"] };
+            for ending in endings {
+                let file = format!("{name}{ending}");
+                if let Some(module) = self.stat(&file)? {
+                    let settings = self.stat(&settings_file(&file))?;
+                    return Ok(Found { file, module, settings });
+                }
+            }
+        }
+        Err(FileError::NotFound { name: name.to_string() })
+    }
+
+    fn stat(&self, file: &str) -> Result<Option<FileIdentity>, FileError> {
+        match fs::statat(CWD, self.path.join(file), AtFlags::empty()) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                Ok(Some(FileIdentity::of(&stat)))
+            }
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => Ok(None),
+            Err(error) => Err(FileError::Io { file: file.to_owned(), source: error.into() }),
+        }
+    }
+
+    /// Reads a whole file of at most `limit` bytes, once nobody is writing it. Blocks for at most [`PATIENCE`] and the reading.
+    ///
+    /// # Errors
+    /// [`FileError`]; `Unsettled` if it was being written all that time.
+    pub fn read(&self, file: &str, limit: u64) -> Result<(Vec<u8>, FileIdentity), FileError> {
+        let io = |source: io::Error| FileError::Io { file: file.to_owned(), source };
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let opened = self.open(file)?;
+            let stat = fs::fstat(&opened).map_err(|error| io(error.into()))?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                return Err(FileError::NotRegular { file: file.to_owned() });
+            }
+            let before = FileIdentity::of(&stat);
+            if before.size > limit {
+                return Err(FileError::TooLarge { file: file.to_owned(), size: before.size, limit });
+            }
+            let wait = unsettled_for(&stat);
+            if wait.is_none() && !is_open_for_writing(&opened) {
+                let mut bytes = Vec::with_capacity(usize::try_from(before.size).unwrap_or(0));
+                let reader = File::from(opened);
+                (&reader).take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
+                let after = FileIdentity::of(&fs::fstat(&reader).map_err(|error| io(error.into()))?);
+                if after == before && bytes.len() as u64 == before.size {
+                    return Ok((bytes, before));
+                }
+            }
+            if Instant::now() >= give_up {
+                return Err(FileError::Unsettled { file: file.to_owned() });
+            }
+            thread::sleep(wait.unwrap_or(SETTLED / 4));
+        }
+    }
+
+    fn open(&self, file: &str) -> Result<OwnedFd, FileError> {
+        let io = |error: Errno| FileError::Io { file: file.to_owned(), source: error.into() };
+        let directory =
+            fs::open(&self.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(io)?;
+        // Without NONBLOCK, opening a FIFO would wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        match fs::openat2(directory, file, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS) {
+            Ok(opened) => Ok(opened),
+            Err(Errno::NOENT) => Err(FileError::NotFound { name: file.to_owned() }),
+            Err(Errno::XDEV | Errno::LOOP | Errno::NXIO) => Err(FileError::NotRegular { file: file.to_owned() }),
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    /// The names of the files that could be modules, sorted.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn list(&self) -> io::Result<Vec<ModuleName>> {
+        let mut names: Vec<ModuleName> = std::fs::read_dir(&self.path)?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok())
+            .filter(|name: &ModuleName| ENDINGS.iter().any(|ending| name.as_str().ends_with(ending)))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// `hello.wasm` and `hello` have their settings in `hello.toml`.
+pub fn settings_file(file: &str) -> String {
+    format!("{}.toml", stem(file))
+}
+
+/// The file's name without its ending: the function's name in logs and metrics.
+pub fn stem(file: &str) -> &str {
+    ENDINGS.iter().find_map(|ending| file.strip_suffix(ending)).filter(|stem| !stem.is_empty()).unwrap_or(file)
+}
+
+/// How long until the file's last change is [`SETTLED`] ago; `None` if it is. A change in the future (another machine's clock)
+/// counts as settled: the comparison before and after reading still holds.
+fn unsettled_for(stat: &fs::Stat) -> Option<Duration> {
+    let modified = SystemTime::UNIX_EPOCH
+        + Duration::new(u64::try_from(stat.st_mtime).ok()?, u32::try_from(stat.st_mtime_nsec).ok()?);
+    let age = SystemTime::now().duration_since(modified).ok()?;
+    SETTLED.checked_sub(age).filter(|left| !left.is_zero())
+}
+
+/// Whether somebody has the file open for writing: then, and only then, a read lease is refused with EAGAIN (fcntl(2),
+/// F_SETLEASE). Where leases are not possible (other owner, network filesystem), the answer is `false`.
+fn is_open_for_writing(file: &OwnedFd) -> bool {
+    lease::is_refused(file)
+}
+
+mod lease {
+    #![allow(unsafe_code, reason = "no safe binding of F_SETLEASE exists")]
+
+    use std::os::fd::{AsRawFd, OwnedFd};
+
+    pub fn is_refused(file: &OwnedFd) -> bool {
+        // SAFETY: F_SETLEASE takes an integer and touches no memory; the descriptor is open.
+        let taken = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+        if taken == 0 {
+            // SAFETY: as above.
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+            return false;
+        }
+        std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+    }
+}
+
+/// Whether `path` is on a filesystem whose answers come over a network or from another process (statfs(2), `f_type`).
+pub fn is_remote(path: &Path) -> bool {
+    const NFS: u64 = 0x6969;
+    const CEPH: u64 = 0x00c3_6400;
+    const FUSE: u64 = 0x6573_5546;
+    const SMB2: u64 = 0xfe53_4d42;
+    const CIFS: u64 = 0xff53_4d42;
+    const NINE_P: u64 = 0x0102_1997;
+    fs::statfs(path).is_ok_and(|statfs| [NFS, CEPH, FUSE, SMB2, CIFS, NINE_P].contains(&(statfs.f_type as u64)))
+}

@@ -1,0 +1,58 @@
+//! What a file of the functions directory is, by its content; the file's name says nothing.
+
+use wasmtime::Engine;
+
+/// What the bytes of a module file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A binary core module.
+    Module,
+    /// A binary component.
+    Component,
+    /// The text format, of a module or a component.
+    Text,
+    /// A native image made ahead of time by wasmtime: machine code, which runs only where the operator trusts the directory.
+    Native,
+}
+
+const MAGIC: &[u8] = b"\0asm";
+
+impl Format {
+    /// `None` if it is nothing that could run.
+    pub fn of(bytes: &[u8]) -> Option<Format> {
+        if let Some(rest) = bytes.strip_prefix(MAGIC) {
+            // Version 1, layer 0 is a core module; layer 1 is a component (component-model, Binary.md, "preamble").
+            return match rest.get(..4) {
+                Some([_, _, 1, 0]) => Some(Format::Component),
+                _ => Some(Format::Module),
+            };
+        }
+        if Engine::detect_precompiled(bytes).is_some() {
+            return Some(Format::Native);
+        }
+        looks_like_text(bytes).then_some(Format::Text)
+    }
+}
+
+/// The text format starts with a parenthesis, after white space and comments (`;; line`, `(; block ;)`).
+fn looks_like_text(bytes: &[u8]) -> bool {
+    let start = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(bytes.len());
+    matches!(bytes.get(start..), Some([b'(', ..] | [b';', b';', ..])) && std::str::from_utf8(bytes).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats() {
+        assert_eq!(Format::of(b"\0asm\x01\0\0\0"), Some(Format::Module));
+        assert_eq!(Format::of(b"\0asm\x0d\0\x01\0"), Some(Format::Component));
+        assert_eq!(Format::of(b"\0asm"), Some(Format::Module));
+        assert_eq!(Format::of(b"\n ;; comment\n(module)"), Some(Format::Text));
+        assert_eq!(Format::of(b"(; block ;) (component)"), Some(Format::Text));
+        for nothing in [&b""[..], b"\x7fELF", b"#!/bin/sh", b"hello", b"(\xff)"] {
+            assert_eq!(Format::of(nothing), None, "{nothing:?}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Per-function settings: `<module>.toml` beside the module.
+//!
+//! Whoever can write the functions directory writes these, so they can only grant what the operator made grantable: preopened
+//! directories must lie under a root the operator named, outbound hosts must be allowed by the operator too, limits stay below
+//! the operator's caps.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Deserialize;
+
+use crate::limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest};
+
+/// The file as written. Unknown keys are refused, so that a misspelt limit is not silently no limit.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FunctionSettings {
+    /// Defaults for requests that name no limit.
+    pub limits: LimitSettings,
+    /// The most a request may ask for.
+    pub caps: LimitSettings,
+    /// Arguments before those of the request.
+    pub args: Vec<String>,
+    /// Environment variables beside the CGI ones.
+    pub env: BTreeMap<String, String>,
+    /// Directories of the host that the guest sees.
+    pub preopens: Vec<Preopen>,
+    /// Hosts that a wasi:http guest may send plain HTTP requests to.
+    pub allowed_outbound_hosts: Vec<OutboundHost>,
+    /// What stdout is.
+    pub output: OutputMode,
+    /// Whether a wasi:http guest sees `/module/path` or only `/path`.
+    pub path: PathMode,
+    /// How much output is held back, so that a failing function still gets its error status; `0` streams at once.
+    pub output_buffer_bytes: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LimitSettings {
+    pub cpu_quota: Option<CpuQuota>,
+    pub memory_request: Option<MemoryRequest>,
+    pub invocation_timeout: Option<InvocationTimeout>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Preopen {
+    /// Absolute, below one of the operator's preopen roots.
+    pub host: PathBuf,
+    /// Where the guest sees it.
+    pub guest: String,
+    /// Read-only unless `true`.
+    #[serde(default)]
+    pub writable: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputMode {
+    /// Stdout is the response body.
+    #[default]
+    Body,
+    /// Stdout starts with a CGI header block (RFC 3875, section 6), then the body.
+    Cgi,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathMode {
+    /// The request as it came: `/module/path`.
+    #[default]
+    Full,
+    /// Without the module's name: `/path`.
+    Stripped,
+}
+
+/// A host and port that plain HTTP may go to, written `host:port`, or `host` for port 80.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OutboundHost {
+    /// Lower case.
+    pub host: String,
+    pub port: u16,
+}
+
+impl std::str::FromStr for OutboundHost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let authority: http::uri::Authority =
+            text.parse().map_err(|error| format!("{text:?} is not host:port ({error})"))?;
+        if authority.host().is_empty() || authority.as_str().contains('@') {
+            return Err(format!("{text:?} is not host:port"));
+        }
+        Ok(OutboundHost { host: authority.host().to_ascii_lowercase(), port: authority.port_u16().unwrap_or(80) })
+    }
+}
+
+impl<'de> Deserialize<'de> for OutboundHost {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl serde::Serialize for OutboundHost {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}:{}", self.host, self.port))
+    }
+}
+
+/// A settings file that cannot be used: its function answers 422 `module-invalid`, all others run on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadSettings {
+    #[error("{file}: {reason}")]
+    Unreadable { file: String, reason: String },
+    #[error(
+        "{file}: preopen {path:?} is not an existing directory below one of the operator's --preopen-root directories"
+    )]
+    PreopenNotGranted { file: String, path: PathBuf },
+    #[error("{file}: outbound host {host:?} is not among the operator's --allow-outbound")]
+    OutboundNotGranted { file: String, host: String },
+    #[error("{file}: {setting} {value} is above the operator's cap {maximum}")]
+    AboveCap { file: String, setting: &'static str, value: String, maximum: String },
+}
+
+/// What the operator lets per-function settings grant.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    /// Canonical directories below which preopens may lie.
+    pub preopen_roots: Vec<PathBuf>,
+    pub outbound_hosts: Vec<OutboundHost>,
+}
+
+impl FunctionSettings {
+    /// Parses `text` and checks it against what the operator grants.
+    ///
+    /// # Errors
+    /// [`BadSettings`], naming `file` and what is wrong in it.
+    pub fn parse(file: &str, text: &str, caps: LimitCaps, grants: &Grants) -> Result<Self, BadSettings> {
+        let mut settings: FunctionSettings = toml::from_str(text).map_err(|error| BadSettings::Unreadable {
+            file: file.to_owned(),
+            reason: error.to_string().trim().to_owned(),
+        })?;
+        settings.check_text(file)?;
+        settings.check_caps(file, caps)?;
+        for preopen in &mut settings.preopens {
+            let not_granted = || BadSettings::PreopenNotGranted { file: file.to_owned(), path: preopen.host.clone() };
+            // The canonical path is what is opened later, so a symlink below a root cannot lead out of it.
+            let canonical = preopen.host.canonicalize().map_err(|_| not_granted())?;
+            if !canonical.is_dir() || !grants.preopen_roots.iter().any(|root| canonical.starts_with(root)) {
+                return Err(not_granted());
+            }
+            preopen.host = canonical;
+        }
+        for host in &settings.allowed_outbound_hosts {
+            if !grants.outbound_hosts.contains(host) {
+                let host = format!("{}:{}", host.host, host.port);
+                return Err(BadSettings::OutboundNotGranted { file: file.to_owned(), host });
+            }
+        }
+        Ok(settings)
+    }
+
+    fn check_text(&self, file: &str) -> Result<(), BadSettings> {
+        let unreadable = |reason: String| BadSettings::Unreadable { file: file.to_owned(), reason };
+        if let Some(arg) = self.args.iter().find(|arg| arg.contains('\0')) {
+            return Err(unreadable(format!("argument {arg:?} contains a NUL byte")));
+        }
+        for (name, value) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return Err(unreadable(format!(
+                    "environment variable {name:?} has an empty name, a '=' or a NUL byte"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_caps(&self, file: &str, caps: LimitCaps) -> Result<(), BadSettings> {
+        fn check<T: Ord + ToString>(
+            file: &str,
+            setting: &'static str,
+            values: [Option<T>; 2],
+            cap: T,
+        ) -> Result<(), BadSettings> {
+            match values.into_iter().flatten().find(|value| *value > cap) {
+                None => Ok(()),
+                Some(value) => Err(BadSettings::AboveCap {
+                    file: file.to_owned(),
+                    setting,
+                    value: value.to_string(),
+                    maximum: cap.to_string(),
+                }),
+            }
+        }
+        check(file, "cpu-quota", [self.limits.cpu_quota, self.caps.cpu_quota], caps.cpu_quota)?;
+        check(file, "memory-request", [self.limits.memory_request, self.caps.memory_request], caps.memory)?;
+        check(file, "invocation-timeout", [self.limits.invocation_timeout, self.caps.invocation_timeout], caps.timeout)
+    }
+
+    /// This function's defaults: its own over the operator's.
+    pub fn limits(&self, defaults: Limits) -> Limits {
+        Limits {
+            cpu_quota: self.limits.cpu_quota.unwrap_or(defaults.cpu_quota),
+            memory: self.limits.memory_request.unwrap_or(defaults.memory),
+            timeout: self.limits.invocation_timeout.unwrap_or(defaults.timeout),
+        }
+    }
+
+    /// This function's caps: its own, which are not above the operator's, over the operator's.
+    pub fn caps(&self, caps: LimitCaps) -> LimitCaps {
+        LimitCaps {
+            cpu_quota: self.caps.cpu_quota.unwrap_or(caps.cpu_quota),
+            memory: self.caps.memory_request.unwrap_or(caps.memory),
+            timeout: self.caps.invocation_timeout.unwrap_or(caps.timeout),
+        }
+    }
+}
