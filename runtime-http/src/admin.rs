@@ -6,10 +6,15 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use crate::api::{Api, answer::AnswerBody};
+use crate::api::{Api, answer::AnswerBody, without_body};
 
 /// Answers one request of the admin port.
 pub fn handle(api: &Arc<Api>, request: &Request<Incoming>) -> Response<AnswerBody> {
+    let response = answer(api, request);
+    if request.method() == Method::HEAD { without_body(response) } else { response }
+}
+
+fn answer(api: &Arc<Api>, request: &Request<Incoming>) -> Response<AnswerBody> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));

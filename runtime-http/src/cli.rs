@@ -27,7 +27,6 @@ Examples:
 Settings come from flags, else from environment variables, else from the file of --config, else from defaults.";
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for the life of the process")]
 pub enum Command {
     /// Serve a directory of functions on HTTP
     ///

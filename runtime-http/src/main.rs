@@ -10,11 +10,15 @@ use wasmbox::{
     run, serve,
 };
 
+/// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let result =
         Cli::from_arg_matches(&cli::command().get_matches()).map_err(Into::into).and_then(|cli| execute(cli.command));
     result.unwrap_or_else(|error: anyhow::Error| {
-        eprintln!("wasmbox: {error:#}");
+        eprintln!("wasmbox: {error}");
         ExitCode::FAILURE
     })
 }

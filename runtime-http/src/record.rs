@@ -76,6 +76,8 @@ pub struct Record {
     pub queue: OnceLock<Duration>,
     pub answered: OnceLock<Answered>,
     pub end: OnceLock<End>,
+    /// Why the client's side broke the answer off, although the guest had ended well.
+    pub cut: OnceLock<Failure>,
 }
 
 impl Record {
@@ -88,11 +90,12 @@ impl Record {
             queue: OnceLock::new(),
             answered: OnceLock::new(),
             end: OnceLock::new(),
+            cut: OnceLock::new(),
         })
     }
 
     pub fn failure(&self) -> Option<&Failure> {
-        self.end.get().and_then(|end| end.failure.as_ref())
+        self.cut.get().or_else(|| self.end.get()?.failure.as_ref())
     }
 }
 
@@ -101,7 +104,9 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let millis = |duration: Option<&Duration>| duration.map_or(0.0, |duration| duration.as_secs_f64() * 1e3);
+        let micros = |duration: Option<&Duration>| {
+            duration.map_or(0, |duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+        };
         let (status, code) = match self.answered.get() {
             Some(answered) => (answered.status.as_u16(), answered.code),
             None => (CLIENT_CLOSED_REQUEST, "client-gone"),
@@ -115,10 +120,10 @@ impl Drop for Record {
             function = %self.function.name(),
             status,
             code,
-            queue_ms = millis(self.queue.get()),
-            compile_ms = millis(self.compile.get()),
-            exec_ms = millis(Some(&usage.execution)),
-            cpu_ms = millis(Some(&usage.cpu)),
+            queue_us = micros(self.queue.get()),
+            compile_us = micros(self.compile.get()),
+            exec_us = micros(Some(&usage.execution)),
+            cpu_us = micros(Some(&usage.cpu)),
             memory_bytes = usage.memory_peak,
             failure,
         );

@@ -62,7 +62,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         },
         store,
         admission: Admission::new(config.capacity, metrics.clone()),
-        workers: WorkerPool::new(runtime.handle().clone(), core.ticker.awake(), config.worker_idle, metrics.clone()),
+        workers: WorkerPool::new(runtime.handle().clone(), core.ticker.awake(), config.worker_idle, metrics.clone())?,
         metrics: metrics.clone(),
         draining: false.into(),
     });
@@ -124,11 +124,11 @@ async fn serve_until_signal(
         ))
     };
     let admin = {
-        let (api, lost) = (api.clone(), logs.lost.clone());
+        let (api, lost) = (api.clone(), logs.lost());
         tokio::spawn(admin.serve(
             move |request, _| {
                 let metric = &api.metrics.lost_log_lines;
-                metric.inc_by((lost.dropped_lines() as u64).saturating_sub(metric.get()));
+                metric.inc_by(lost().saturating_sub(metric.get()));
                 let response = admin::handle(&api, &request);
                 async move { response }
             },

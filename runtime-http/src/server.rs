@@ -72,11 +72,7 @@ impl Server {
         R: Future<Output = Response<AnswerBody>> + Send + 'static,
     {
         let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(LARGEST_HEAD)
-            .pipeline_flush(true);
+        http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(LARGEST_HEAD);
         http.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(LARGEST_HEAD as u32);
         let graceful = GracefulShutdown::new();
         loop {
@@ -105,8 +101,7 @@ impl Server {
                 let answer = handle(request, peers);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let connection =
-                graceful.watch(http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
+            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service).into_owned());
             let gauge = self.gauge.clone();
             gauge.inc();
             tokio::spawn(async move {

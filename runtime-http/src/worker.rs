@@ -1,14 +1,19 @@
 //! Worker threads: where guests run. Started on demand, kept while they have work, ended when idle for long.
 //!
-//! A worker takes one job at a time. There is no queue here: each admitted job has a worker, because admission bounds their
-//! number. The most recently used idle worker goes first, so that caches are warm and the others can end.
+//! How many invocations are in flight is for admission to say. How many workers are awake is decided here: while as many as there are
+//! cores have only just begun their jobs, a further job waits in the queue for one of them, because most jobs are shorter than waking
+//! another thread. A job does not wait long: as soon as those workers have been busy for [`SHORT`], another is woken or
+//! started for it. So short functions run on few warm threads, and long or sleeping ones never hold the others up.
+//!
+//! The most recently used idle worker goes first, so that caches are warm and the others can end.
 
 use std::{
+    collections::VecDeque,
     io,
     panic::AssertUnwindSafe,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -22,6 +27,12 @@ use crate::{
 
 /// Guests run on fibers with stacks of their own; this is for what is around them.
 const STACK_BYTES: usize = 1 << 20;
+/// A job that has run for longer does not count as about to end.
+const SHORT: Duration = Duration::from_millis(2);
+/// How often the supervisor looks at a queue that is in use.
+const LOOK: Duration = Duration::from_millis(1);
+/// The supervisor sleeps after having found the queue empty this many times.
+const QUIET_LOOKS: u32 = 100;
 
 /// One admitted invocation.
 pub struct Job {
@@ -37,24 +48,32 @@ pub struct WorkerPool {
 
 struct Shared {
     state: Mutex<State>,
+    /// Wakes the supervisor.
+    waiting: Condvar,
     epochs: epoch::Awake,
     runtime: tokio::runtime::Handle,
     metrics: Arc<Metrics>,
     /// How long a worker waits for work before it ends.
     keep_idle: Duration,
+    cores: usize,
 }
 
 #[derive(Default)]
 struct State {
+    /// Jobs that wait for a worker that has just begun another. Bounded by admission.
+    queue: VecDeque<Job>,
     /// The last is the most recently used.
     idle: Vec<Arc<Desk>>,
+    /// Workers that have begun a job not long ago, as far as is known: about as many as there are cores.
+    fresh: Vec<(Arc<Desk>, Instant)>,
     all: Vec<Arc<Desk>>,
     threads: Vec<JoinHandle<()>>,
     started: usize,
+    supervised: bool,
     closed: bool,
 }
 
-/// Where one worker gets its jobs, and can be told to stop.
+/// Where one worker is given a job, and can be told to stop.
 #[derive(Default)]
 struct Desk {
     inbox: Mutex<Inbox>,
@@ -77,44 +96,52 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl WorkerPool {
     /// Workers poll their guests' host calls in the context of `runtime`.
+    ///
+    /// # Errors
+    /// If the supervisor's thread cannot be started.
     pub fn new(
         runtime: tokio::runtime::Handle,
         epochs: epoch::Awake,
         keep_idle: Duration,
         metrics: Arc<Metrics>,
-    ) -> Self {
-        WorkerPool { shared: Arc::new(Shared { state: Mutex::default(), epochs, runtime, metrics, keep_idle }) }
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            waiting: Condvar::new(),
+            epochs,
+            runtime,
+            metrics,
+            keep_idle,
+            cores: thread::available_parallelism().map_or(1, usize::from),
+        });
+        let supervisor = {
+            let shared = shared.clone();
+            thread::Builder::new().name("supervisor".into()).spawn(move || shared.supervise())?
+        };
+        lock(&shared.state).threads.push(supervisor);
+        Ok(WorkerPool { shared })
     }
 
-    /// Gives `job` to an idle worker, or to a new one.
+    /// Has `job` run, on a worker that is awake, idle or new.
     ///
     /// # Errors
-    /// If there is no idle worker and no thread can be started; the job, with its permit, is dropped.
+    /// If there is no worker and no thread can be started; the job, with its permit, is dropped.
     pub fn run(&self, job: Job) -> io::Result<()> {
         let mut state = lock(&self.shared.state);
-        if let Some(desk) = state.idle.pop() {
-            drop(state);
-            desk.put(Inbox::Job(Box::new(job)));
-            return Ok(());
+        state.queue.push_back(job);
+        let woken = self.shared.wake_if_none_ends_soon(&mut state);
+        if !state.queue.is_empty() && !state.supervised {
+            state.supervised = true;
+            self.shared.waiting.notify_one();
         }
-        // Ended threads are joined when another starts, so that their handles do not pile up.
-        let (ended, running): (Vec<_>, Vec<_>) = state.threads.drain(..).partition(JoinHandle::is_finished);
-        state.threads = running;
-        ended.into_iter().for_each(join);
-        let desk = Arc::new(Desk::default());
-        *lock(&desk.inbox) = Inbox::Job(Box::new(job));
-        let thread = {
-            let (shared, desk) = (self.shared.clone(), desk.clone());
-            thread::Builder::new()
-                .name(format!("worker-{}", state.started))
-                .stack_size(STACK_BYTES)
-                .spawn(move || shared.work(&desk))?
-        };
-        state.started += 1;
-        state.all.push(desk);
-        state.threads.push(thread);
-        self.shared.metrics.workers.set(state.all.len() as i64);
-        Ok(())
+        match woken {
+            Err(error) if state.all.is_empty() => {
+                state.queue.clear();
+                Err(error)
+            }
+            // Those that are there will come to it.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Stops all running jobs.
@@ -127,11 +154,6 @@ impl WorkerPool {
     }
 }
 
-fn join(thread: JoinHandle<()>) {
-    // A panic in a worker was reported by the panic hook.
-    let _ = thread.join();
-}
-
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         let threads = {
@@ -140,10 +162,16 @@ impl Drop for WorkerPool {
             for desk in state.idle.drain(..) {
                 desk.put(Inbox::Closed);
             }
+            self.shared.waiting.notify_one();
             std::mem::take(&mut state.threads)
         };
         threads.into_iter().for_each(join);
     }
+}
+
+fn join(thread: JoinHandle<()>) {
+    // A panic in a worker was reported by the panic hook.
+    let _ = thread.join();
 }
 
 impl Desk {
@@ -164,17 +192,72 @@ impl Desk {
 }
 
 impl Shared {
+    /// Gives the queue's first job to an idle or new worker, unless enough workers have only just begun theirs.
+    fn wake_if_none_ends_soon(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        if state.queue.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if state.fresh.len() >= self.cores {
+            state.fresh.retain(|(_, begun)| now.duration_since(*begun) < SHORT);
+            if state.fresh.len() >= self.cores {
+                return Ok(());
+            }
+        }
+        if let Some(desk) = state.idle.pop() {
+            let job = state.queue.pop_front().expect("it was just seen to have one, under this lock");
+            state.fresh.push((desk.clone(), now));
+            desk.put(Inbox::Job(Box::new(job)));
+            return Ok(());
+        }
+        // Ended threads are joined when another starts, so that their handles do not pile up.
+        let (ended, living): (Vec<_>, Vec<_>) = state.threads.drain(..).partition(JoinHandle::is_finished);
+        state.threads = living;
+        ended.into_iter().for_each(join);
+        let desk = Arc::new(Desk::default());
+        let thread = {
+            let (shared, desk) = (self.clone(), desk.clone());
+            thread::Builder::new()
+                .name(format!("worker-{}", state.started))
+                .stack_size(STACK_BYTES)
+                .spawn(move || shared.work(&desk))?
+        };
+        let job = state.queue.pop_front().expect("it was just seen to have one, under this lock");
+        desk.put(Inbox::Job(Box::new(job)));
+        state.started += 1;
+        state.fresh.push((desk.clone(), now));
+        state.all.push(desk);
+        state.threads.push(thread);
+        self.metrics.workers.set(i64::try_from(state.all.len()).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    /// Sees to it that queued jobs do not wait for workers that turned out to be busy for long.
+    fn supervise(self: &Arc<Self>) {
+        let mut quiet_looks = 0;
+        let mut state = lock(&self.state);
+        while !state.closed {
+            if quiet_looks > QUIET_LOOKS {
+                state.supervised = false;
+                state = self.waiting.wait(state).unwrap_or_else(PoisonError::into_inner);
+                quiet_looks = 0;
+            } else {
+                state = self.waiting.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+                quiet_looks = if state.queue.is_empty() { quiet_looks + 1 } else { 0 };
+                let _ = self.wake_if_none_ends_soon(&mut state);
+            }
+        }
+    }
+
     fn work(&self, desk: &Arc<Desk>) {
         let _context = self.runtime.enter();
         loop {
             match desk.wait(self.keep_idle) {
                 Inbox::Job(job) => {
                     self.run(desk, *job);
-                    let mut state = lock(&self.state);
-                    if state.closed {
-                        break;
+                    while let Some(job) = self.next(desk) {
+                        self.run(desk, job);
                     }
-                    state.idle.push(desk.clone());
                 }
                 Inbox::Closed => break,
                 Inbox::Empty => {
@@ -189,7 +272,34 @@ impl Shared {
         }
         let mut state = lock(&self.state);
         state.all.retain(|other| !Arc::ptr_eq(other, desk));
-        self.metrics.workers.set(state.all.len() as i64);
+        self.metrics.workers.set(i64::try_from(state.all.len()).unwrap_or(i64::MAX));
+    }
+
+    /// The next job from the queue, or `None` after having joined the idle.
+    fn next(&self, desk: &Arc<Desk>) -> Option<Job> {
+        let mut state = lock(&self.state);
+        let fresh = state.fresh.iter().position(|(fresh, _)| Arc::ptr_eq(fresh, desk));
+        match (state.queue.pop_front(), fresh) {
+            (Some(job), Some(position)) => {
+                state.fresh[position].1 = Instant::now();
+                Some(job)
+            }
+            (Some(job), None) => {
+                state.fresh.push((desk.clone(), Instant::now()));
+                Some(job)
+            }
+            (None, fresh) => {
+                if let Some(position) = fresh {
+                    state.fresh.swap_remove(position);
+                }
+                if state.closed {
+                    desk.put(Inbox::Closed);
+                } else {
+                    state.idle.push(desk.clone());
+                }
+                None
+            }
+        }
     }
 
     fn run(&self, desk: &Desk, job: Job) {

@@ -15,7 +15,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::{
     record::Record,
-    sandbox::{StopOnDrop, StopReason},
+    sandbox::{Failure, Stop, StopOnDrop, StopReason},
 };
 
 /// An answer's body. A streamed one ends with an error, so that the connection is broken off, if its function failed meanwhile.
@@ -34,9 +34,10 @@ enum Source {
 
 struct Streamed {
     record: Arc<Record>,
-    stop: crate::sandbox::Stop,
+    stop: Stop,
     on_drop: StopOnDrop,
-    /// Bytes the guest may still send.
+    /// Bytes the guest may send, and may still send.
+    limit: u64,
     allowed: u64,
 }
 
@@ -64,22 +65,17 @@ impl AnswerBody {
         rest: mpsc::Receiver<Bytes>,
         record: Arc<Record>,
         on_drop: StopOnDrop,
-        stop: crate::sandbox::Stop,
+        stop: Stop,
     ) -> Self {
         // Stdout counts its bytes itself.
-        let stream = Streamed { record, stop, on_drop, allowed: u64::MAX };
+        let stream = Streamed { record, stop, on_drop, limit: u64::MAX, allowed: u64::MAX };
         AnswerBody { source: Source::Output { first: Some(first), rest }, stream: Some(stream) }
     }
 
-    /// A wasi:http guest's body, of at most `allowed` bytes.
-    pub fn guest(
-        body: HyperOutgoingBody,
-        record: Arc<Record>,
-        on_drop: StopOnDrop,
-        stop: crate::sandbox::Stop,
-        allowed: u64,
-    ) -> Self {
-        AnswerBody { source: Source::Guest(body), stream: Some(Streamed { record, stop, on_drop, allowed }) }
+    /// A wasi:http guest's body, of at most `limit` bytes.
+    pub fn guest(body: HyperOutgoingBody, record: Arc<Record>, on_drop: StopOnDrop, stop: Stop, limit: u64) -> Self {
+        let stream = Streamed { record, stop, on_drop, limit, allowed: limit };
+        AnswerBody { source: Source::Guest(body), stream: Some(stream) }
     }
 }
 
@@ -122,7 +118,10 @@ impl Body for AnswerBody {
                     None => {
                         stream.stop.request(StopReason::OutputLimit);
                         stream.on_drop.disarm();
-                        return Poll::Ready(Some(Err(BrokenOff::Failed("output limit".into()))));
+                        let failure = Failure::OutputLimit { limit: stream.limit };
+                        let broken_off = BrokenOff::Failed(failure.to_string());
+                        let _ = stream.record.cut.set(failure);
+                        return Poll::Ready(Some(Err(broken_off)));
                     }
                 }
             }
@@ -190,33 +189,37 @@ pub fn strip_reserved(headers: &mut HeaderMap) {
 
 /// Adds what the invocation took. What only its end tells (execution, CPU, memory) is missing in a streamed answer.
 pub fn add_invocation_headers(headers: &mut HeaderMap, record: &Record, in_flight: usize, pod: &HeaderValue) {
-    let value = |text: &str| HeaderValue::from_str(text).expect("digits, letters and punctuation of ours");
-    let mut text = String::with_capacity(64);
-    let mut format = |arguments: std::fmt::Arguments<'_>| {
-        text.clear();
-        // Writing to a string does not fail.
-        let _ = text.write_fmt(arguments);
-        value(&text)
-    };
-    let millis = |duration: Option<&std::time::Duration>| duration.map_or(0.0, |duration| duration.as_secs_f64() * 1e3);
-    let (queue, compile) = (millis(record.queue.get()), millis(record.compile.get()));
-    headers.insert(INVOCATION_ID, format(format_args!("{}", record.id)));
+    let value = |text: String| HeaderValue::try_from(text).expect("digits, letters and punctuation of ours");
+    let (queue, compile) = (Millis::of(record.queue.get()), Millis::of(record.compile.get()));
+    headers.reserve(10);
+    headers.insert(INVOCATION_ID, value(record.id.to_string()));
     headers.insert(CURRENT_REQUESTS, in_flight.into());
     headers.insert(POD, pod.clone());
-    match record.end.get() {
-        Some(end) => {
-            let usage = &end.usage;
-            let execution = millis(Some(&usage.execution));
-            headers.insert(EXECUTION_TIME, format(format_args!("{execution:.3}")));
-            headers.insert(CPU_TIME, u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX).into());
-            headers.insert(MEMORY_PEAK, usage.memory_peak.into());
-            headers.append(
-                SERVER_TIMING,
-                format(format_args!("queue;dur={queue:.3}, compile;dur={compile:.3}, exec;dur={execution:.3}")),
-            );
-        }
-        None => {
-            headers.append(SERVER_TIMING, format(format_args!("queue;dur={queue:.3}, compile;dur={compile:.3}")));
-        }
+    let mut timing = String::with_capacity(72);
+    // Writing to a string does not fail.
+    let _ = write!(timing, "queue;dur={queue}, compile;dur={compile}");
+    if let Some(end) = record.end.get() {
+        let usage = &end.usage;
+        let execution = Millis::of(Some(&usage.execution));
+        let _ = write!(timing, ", exec;dur={execution}");
+        headers.insert(EXECUTION_TIME, value(execution.to_string()));
+        headers.insert(CPU_TIME, u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX).into());
+        headers.insert(MEMORY_PEAK, usage.memory_peak.into());
+    }
+    headers.append(SERVER_TIMING, value(timing));
+}
+
+/// A duration in milliseconds with three decimals, without the cost of formatting a float.
+struct Millis(u128);
+
+impl Millis {
+    fn of(duration: Option<&std::time::Duration>) -> Self {
+        Millis(duration.map_or(0, std::time::Duration::as_micros))
+    }
+}
+
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
     }
 }

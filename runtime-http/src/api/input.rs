@@ -5,9 +5,8 @@ use std::{pin::Pin, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
-use hyper::body::Incoming;
 
-use crate::sandbox::{Failure, RequestBody};
+use crate::sandbox::{Failure, RequestBody, body::BodyError};
 
 /// Bodies up to this length, if they say so, are read before the function starts.
 const READ_AHEAD: u64 = 64 << 10;
@@ -33,55 +32,46 @@ struct ParameterForm {
 /// # Errors
 /// [`Failure::BodyTooLarge`], [`Failure::BodyUnreadable`], or [`Failure::DeadlineExceeded`].
 pub async fn read_ahead(
-    mut incoming: Incoming,
-    limit: u64,
+    mut body: RequestBody,
     with_parameter: bool,
     deadline: Instant,
     timeout_ms: u128,
 ) -> Result<ReadAhead, Failure> {
-    if incoming.is_end_stream() {
-        return Ok(ReadAhead { body: RequestBody::full(Bytes::new()), parameter: None });
+    if body.is_end_stream() {
+        return Ok(ReadAhead { body, parameter: None });
     }
-    let announced = incoming.size_hint().exact();
-    if announced.is_some_and(|length| length > limit) {
-        return Err(Failure::BodyTooLarge { limit });
+    let announced = body.size_hint().exact();
+    if announced.is_some_and(|length| length > body.limit()) {
+        return Err(Failure::BodyTooLarge { limit: body.limit() });
     }
     let short = announced.is_some_and(|length| length <= READ_AHEAD);
     let mut ahead = BytesMut::new();
     let reading = async {
-        while short || (with_parameter && ahead.len() <= LARGEST_PARAMETER && may_become_parameter(&ahead)) {
-            match std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await {
-                None => return Ok(true),
-                Some(Err(error)) => return Err(Failure::BodyUnreadable { reason: error.to_string() }),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        ahead.extend_from_slice(&data);
-                        if ahead.len() as u64 > limit {
-                            return Err(Failure::BodyTooLarge { limit });
-                        }
-                    }
-                }
-            }
-            if incoming.is_end_stream() {
-                return Ok(true);
+        while !body.is_end_stream()
+            && (short || (with_parameter && ahead.len() <= LARGEST_PARAMETER && may_become_parameter(&ahead)))
+        {
+            match std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+                None => break,
+                Some(Ok(frame)) => ahead.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Some(Err(BodyError::TooLarge { limit })) => return Err(Failure::BodyTooLarge { limit }),
+                Some(Err(BodyError::Read(error))) => return Err(Failure::BodyUnreadable { reason: error.to_string() }),
             }
         }
-        Ok(false)
+        Ok(())
     };
-    let whole = tokio::time::timeout_at(deadline.into(), reading).await;
-    let whole = whole.map_err(|_| Failure::DeadlineExceeded { timeout_ms })??;
+    let read = tokio::time::timeout_at(deadline.into(), reading).await;
+    read.map_err(|_| Failure::DeadlineExceeded { timeout_ms })??;
     let ahead = ahead.freeze();
-    if !whole {
-        return Ok(ReadAhead { body: RequestBody::new(ahead, Some(incoming), limit), parameter: None });
-    }
     if with_parameter
+        && body.is_end_stream()
         && may_become_parameter(&ahead)
         && let Ok(form) = serde_json::from_slice::<ParameterForm>(&ahead)
     {
         let body = RequestBody::full(Bytes::from(form.parameter.clone()));
         return Ok(ReadAhead { body, parameter: Some(form.parameter) });
     }
-    Ok(ReadAhead { body: RequestBody::full(ahead), parameter: None })
+    body.unread(ahead);
+    Ok(ReadAhead { body, parameter: None })
 }
 
 /// Whether `start` is the start of `{"parameter":`, with white space between.

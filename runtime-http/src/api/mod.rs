@@ -39,7 +39,7 @@ use crate::{
     limits::{LimitCaps, Limits, RequestedLimits},
     metrics::Metrics,
     record::{Answered, Record},
-    sandbox::{Input, Invocation, Program, Reply, Stdio, Stop, StopOnDrop},
+    sandbox::{Input, Invocation, Program, Reply, RequestBody, Stdio, Stop, StopOnDrop},
     store::{
         ModuleStore,
         function::Function,
@@ -51,6 +51,8 @@ use crate::{
 
 /// What a command function answers to.
 const COMMAND_METHODS: &str = "GET, HEAD, POST, OPTIONS";
+/// What `/-/live` and `/-/ready` answer to.
+const HEALTH_METHODS: &str = "GET, HEAD";
 
 /// Bounds and names of the API.
 #[derive(Debug, Clone)]
@@ -94,9 +96,18 @@ impl Api {
     /// Answers one request. Dropping the future, when the client leaves, stops the function.
     pub async fn handle(&self, request: Request<Incoming>, peers: Peers) -> Response<AnswerBody> {
         let arrived = Instant::now();
-        let route = Route::parse(request.uri().path());
-        let result = match route {
+        let request = request.map(|body| RequestBody::new(body, self.settings.max_body));
+        let is_head = request.method() == Method::HEAD;
+        let response = self.route(request, peers, arrived).await;
+        if is_head { without_body(response) } else { response }
+    }
+
+    async fn route(&self, request: Request<RequestBody>, peers: Peers, arrived: Instant) -> Response<AnswerBody> {
+        let result = match Route::parse(request.uri().path()) {
             Ok(Route::Module { name, below }) => return self.call(request, &name, below, peers, arrived).await,
+            Ok(Route::Live | Route::Ready) if ![Method::GET, Method::HEAD].contains(request.method()) => {
+                Err(Problem::method_not_allowed(request.method(), HEALTH_METHODS))
+            }
             Ok(Route::Live) => Ok(health(StatusCode::OK, "live\n")),
             Ok(Route::Ready) if self.is_draining() => Ok(health(StatusCode::SERVICE_UNAVAILABLE, "draining\n")),
             Ok(Route::Ready) => Ok(health(StatusCode::OK, "ready\n")),
@@ -121,7 +132,7 @@ impl Api {
 
     async fn call(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         name: &ModuleName,
         below: bool,
         peers: Peers,
@@ -156,7 +167,7 @@ impl Api {
     /// The function, ready, and this request's limits.
     async fn find(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<RequestBody>,
         name: &ModuleName,
         below: bool,
         arrived: Instant,
@@ -178,7 +189,7 @@ impl Api {
     /// Reads what of the body must be read, waits for admission, and for the worker's reply.
     async fn invoke(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         name: &ModuleName,
         limits: Limits,
         peers: Peers,
@@ -187,10 +198,9 @@ impl Api {
         let function = &exchange.function;
         let deadline = exchange.record.arrived + limits.timeout.duration();
         let is_command = !matches!(*function.program, Program::Http(_));
-        let (mut head, incoming) = request.into_parts();
-        let body =
-            read_ahead(incoming, self.settings.max_body, is_command, deadline, limits.timeout.duration().as_millis())
-                .await?;
+        let (mut head, body) = request.into_parts();
+        let timeout_ms = limits.timeout.duration().as_millis();
+        let body = read_ahead(body, is_command, deadline, timeout_ms).await?;
         let input = if is_command {
             command_input(&head, name, function, body, peers)?
         } else {
@@ -301,7 +311,11 @@ fn command_input(
     }
     args.extend(arguments::arguments(head.uri.query().unwrap_or_default())?);
     let length = body.body.size_hint().exact().filter(|length| *length > 0 || head.method == Method::POST);
-    let env = cgi::environment(head, name.as_str(), length, peers.server, peers.client);
+    let env = if function.program.reads_environment() {
+        cgi::environment(head, name.as_str(), length, peers.server, peers.client)
+    } else {
+        Vec::new()
+    };
     Ok(Input::Command { args, env, stdio: Stdio::Client(body.body) })
 }
 
@@ -343,6 +357,16 @@ fn output_head(mode: OutputMode, output: Bytes) -> Result<(Response<()>, Bytes),
     };
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok((response, body))
+}
+
+/// The answer to HEAD: its body is left out, its length is not. (Over HTTP/2, hyper would send the body.)
+pub fn without_body(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
+    if let Some(length) = response.body().size_hint().exact()
+        && !response.headers().contains_key(header::CONTENT_LENGTH)
+    {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    response.map(|_| AnswerBody::full(Bytes::new()))
 }
 
 fn health(status: StatusCode, text: &'static str) -> Response<AnswerBody> {

@@ -281,7 +281,11 @@ impl From<Failure> for Problem {
             Failure::NoSlot => Problem::new(Code::QueueFull, detail),
             // Nobody reads this.
             Failure::ClientGone => Problem::new(Code::Internal, detail),
-            Failure::Internal { .. } => Problem::new(Code::Internal, detail),
+            // The reason may name what is none of the client's business, like paths of the host.
+            Failure::Internal { .. } => Problem::new(
+                Code::Internal,
+                "internal error; the server's log says why, under this Wasmbox-Invocation-Id",
+            ),
         }
     }
 }

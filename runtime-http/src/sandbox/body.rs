@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,16 +22,28 @@ pub struct RequestBody {
     rest: Option<Incoming>,
     seen: u64,
     limit: u64,
-    exceeded: Exceeded,
+    fate: BodyFate,
 }
 
-/// Set once a body turned out to be larger than its limit.
+/// What became of a body, seen from where it is no longer at hand.
 #[derive(Debug, Clone, Default)]
-pub struct Exceeded(Arc<AtomicBool>);
+pub struct BodyFate(Arc<Fate>);
 
-impl Exceeded {
-    pub fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+#[derive(Debug, Default)]
+struct Fate {
+    too_large: AtomicBool,
+    broken: AtomicBool,
+}
+
+impl BodyFate {
+    /// It turned out to be larger than its limit.
+    pub fn is_too_large(&self) -> bool {
+        self.0.too_large.load(Ordering::Relaxed)
+    }
+
+    /// It ended before its end.
+    pub fn is_broken(&self) -> bool {
+        self.0.broken.load(Ordering::Relaxed)
     }
 }
 
@@ -52,23 +65,63 @@ impl From<BodyError> for wasmtime_wasi_http::Error {
 }
 
 impl RequestBody {
-    pub fn new(ahead: Bytes, rest: Option<Incoming>, limit: u64) -> Self {
-        let rest = rest.filter(|rest| !rest.is_end_stream());
-        RequestBody { seen: ahead.len() as u64, ahead, rest, limit, exceeded: Exceeded::default() }
+    pub fn new(incoming: Incoming, limit: u64) -> Self {
+        let rest = Some(incoming).filter(|rest| !rest.is_end_stream());
+        RequestBody { ahead: Bytes::new(), rest, seen: 0, limit, fate: BodyFate::default() }
     }
 
     pub fn full(bytes: Bytes) -> Self {
-        Self::new(bytes, None, u64::MAX)
+        RequestBody { ahead: bytes, rest: None, seen: 0, limit: u64::MAX, fate: BodyFate::default() }
     }
 
-    /// Where to see later that the body was larger than its limit.
-    pub fn exceeded(&self) -> Exceeded {
-        self.exceeded.clone()
+    /// The most bytes it may have.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Puts back what was read first.
+    pub fn unread(&mut self, ahead: Bytes) {
+        self.ahead = ahead;
+    }
+
+    /// Where to see later what became of it.
+    pub fn fate(&self) -> BodyFate {
+        self.fate.clone()
     }
 
     /// The whole body, if nothing is outstanding.
-    pub fn into_buffered(self) -> Result<Bytes, Self> {
-        if self.rest.is_none() { Ok(self.ahead) } else { Err(self) }
+    pub fn into_buffered(mut self) -> Result<Bytes, Self> {
+        if self.rest.is_none() { Ok(std::mem::take(&mut self.ahead)) } else { Err(self) }
+    }
+}
+
+/// How much of a body that nobody wants is still read, and for how long: closing a connection with unread data in it resets it, and
+/// the client, still sending, would lose its answer (RFC 9112, section 9.6).
+const DISCARD_BYTES: u64 = 64 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// Reads on what is left of a body, to throw it away. The connection's end ends it, too.
+fn discard(mut rest: Incoming) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    if rest.is_end_stream() {
+        return;
+    }
+    runtime.spawn(tokio::time::timeout(DISCARD_TIME, async move {
+        let mut discarded = 0;
+        while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut rest).poll_frame(context)).await {
+            discarded += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if discarded > DISCARD_BYTES {
+                break;
+            }
+        }
+    }));
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            discard(rest);
+        }
     }
 }
 
@@ -90,10 +143,15 @@ impl Body for RequestBody {
         {
             self.seen += data.len() as u64;
             if self.seen > self.limit {
-                self.exceeded.0.store(true, Ordering::Relaxed);
-                self.rest = None;
+                self.fate.0.too_large.store(true, Ordering::Relaxed);
+                if let Some(rest) = self.rest.take() {
+                    discard(rest);
+                }
                 return Poll::Ready(Some(Err(BodyError::TooLarge { limit: self.limit })));
             }
+        }
+        if let Some(Err(_)) = &frame {
+            self.fate.0.broken.store(true, Ordering::Relaxed);
         }
         if !matches!(frame, Some(Ok(_))) {
             self.rest = None;

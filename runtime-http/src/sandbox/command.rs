@@ -8,7 +8,9 @@ use wasmtime::{Store, component::ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder, p1::WasiP1Ctx, p2::bindings::CommandPre};
 
 use super::{
-    Grants, Input, Invocation, Meter, Reply, RequestBody, bounded, bounded_store,
+    Grants, Input, Invocation, Meter, Reply, RequestBody,
+    body::BodyFate,
+    bounded, bounded_store,
     failure::{Failure, Notes, classify, noted},
     http::ComponentHost,
     limiter::Limiter,
@@ -40,7 +42,7 @@ pub enum Stdio {
 struct Output {
     stdout: Stdout,
     reply: Arc<std::sync::Mutex<Option<oneshot::Sender<Reply>>>>,
-    body_exceeded: Option<super::body::Exceeded>,
+    body_fate: Option<BodyFate>,
 }
 
 impl Output {
@@ -54,14 +56,15 @@ impl Output {
                 sender
             })
         };
-        Output { stdout: Stdout::new(hold, limit, start), reply, body_exceeded: None }
+        Output { stdout: Stdout::new(hold, limit, start), reply, body_fate: None }
     }
 
     fn notes(&self) -> Notes {
         Notes {
             output_limit: self.stdout.limit_exceeded(),
             client_gone: self.stdout.client_gone(),
-            body_limit: self.body_exceeded.as_ref().is_some_and(super::body::Exceeded::get),
+            body_limit: self.body_fate.as_ref().is_some_and(BodyFate::is_too_large),
+            body_broken: self.body_fate.as_ref().is_some_and(BodyFate::is_broken),
         }
     }
 }
@@ -167,7 +170,9 @@ fn finish(
             classify(error, limiter, notes, invocation.bounds())
         }
         // A body that broke its limit ends the guest's input early; what it made of half an input is no answer.
-        Ok(Ok(())) if notes.body_limit || notes.client_gone => noted(limiter, notes, invocation.bounds()),
+        Ok(Ok(())) if notes.body_limit || notes.body_broken || notes.client_gone => {
+            noted(limiter, notes, invocation.bounds())
+        }
         Ok(Ok(())) => None,
     };
     let held = output.stdout.take_held();
@@ -199,7 +204,7 @@ fn context(invocation: &mut Invocation, output: &mut Output) -> Result<WasiCtxBu
             wasi.inherit_stdio();
         }
         Stdio::Client(body) => {
-            output.body_exceeded = Some(body.exceeded());
+            output.body_fate = Some(body.fate());
             wasi.stdin(Stdin::new(body))
                 .stdout(output.stdout.clone())
                 .stderr(Stderr::new(invocation.record.function.name().clone(), invocation.record.id));

@@ -50,6 +50,7 @@ pub struct Bounds {
 pub struct Notes {
     pub output_limit: bool,
     pub body_limit: bool,
+    pub body_broken: bool,
     pub client_gone: bool,
 }
 
@@ -84,6 +85,8 @@ pub fn noted(limiter: &Limiter, notes: Notes, bounds: Bounds) -> Option<Failure>
         Some(Failure::OutputLimit { limit: bounds.output })
     } else if notes.body_limit {
         Some(Failure::BodyTooLarge { limit: bounds.body })
+    } else if notes.body_broken {
+        Some(Failure::BodyUnreadable { reason: "it broke off".into() })
     } else {
         limiter.refused().map(|wanted| Failure::MemoryLimit { wanted, limit: bounds.memory })
     }

@@ -96,7 +96,7 @@ pub(super) fn run(
         limiter: Limiter::new(invocation.limits.memory.bytes()),
     };
     let mut store = bounded_store(program.engine(), host, |host| &mut host.limiter);
-    let exceeded = request.body().exceeded();
+    let fate = request.body().fate();
     let slot = Slot::default();
     let mut reply = Some(reply);
     let result = {
@@ -120,7 +120,7 @@ pub(super) fn run(
         })
     };
     let limiter = &store.data().limiter;
-    let notes = Notes { body_limit: exceeded.get(), ..Notes::default() };
+    let notes = Notes { body_limit: fate.is_too_large(), body_broken: fate.is_broken(), ..Notes::default() };
     let failure = match &result {
         Err(reason) => Some(Failure::stopped(*reason, invocation.bounds())),
         Ok(Err(error)) => {

@@ -79,17 +79,13 @@ async fn send(
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
     *request.uri_mut() = path.into();
     let mut io = std::pin::Pin::from(io);
-    let response = {
-        let mut sending = std::pin::pin!(sender.send_request(request));
-        tokio::select! {
-            response = &mut sending => response,
-            ended = &mut io => {
-                ended?;
-                return Err(Error::ConnectionTerminated);
-            }
-        }
+    let mut sending = std::pin::pin!(sender.send_request(request));
+    let (response, io) = tokio::select! {
+        response = &mut sending => (response, Box::new(io) as Io),
+        // The server closed the connection, perhaps right after its answer: that is in the channel then.
+        ended = &mut io => (sending.await, Box::new(async { ended }) as Io),
     };
     let response = response.map_err(Error::Hyper)?;
     let response = response.map(|body| body.map_err(Error::Hyper).boxed_unsync());
-    Ok((response, Box::new(io)))
+    Ok((response, io))
 }

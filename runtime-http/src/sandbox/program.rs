@@ -20,6 +20,7 @@ pub enum Program {
 pub struct CoreProgram {
     pub(super) pre: InstancePre<CoreHost>,
     pub(super) start: ModuleExport,
+    reads_environment: bool,
 }
 
 /// Why compiled code cannot be invoked.
@@ -68,7 +69,8 @@ impl Toolchain {
             .filter(|start| start.params().len() == 0 && start.results().len() == 0)
             .and_then(|_| module.get_export_index("_start"))
             .ok_or(ProgramError::NoStart)?;
-        Ok(Program::Core(CoreProgram { pre, start }))
+        let reads_environment = module.imports().any(|import| import.name().starts_with("environ_"));
+        Ok(Program::Core(CoreProgram { pre, start, reads_environment }))
     }
 
     /// # Errors
@@ -83,6 +85,14 @@ impl Toolchain {
 }
 
 impl Program {
+    /// Whether it can see its environment: most small programs do not import it, and need not be given one.
+    pub fn reads_environment(&self) -> bool {
+        match self {
+            Program::Core(core) => core.reads_environment,
+            Program::Command(_) | Program::Http(_) => true,
+        }
+    }
+
     /// The word for it in logs and listings.
     pub fn kind(&self) -> &'static str {
         match self {

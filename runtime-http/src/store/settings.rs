@@ -145,7 +145,9 @@ impl FunctionSettings {
         for preopen in &mut settings.preopens {
             let not_granted = || BadSettings::PreopenNotGranted { file: file.to_owned(), path: preopen.host.clone() };
             // The canonical path is what is opened later, so a symlink below a root cannot lead out of it.
-            let canonical = preopen.host.canonicalize().map_err(|_| not_granted())?;
+            let canonical =
+                Some(&preopen.host).filter(|host| host.is_absolute()).and_then(|host| host.canonicalize().ok());
+            let canonical = canonical.ok_or_else(not_granted)?;
             if !canonical.is_dir() || !grants.preopen_roots.iter().any(|root| canonical.starts_with(root)) {
                 return Err(not_granted());
             }

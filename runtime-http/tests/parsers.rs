@@ -1,0 +1,166 @@
+//! Properties of what parses a stranger's text: limit headers, module names, routes, arguments. `fuzz/` looks for what breaks them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Component, Path};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::{collection::vec, prelude::*};
+use wasmbox::{
+    api::{arguments::arguments, route::Route},
+    limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest, RequestedLimits},
+    store::name::ModuleName,
+};
+
+fn caps() -> LimitCaps {
+    LimitCaps {
+        cpu_quota: CpuQuota::from_millicores(2_000).unwrap(),
+        memory: MemoryRequest::from_bytes(1 << 30).unwrap(),
+        timeout: InvocationTimeout::DEFAULT,
+    }
+}
+
+fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    let pair = |(name, value): &(&str, &str)| {
+        (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines.iter().map(pair) {
+        headers.append(name, value);
+    }
+    headers
+}
+
+fn parsed(lines: &[(&str, &str)]) -> Option<Limits> {
+    let requested = RequestedLimits::parse(&headers(lines), &caps()).ok()?;
+    Some(requested.within(&Limits::default(), &caps()).unwrap())
+}
+
+/// Numbers as people and programs write them wrongly, and anything else.
+fn odd_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[ -~]{0,20}",
+        "[+-]?[0-9]{0,24}([.,][0-9]{0,6})?([eE][+-]?[0-9]{1,3})?( ?[A-Za-z]{1,4})?",
+        Just("NaN".to_owned()),
+        Just("Infinity".to_owned()),
+        Just("0x1F4".to_owned()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn one_quota_has_many_spellings(millicores in 1..=1_024_000_u32) {
+        let quota = CpuQuota::from_millicores(millicores).unwrap();
+        let cores = format!("{}.{:03}", millicores / 1000, millicores % 1000);
+        for text in [millicores.to_string(), format!("{millicores}m"), cores, quota.to_string()] {
+            prop_assert_eq!(text.parse::<CpuQuota>(), Ok(quota), "{}", text);
+        }
+    }
+
+    #[test]
+    fn one_size_has_many_spellings(mebibytes in 1..16_000_u64) {
+        let size = MemoryRequest::from_bytes(mebibytes << 20).unwrap();
+        let kibibytes = format!("{}Ki", mebibytes << 10);
+        for text in [mebibytes.to_string(), format!("{mebibytes}Mi"), kibibytes, size.to_string()] {
+            prop_assert_eq!(text.parse::<MemoryRequest>(), Ok(size), "{}", text);
+        }
+        prop_assert_eq!(size.mebibytes(), mebibytes);
+    }
+
+    #[test]
+    fn one_time_has_many_spellings(seconds in 1..=86_400_u64) {
+        let time = InvocationTimeout::from_duration(std::time::Duration::from_secs(seconds)).unwrap();
+        for text in [format!("{}", seconds * 1000), format!("{}ms", seconds * 1000), format!("{seconds}s"), time.to_string()] {
+            prop_assert_eq!(text.parse::<InvocationTimeout>(), Ok(time), "{}", text);
+        }
+    }
+
+    /// Only digits, one point and a suffix are ever read as a limit; what is read is within the type's bounds.
+    #[test]
+    fn odd_values_are_read_exactly_or_not_at_all(text in odd_value()) {
+        let plain = |suffixes: &[&str]| {
+            let number = suffixes.iter().find_map(|suffix| text.strip_suffix(suffix)).unwrap_or(&text);
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        };
+        if let Ok(quota) = text.parse::<CpuQuota>() {
+            prop_assert!(plain(&["m"]) && (CpuQuota::MIN..=CpuQuota::MAX).contains(&quota));
+        }
+        if let Ok(size) = text.parse::<MemoryRequest>() {
+            prop_assert!(plain(&["Ki", "Mi", "Gi", "k", "M", "G"]) && !text.contains('.'));
+            prop_assert!((MemoryRequest::MIN..=MemoryRequest::MAX).contains(&size));
+        }
+        if let Ok(time) = text.parse::<InvocationTimeout>() {
+            prop_assert!(plain(&["ms", "s", "m"]) && !text.contains('.'));
+            prop_assert!((InvocationTimeout::MIN..=InvocationTimeout::MAX).contains(&time));
+        }
+    }
+
+    #[test]
+    fn what_headers_ask_for_is_within_the_caps_or_refused_by_name(
+        name in prop::sample::select(vec!["cpu_quota", "Cpu-Quota", "Memory-Request", "Invocation-Timeout"]),
+        value in odd_value(),
+    ) {
+        match RequestedLimits::parse(&headers(&[(name, &value)]), &caps()) {
+            Ok(requested) => {
+                let limits = requested.within(&Limits::default(), &caps()).unwrap();
+                prop_assert!(limits.cpu_quota <= caps().cpu_quota);
+                prop_assert!(limits.memory <= caps().memory && limits.timeout <= caps().timeout);
+            }
+            Err(bad) => {
+                prop_assert_eq!(bad.header.to_ascii_lowercase(), name.to_ascii_lowercase().replace('_', "-"));
+                prop_assert_eq!(&bad.value, &value);
+            }
+        }
+    }
+
+    #[test]
+    fn both_names_of_the_quota_are_one_header(first in 1..=2000_u32, second in 1..=2000_u32) {
+        let (a, b) = (first.to_string(), format!("{second}m"));
+        let one = parsed(&[("cpu_quota", &a)]);
+        prop_assert_eq!(one, parsed(&[("Cpu-Quota", &a)]));
+        let both = parsed(&[("cpu_quota", &a), ("Cpu-Quota", &b)]);
+        prop_assert_eq!(both, if first == second { one } else { None });
+    }
+
+    #[test]
+    fn a_long_value_is_quoted_in_part(value in "[0-9]{65,4000}") {
+        let bad = RequestedLimits::parse(&headers(&[("Memory-Request", &value)]), &caps()).unwrap_err();
+        prop_assert!(bad.to_string().len() < 300);
+    }
+
+    #[test]
+    fn a_modules_name_is_one_harmless_path_component(text in prop_oneof!["[A-Za-z0-9._-]{1,130}", "\\PC{0,20}", "(\\.|/|%2e|a|\\\\){1,8}"]) {
+        if let Ok(name) = text.parse::<ModuleName>() {
+            prop_assert_eq!(name.as_str(), &text);
+            let components: Vec<_> = Path::new(&text).components().collect();
+            prop_assert!(matches!(components[..], [Component::Normal(only)] if only == text.as_str()));
+            prop_assert!(!text.starts_with('.') && text.len() <= ModuleName::LONGEST);
+        } else {
+            let spelled_well = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+            prop_assert!(!spelled_well || text.is_empty() || text.starts_with('.') || text.len() > ModuleName::LONGEST);
+        }
+    }
+
+    #[test]
+    fn a_route_is_its_first_segment(name in "[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}", below in prop::option::of("[!-~]{0,20}")) {
+        let path = below.as_ref().map_or_else(|| format!("/{name}"), |below| format!("/{name}/{below}"));
+        prop_assume!(!matches!(&*path, "/-/live" | "/-/ready"));
+        let expected = Route::Module { name: name.parse().unwrap(), below: below.is_some() };
+        prop_assert_eq!(Route::parse(&path), Ok(expected));
+    }
+
+    #[test]
+    fn arguments_come_through_a_query(values in vec("[^\\x00]{0,12}", 0..6), noise in "[a-z]{0,5}") {
+        let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        let mut pairs: Vec<String> = values.iter().map(|value| format!("arg={}", encoded(value))).collect();
+        pairs.push(format!("x{noise}=1"));
+        prop_assert_eq!(arguments(&pairs.join("&")), Ok(values));
+    }
+
+    #[test]
+    fn no_query_makes_an_impossible_argument(query in "([ -~]|%[0-9A-F]{2}|&|arg=){0,20}") {
+        if let Ok(arguments) = arguments(&query) {
+            prop_assert!(arguments.iter().all(|argument| !argument.contains('\0')));
+        }
+    }
+}
