@@ -2,6 +2,8 @@
 
 use std::{env, path::PathBuf, sync::Arc};
 
+use tokio::runtime::Handle;
+
 use crate::{
     config::{CacheDir, Config},
     engine, epoch,
@@ -65,12 +67,18 @@ pub fn functions_dir(config: &Config) -> Result<FunctionsDir, BootError> {
     Ok(FunctionsDir::new(path))
 }
 
-pub fn store(config: &Config, directory: FunctionsDir, compiler: Compiler, metrics: Arc<Metrics>) -> Arc<ModuleStore> {
+pub fn store(
+    config: &Config,
+    directory: FunctionsDir,
+    compiler: Compiler,
+    runtime: Handle,
+    metrics: Arc<Metrics>,
+) -> Arc<ModuleStore> {
     let defaults = Defaults { limits: config.defaults, caps: config.caps, hold: config.output_buffer_bytes };
     let grants = Grants { preopen_roots: config.preopen_roots.clone(), outbound_hosts: config.allow_outbound.clone() };
     let bounds =
         StoreBounds { memory: config.module_memory, module: config.max_module_size, compile_jobs: config.compile_jobs };
-    ModuleStore::new(directory, compiler, defaults, grants, bounds, metrics)
+    ModuleStore::new(directory, compiler, defaults, grants, bounds, runtime, metrics)
 }
 
 /// The cache that is configured must work; the default one is left out, with a warning, where it cannot.

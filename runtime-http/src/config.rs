@@ -133,7 +133,7 @@ pub struct Settings {
     /// Most client connections at once [default: 8192]
     #[arg(long, value_name = "NUMBER")]
     pub max_connections: Option<usize>,
-    /// Threads that serve connections [default: one per core, at most 4]
+    /// Threads that serve connections [default: one for two cores, at most 4]
     #[arg(long, value_name = "NUMBER")]
     pub io_threads: Option<usize>,
     /// Modules compiled at once [default: 2]
@@ -363,7 +363,7 @@ impl Config {
         let memory_limit = settings.memory_limit.map_or_else(available_memory, MemoryRequest::bytes);
         let units = settings.concurrent_resource_request.unwrap_or((memory_limit / MIB).max(1));
         within("--concurrent-resource-request", units, 1, u64::from(u32::MAX))?;
-        let io_threads = settings.io_threads.unwrap_or(cores.min(4));
+        let io_threads = settings.io_threads.unwrap_or((cores / 2).clamp(1, 4));
         within("--io-threads", io_threads as u64, 1, 64)?;
         let compile_jobs = settings.compile_jobs.unwrap_or(2);
         within("--compile-jobs", compile_jobs as u64, 1, 64)?;

@@ -9,6 +9,7 @@ pub mod compile;
 pub mod config;
 pub mod engine;
 pub mod epoch;
+pub mod io;
 pub mod limits;
 pub mod logging;
 pub mod metrics;

@@ -70,22 +70,29 @@ pub fn start(level: &str, format: LogFormat) -> Result<Logs, String> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Writer(buffer.clone()));
     match format {
         LogFormat::Text => builder.fmt_fields(line::TextFields).event_format(line::TextLine).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Json => {
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        }
     }
     Ok(Logs { buffer, thread: Some(thread) })
 }
 
+/// Libraries that open a span, at level info, for each call a guest makes: not worth what they cost, unless asked for.
+const QUIET: [&str; 2] = ["wasmtime_wasi=warn", "wiggle=warn"];
+
 fn parse_level(level: &str) -> Result<EnvFilter, String> {
     let bad = |reason: String| {
         format!(
-            "log level {level:?}: {reason}; expected error, warn, info, debug, trace or off, also by target: info,guest=off"
+            "--log-level (LOG_LEVEL) {level:?}: {reason}; expected error, warn, info, debug, trace or off, also by target: \
+             info,guest=off"
         )
     };
     // The filter would take a misspelt level for a target, and log nothing.
     for directive in level.split(',').filter(|directive| !directive.contains('=')) {
         directive.parse::<LevelFilter>().map_err(|_| bad(format!("{directive:?} is not a level")))?;
     }
-    level.parse().map_err(|error| bad(format!("{error}")))
+    // Of two directives for one target the later counts.
+    format!("{},{level}", QUIET.join(",")).parse().map_err(|error| bad(format!("{error}")))
 }
 
 impl Logs {

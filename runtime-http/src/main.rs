@@ -18,8 +18,22 @@ fn main() -> ExitCode {
     let result =
         Cli::from_arg_matches(&cli::command().get_matches()).map_err(Into::into).and_then(|cli| execute(cli.command));
     result.unwrap_or_else(|error: anyhow::Error| {
-        eprintln!("wasmbox: {error}");
+        eprintln!("wasmbox: {}", explain(&error));
         ExitCode::FAILURE
+    })
+}
+
+/// The error and its causes; not those that it names already.
+fn explain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            cause
+        } else if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
     })
 }
 

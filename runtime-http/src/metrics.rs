@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -63,6 +66,8 @@ pub struct FunctionMetrics {
     cpu: Histogram,
     memory_peak: Histogram,
     in_flight: IntGauge,
+    /// Moving average, microseconds; 0 before the first.
+    usual_execution_us: AtomicU64,
 }
 
 impl std::fmt::Debug for FunctionMetrics {
@@ -166,6 +171,7 @@ impl Metrics {
             memory_peak: self.memory_peak.with_label_values(&[label]),
             in_flight: self.in_flight.with_label_values(&[label]),
             name: name.clone(),
+            usual_execution_us: AtomicU64::new(0),
         });
         if label != OTHER_FUNCTIONS {
             functions.insert(name, function.clone());
@@ -192,6 +198,19 @@ impl FunctionMetrics {
         &self.in_flight
     }
 
+    /// How long this function usually runs, by its latest invocations; `None` before the first has ended.
+    pub fn usual_execution(&self) -> Option<Duration> {
+        Some(self.usual_execution_us.load(Ordering::Relaxed)).filter(|usual| *usual > 0).map(Duration::from_micros)
+    }
+
+    fn learn(&self, execution: Duration) {
+        let latest = u64::try_from(execution.as_micros()).unwrap_or(u64::MAX).max(1);
+        let usual = self.usual_execution_us.load(Ordering::Relaxed);
+        // Concurrent updates may lose one another: it is an estimate.
+        let average = if usual == 0 { latest } else { (usual.saturating_mul(7).saturating_add(latest) / 8).max(1) };
+        self.usual_execution_us.store(average, Ordering::Relaxed);
+    }
+
     pub fn observe(&self, status: u16, duration: Duration, queue: Option<&Duration>, usage: Option<&Usage>) {
         if status == 200 {
             self.ok.inc();
@@ -203,6 +222,7 @@ impl FunctionMetrics {
             self.queue.observe(queue.as_secs_f64());
         }
         if let Some(usage) = usage {
+            self.learn(usage.execution);
             self.execution.observe(usage.execution.as_secs_f64());
             self.cpu.observe(usage.cpu.as_secs_f64());
             self.memory_peak.observe(usage.memory_peak as f64);

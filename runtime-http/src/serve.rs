@@ -15,6 +15,7 @@ use crate::{
     api::{Api, ApiSettings},
     boot,
     config::{Config, WasmRuntime},
+    io::IoThreads,
     logging,
     metrics::Metrics,
     sandbox::StopReason,
@@ -45,13 +46,12 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let directory = boot::functions_dir(&config)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let core = boot::Core::new(&config, cores, &metrics)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.io_threads)
-        .thread_name("io")
-        .enable_all()
-        .build()?;
+    // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
+    let io = Arc::new(IoThreads::start(config.io_threads)?);
     let cached = if core.compiler.has_cache() { "with" } else { "without" };
-    let store = boot::store(&config, directory, core.compiler, metrics.clone());
+    let store = boot::store(&config, directory, core.compiler, runtime.handle().clone(), metrics.clone());
     let api = Arc::new(Api {
         settings: ApiSettings {
             defaults: config.defaults,
@@ -94,7 +94,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             max_invocations = config.capacity.invocations,
             "serving, {cached} AOT cache"
         );
-        serve_until_signal(api.clone(), server, admin, signals, config.drain_timeout, &logs).await;
+        serve_until_signal(api.clone(), server, admin, io, signals, config.drain_timeout, &logs).await;
         Ok::<_, anyhow::Error>(())
     })?;
     // Compilations that nobody waits for any more are left to the end of the process.
@@ -108,6 +108,7 @@ async fn serve_until_signal(
     api: Arc<Api>,
     server: Server,
     admin: Server,
+    io: Arc<IoThreads>,
     signals: [Signal; 2],
     drain_timeout: Duration,
     logs: &logging::Logs,
@@ -116,6 +117,7 @@ async fn serve_until_signal(
     let functions = {
         let api = api.clone();
         tokio::spawn(server.serve(
+            io.clone(),
             move |request, peers| {
                 let api = api.clone();
                 async move { api.handle(request, peers).await }
@@ -126,6 +128,7 @@ async fn serve_until_signal(
     let admin = {
         let (api, lost) = (api.clone(), logs.lost());
         tokio::spawn(admin.serve(
+            io,
             move |request, _| {
                 let metric = &api.metrics.lost_log_lines;
                 metric.inc_by(lost().saturating_sub(metric.get()));

@@ -9,10 +9,16 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use prometheus::IntGauge;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Peers, answer::AnswerBody};
+use crate::{
+    api::{Peers, answer::AnswerBody},
+    io::IoThreads,
+};
 
 /// A client must have sent a request's head by then: a connection that sends nothing is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -65,8 +71,8 @@ impl Server {
         self.address
     }
 
-    /// Serves until `closing` is cancelled, then finishes what is begun.
-    pub async fn serve<F, R>(self, handle: F, closing: CancellationToken)
+    /// Serves, on the threads of `io`, until `closing` is cancelled; then finishes what is begun.
+    pub async fn serve<F, R>(self, io: Arc<IoThreads>, handle: F, closing: CancellationToken)
     where
         F: Fn(Request<Incoming>, Peers) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<AnswerBody>> + Send + 'static,
@@ -81,32 +87,37 @@ impl Server {
                 place = self.connections.clone().acquire_owned() => place.expect("the semaphore is never closed"),
                 () = closing.cancelled() => break,
             };
-            let (stream, client) = tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        // Out of descriptors, most likely: they come back when connections end.
-                        tracing::warn!("cannot accept a connection: {error}");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        continue;
-                    }
-                },
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
                 () = closing.cancelled() => break,
+            };
+            let (stream, client) = match accepted.and_then(|(stream, client)| Ok((stream.into_std()?, client))) {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: they come back when connections end.
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
             };
             // A small answer must not wait for the client's acknowledgement of another.
             let _ = stream.set_nodelay(true);
             let peers = Peers { server: stream.local_addr().unwrap_or(self.address), client };
-            let handle = handle.clone();
-            let service = service_fn(move |request| {
-                let answer = handle(request, peers);
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
-            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service).into_owned());
-            let gauge = self.gauge.clone();
-            gauge.inc();
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%client, "connection ended: {error}");
+            let (handle, http, watcher, gauge) = (handle.clone(), http.clone(), graceful.watcher(), self.gauge.clone());
+            io.next().spawn(async move {
+                let service = service_fn(move |request| {
+                    let answer = handle(request, peers);
+                    async move { Ok::<_, Infallible>(answer.await) }
+                });
+                gauge.inc();
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => {
+                        let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
+                        if let Err(error) = watcher.watch(connection).await {
+                            tracing::debug!(%client, "connection ended: {error}");
+                        }
+                    }
+                    Err(error) => tracing::warn!(%client, "cannot serve a connection: {error}"),
                 }
                 gauge.dec();
                 drop(place);

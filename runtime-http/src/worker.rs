@@ -1,9 +1,10 @@
 //! Worker threads: where guests run. Started on demand, kept while they have work, ended when idle for long.
 //!
-//! How many invocations are in flight is for admission to say. How many workers are awake is decided here: while as many as there are
-//! cores have only just begun their jobs, a further job waits in the queue for one of them, because most jobs are shorter than waking
-//! another thread. A job does not wait long: as soon as those workers have been busy for [`SHORT`], another is woken or
-//! started for it. So short functions run on few warm threads, and long or sleeping ones never hold the others up.
+//! How many invocations are in flight is for admission to say. How many workers are awake is decided here. A worker that has just begun
+//! a function that usually takes less than [`SHORT`] is about to end: then a further job waits for it, because that is sooner than
+//! waking another thread. There are never more such waiting jobs than such workers, unless there are as many as cores;
+//! and no job waits long: a worker that has been busy for [`LATE`] counts no more, and another is woken or started. So short
+//! functions run on few warm threads, and long or sleeping ones never hold the others up.
 //!
 //! The most recently used idle worker goes first, so that caches are warm and the others can end.
 
@@ -27,8 +28,10 @@ use crate::{
 
 /// Guests run on fibers with stacks of their own; this is for what is around them.
 const STACK_BYTES: usize = 1 << 20;
-/// A job that has run for longer does not count as about to end.
-const SHORT: Duration = Duration::from_millis(2);
+/// A function that usually takes longer is not waited for.
+const SHORT: Duration = Duration::from_micros(300);
+/// A job that has run for longer is not about to end, whatever is usual.
+const LATE: Duration = Duration::from_millis(2);
 /// How often the supervisor looks at a queue that is in use.
 const LOOK: Duration = Duration::from_millis(1);
 /// The supervisor sleeps after having found the queue empty this many times.
@@ -39,6 +42,12 @@ pub struct Job {
     pub invocation: Invocation,
     pub reply: oneshot::Sender<Reply>,
     pub permit: Permit,
+}
+
+impl Job {
+    fn is_short(&self) -> bool {
+        self.invocation.record.function.usual_execution().is_some_and(|usual| usual < SHORT)
+    }
 }
 
 /// The threads; dropping the pool waits for running jobs and joins all.
@@ -64,8 +73,8 @@ struct State {
     queue: VecDeque<Job>,
     /// The last is the most recently used.
     idle: Vec<Arc<Desk>>,
-    /// Workers that have begun a job not long ago, as far as is known: about as many as there are cores.
-    fresh: Vec<(Arc<Desk>, Instant)>,
+    /// Workers that are about to end their jobs, as far as is known, and when they began them.
+    ending: Vec<(Arc<Desk>, Instant)>,
     all: Vec<Arc<Desk>>,
     threads: Vec<JoinHandle<()>>,
     started: usize,
@@ -129,7 +138,7 @@ impl WorkerPool {
     pub fn run(&self, job: Job) -> io::Result<()> {
         let mut state = lock(&self.shared.state);
         state.queue.push_back(job);
-        let woken = self.shared.wake_if_none_ends_soon(&mut state);
+        let woken = self.shared.wake_unless_one_ends_soon(&mut state);
         if !state.queue.is_empty() && !state.supervised {
             state.supervised = true;
             self.shared.waiting.notify_one();
@@ -192,21 +201,23 @@ impl Desk {
 }
 
 impl Shared {
-    /// Gives the queue's first job to an idle or new worker, unless enough workers have only just begun theirs.
-    fn wake_if_none_ends_soon(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+    /// Gives the queue's first job to an idle or new worker, unless it will have one sooner without.
+    fn wake_unless_one_ends_soon(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         if state.queue.is_empty() {
             return Ok(());
         }
         let now = Instant::now();
-        if state.fresh.len() >= self.cores {
-            state.fresh.retain(|(_, begun)| now.duration_since(*begun) < SHORT);
-            if state.fresh.len() >= self.cores {
+        if self.ends_soon(state) {
+            state.ending.retain(|(_, begun)| now.duration_since(*begun) < LATE);
+            if self.ends_soon(state) {
                 return Ok(());
             }
         }
         if let Some(desk) = state.idle.pop() {
             let job = state.queue.pop_front().expect("it was just seen to have one, under this lock");
-            state.fresh.push((desk.clone(), now));
+            if job.is_short() {
+                state.ending.push((desk.clone(), now));
+            }
             desk.put(Inbox::Job(Box::new(job)));
             return Ok(());
         }
@@ -223,13 +234,20 @@ impl Shared {
                 .spawn(move || shared.work(&desk))?
         };
         let job = state.queue.pop_front().expect("it was just seen to have one, under this lock");
+        if job.is_short() {
+            state.ending.push((desk.clone(), now));
+        }
         desk.put(Inbox::Job(Box::new(job)));
         state.started += 1;
-        state.fresh.push((desk.clone(), now));
         state.all.push(desk);
         state.threads.push(thread);
         self.metrics.workers.set(i64::try_from(state.all.len()).unwrap_or(i64::MAX));
         Ok(())
+    }
+
+    /// Whether each waiting job has a worker that will be free before another could be woken.
+    fn ends_soon(&self, state: &State) -> bool {
+        state.ending.len() >= self.cores || state.queue.len() <= state.ending.len()
     }
 
     /// Sees to it that queued jobs do not wait for workers that turned out to be busy for long.
@@ -244,7 +262,7 @@ impl Shared {
             } else {
                 state = self.waiting.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
                 quiet_looks = if state.queue.is_empty() { quiet_looks + 1 } else { 0 };
-                let _ = self.wake_if_none_ends_soon(&mut state);
+                let _ = self.wake_unless_one_ends_soon(&mut state);
             }
         }
     }
@@ -278,28 +296,18 @@ impl Shared {
     /// The next job from the queue, or `None` after having joined the idle.
     fn next(&self, desk: &Arc<Desk>) -> Option<Job> {
         let mut state = lock(&self.state);
-        let fresh = state.fresh.iter().position(|(fresh, _)| Arc::ptr_eq(fresh, desk));
-        match (state.queue.pop_front(), fresh) {
-            (Some(job), Some(position)) => {
-                state.fresh[position].1 = Instant::now();
-                Some(job)
-            }
-            (Some(job), None) => {
-                state.fresh.push((desk.clone(), Instant::now()));
-                Some(job)
-            }
-            (None, fresh) => {
-                if let Some(position) = fresh {
-                    state.fresh.swap_remove(position);
-                }
-                if state.closed {
-                    desk.put(Inbox::Closed);
-                } else {
-                    state.idle.push(desk.clone());
-                }
-                None
-            }
+        let position = state.ending.iter().position(|(ending, _)| Arc::ptr_eq(ending, desk));
+        if let Some(position) = position {
+            state.ending.swap_remove(position);
         }
+        let next = state.queue.pop_front();
+        match &next {
+            Some(job) if job.is_short() => state.ending.push((desk.clone(), Instant::now())),
+            Some(_) => {}
+            None if state.closed => desk.put(Inbox::Closed),
+            None => state.idle.push(desk.clone()),
+        }
+        next
     }
 
     fn run(&self, desk: &Desk, job: Job) {

@@ -12,7 +12,7 @@ fn document(name: &str) -> String {
 
 /// The cells of all rows of tables whose first cell begins with `start`.
 fn rows(document: &str, start: &str) -> Vec<Vec<String>> {
-    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().replace('`', "")).collect();
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
     let is_row = |line: &&str| line.strip_prefix("| `").is_some_and(|cell| cell.starts_with(start));
     document.lines().filter(is_row).map(cells).collect()
 }
@@ -29,7 +29,9 @@ fn settings_are_documented_with_their_variables_and_defaults() {
     let serve = command.find_subcommand("serve").unwrap();
     let mut expected = BTreeMap::new();
     for argument in serve.get_arguments() {
-        let Some(flag) = argument.get_long().filter(|flag| !["config", "help", "version"].contains(flag)) else { continue };
+        let Some(flag) = argument.get_long().filter(|flag| !["config", "help", "version"].contains(flag)) else {
+            continue;
+        };
         let help = argument.get_help().unwrap().to_string();
         let value = argument.get_value_names().map_or_else(|| flag.to_uppercase(), |names| names[0].to_string());
         expected.insert(

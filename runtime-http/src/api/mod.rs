@@ -23,7 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -39,7 +39,7 @@ use crate::{
     limits::{LimitCaps, Limits, RequestedLimits},
     metrics::Metrics,
     record::{Answered, Record},
-    sandbox::{Input, Invocation, Program, Reply, RequestBody, Stdio, Stop, StopOnDrop},
+    sandbox::{Failure, Input, Invocation, Program, Reply, RequestBody, Stdio, Stop, StopOnDrop},
     store::{
         ModuleStore,
         function::Function,
@@ -98,7 +98,11 @@ impl Api {
         let arrived = Instant::now();
         let request = request.map(|body| RequestBody::new(body, self.settings.max_body));
         let is_head = request.method() == Method::HEAD;
-        let response = self.route(request, peers, arrived).await;
+        let is_http1 = request.version() <= Version::HTTP_11;
+        let mut response = self.route(request, peers, arrived).await;
+        if is_http1 && self.is_draining() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if is_head { without_body(response) } else { response }
     }
 
@@ -154,14 +158,10 @@ impl Api {
         let _ = record.compile.set(arrived.elapsed());
         let stop = Stop::default();
         let exchange = Exchange { record, on_drop: StopOnDrop::new(stop.clone()), stop, function };
-        let mut response = match self.invoke(request, name, limits, peers, &exchange).await {
+        match self.invoke(request, name, limits, peers, &exchange).await {
             Ok(reply) => self.answer(reply, exchange),
             Err(problem) => self.failed(problem, exchange),
-        };
-        if self.is_draining() {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        response
     }
 
     /// The function, ready, and this request's limits.
@@ -241,6 +241,12 @@ impl Api {
 
     fn answer(&self, reply: Reply, mut exchange: Exchange) -> Response<AnswerBody> {
         match reply {
+            Reply::Response { head: http::response::Parts { status, .. }, .. } if status.is_informational() => {
+                self.failed(not_final(status).into(), exchange)
+            }
+            Reply::ResponseStream(response) if response.status().is_informational() => {
+                self.failed(not_final(response.status()).into(), exchange)
+            }
             Reply::Failed(failure) => self.failed(failure.into(), exchange),
             Reply::Output(output) => {
                 exchange.on_drop.disarm();
@@ -296,6 +302,10 @@ impl Api {
     }
 }
 
+fn not_final(status: StatusCode) -> Failure {
+    Failure::NoResponse { reason: format!("status {} is no final answer", status.as_u16()) }
+}
+
 /// Arguments, environment and standard input of a command.
 fn command_input(
     head: &Parts,
@@ -345,8 +355,7 @@ fn output_head(mode: OutputMode, output: Bytes) -> Result<(Response<()>, Bytes),
             output
         }
         OutputMode::Cgi => {
-            let (mut head, body) =
-                cgi::split_head(output).map_err(|reason| crate::sandbox::Failure::BadHeader { reason })?;
+            let (mut head, body) = cgi::split_head(output).map_err(|reason| Failure::BadHeader { reason })?;
             strip_reserved(&mut head.headers);
             // A wrong length would break the connection; the right one is known or the answer is chunked.
             head.headers.remove(header::CONTENT_LENGTH);

@@ -60,7 +60,7 @@ impl Lines {
 
     fn log(&mut self) {
         let line = String::from_utf8_lossy(self.unended.strip_suffix(b"\n").unwrap_or(&self.unended));
-        tracing::info!(target: "guest", function = %self.function, id = %self.id, stderr = %line.trim_end_matches('\r').escape_debug());
+        tracing::info!(target: "guest", function = %self.function, id = %self.id, stderr = line.trim_end_matches('\r'));
         self.unended.clear();
     }
 }

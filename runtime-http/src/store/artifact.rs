@@ -2,16 +2,21 @@
 //!
 //! Native code that an attacker wrote runs with all rights of the box, so the directory is private (owner and mode are checked),
 //! each file carries a MAC under a key that only this user can read, and a file is checked through the same descriptor that is then
-//! mapped. Writing is atomic: a temporary file, fsync, rename.
+//! mapped. Writing is atomic: a file without a name, fsync, then its name.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     hash::BuildHasher,
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     time::SystemTime,
 };
+
+use rustix::fs::{AtFlags, CWD, OFlags};
 
 use super::kind::Format;
 
@@ -141,7 +146,7 @@ impl ArtifactCache {
         let mut hasher = self.hasher(key);
         hasher.update(code);
         self.make_room(code.len() as u64 + MAC_BYTES)?;
-        write_atomically(&self.directory, &key.file_name(), &[code, hasher.finalize().as_bytes()])
+        publish(&self.directory, &key.file_name(), &[code, hasher.finalize().as_bytes()])
     }
 
     /// Removes the files used longest ago until `bytes` more fit. Mapped files stay usable until they are unmapped.
@@ -191,16 +196,10 @@ fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if !path.exists() {
         let mut key = [0; KEY_BYTES];
         File::open("/dev/urandom")?.read_exact(&mut key)?;
-        // Two boxes may start at once: the first key to be linked stays.
-        let temporary = write_temporary(directory, KEY_FILE, &[&key])?;
-        let linked = fs::hard_link(&temporary, &path);
-        fs::remove_file(&temporary)?;
-        match linked {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        // Two boxes may start at once: the first key stays.
+        publish(directory, KEY_FILE, &[&key])?;
     }
-    let file = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(&path)?;
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(&path)?;
     let metadata = file.metadata()?;
     if metadata.uid() != rustix::process::geteuid().as_raw()
         || metadata.mode() & 0o077 != 0
@@ -216,31 +215,39 @@ fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
     Ok(key)
 }
 
-fn write_atomically(directory: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
-    let temporary = write_temporary(directory, name, parts)?;
-    let renamed = fs::rename(&temporary, directory.join(name)).and_then(|()| File::open(directory)?.sync_all());
-    if renamed.is_err() {
-        let _ = fs::remove_file(&temporary);
+/// Makes the file `name` with the content `parts`, at once or not at all. If there is one already, that one stays.
+///
+/// The content is written to a file without a name, so that a process that is killed meanwhile leaves nothing; where the filesystem
+/// cannot do that (`O_TMPFILE`, open(2)), to one with a temporary name.
+fn publish(directory: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+    let path = directory.join(name);
+    let linked =
+        match OpenOptions::new().write(true).custom_flags(OFlags::TMPFILE.bits() as i32).mode(0o600).open(directory) {
+            Ok(file) => {
+                write_whole(&file, parts)?;
+                let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+                rustix::fs::linkat(CWD, unnamed, CWD, &path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
+            }
+            Err(_) => {
+                // Boxes of several containers may share the directory, each with process number 1: so a random name.
+                let temporary =
+                    directory.join(format!("{name}.{:016x}.tmp", std::hash::RandomState::new().hash_one(name)));
+                let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+                let linked = write_whole(&file, parts).and_then(|()| fs::hard_link(&temporary, &path));
+                fs::remove_file(&temporary)?;
+                linked
+            }
+        };
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(directory)?.sync_all(),
     }
-    renamed
 }
 
-fn write_temporary(directory: &Path, name: &str, parts: &[&[u8]]) -> io::Result<PathBuf> {
-    // Boxes of several containers may share the directory, each with process number 1: so a random name.
-    let path = directory.join(format!("{name}.{:016x}.tmp", std::hash::RandomState::new().hash_one(name)));
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        for part in parts {
-            file.write_all(part)?;
-        }
-        file.set_permissions(Permissions::from_mode(0o400))?;
-        file.sync_all()
-    })();
-    match written {
-        Ok(()) => Ok(path),
-        Err(error) => {
-            let _ = fs::remove_file(&path);
-            Err(error)
-        }
+fn write_whole(mut file: &File, parts: &[&[u8]]) -> io::Result<()> {
+    for part in parts {
+        file.write_all(part)?;
     }
+    file.set_permissions(Permissions::from_mode(0o400))?;
+    file.sync_all()
 }

@@ -24,7 +24,10 @@ use std::{
 };
 
 use prometheus::IntCounter;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+};
 use tokio_util::task::TaskTracker;
 
 use self::{
@@ -97,6 +100,8 @@ pub struct ModuleStore {
     loads: Semaphore,
     compiles: Semaphore,
     tasks: TaskTracker,
+    /// Where loading goes on when the connection that asked for it is gone.
+    runtime: Handle,
     hits: IntCounter,
     misses: IntCounter,
 }
@@ -130,6 +135,7 @@ impl ModuleStore {
         defaults: Defaults,
         grants: Grants,
         bounds: StoreBounds,
+        runtime: Handle,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(ModuleStore {
@@ -143,6 +149,7 @@ impl ModuleStore {
             loads: Semaphore::new(LOADS_AT_ONCE),
             compiles: Semaphore::new(bounds.compile_jobs),
             tasks: TaskTracker::new(),
+            runtime,
             hits: metrics.cache.with_label_values(&["memory", "hit"]),
             misses: metrics.cache.with_label_values(&["memory", "miss"]),
             metrics,
@@ -206,7 +213,7 @@ impl ModuleStore {
         let entry = Entry { found: found.clone(), state: State::Loading(receiver.clone()), last_used: entries.clock };
         entries.insert(entry);
         let store = self.clone();
-        self.tasks.spawn(async move {
+        let loading = async move {
             let loaded = store.load(&found.file).await.map(Arc::new).map_err(Arc::new);
             match &loaded {
                 Ok(function) => tracing::info!(
@@ -221,7 +228,8 @@ impl ModuleStore {
             store.make_room(&found.file);
             // No receiver: everybody left.
             let _ = sender.send(Some(loaded));
-        });
+        };
+        self.tasks.spawn_on(loading, &self.runtime);
         receiver
     }
 
