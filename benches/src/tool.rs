@@ -67,13 +67,13 @@ pub async fn wasmbox(program: &Path, bench: &Path) -> Result<()> {
     if program.parent() == bench.parent() {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml");
         let mut build = Command::new("cargo");
-        build.args(["build", "--release", "--package", "wasmbox", "--manifest-path"]);
+        build.args(["build", "--profile", "dist", "--package", "wasmbox", "--manifest-path"]);
         build.arg(workspace);
         run(build).await.context("cannot build wasmbox")?;
     }
     ensure!(
         program.is_file(),
-        "no box at {}: run the bench with `cargo run --release -p wasmbox-bench`, or name one with --wasmbox",
+        "no box at {}: run the bench with `cargo run --profile dist -p wasmbox-bench`, or name one with --wasmbox",
         program.display()
     );
     Ok(())

@@ -272,7 +272,7 @@ impl Settings {
     }
 }
 
-/// clap's message without its surroundings: "invalid value 'x' for '--port <PORT>': invalid digit found in string".
+/// clap's message without its surroundings: `invalid value 'x' for '--port <PORT>': invalid digit found in string`.
 fn reason(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines: Vec<&str> = text

@@ -4,7 +4,7 @@
 //! who wait for it, never on the threads that serve connections, and goes on when they leave. What failed stays failed until its
 //! file changes. The store does not run anything and knows nothing of HTTP.
 //!
-//! - [`name`]: names of modules; [`file`]: the functions directory; [`kind`]: what a file is
+//! - [`name`]: names of modules; [`mod@file`]: the functions directory; [`kind`]: what a file is
 //! - [`settings`]: per-function settings; [`function`]: the ready function
 //! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk
 

@@ -1,0 +1,78 @@
+# `make` lists the targets. Everything is built in the release profile, so that nothing is built twice.
+
+CARGO ?= cargo
+TOOLS := $(CURDIR)/target/tools
+SERVER := target/release/wasmbox
+
+# Versions are pinned, so that a new release does not turn a build red.
+CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
+
+# Seconds for each fuzz target, of which there are six.
+FUZZ_SECONDS ?= 10
+
+# make run ARGS='--port 9000'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run build examples test lint fmt api-test fuzz bench clean toolchain
+.SUFFIXES:
+
+help: ## List the targets
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build examples ## Build what is missing, and serve the examples on port 8095
+	@echo
+	@echo "Serving examples/functions. Try: curl 'localhost:8095/rust-hello?arg=Ada' -d 'some text'"
+	@echo
+	$(SERVER) serve --functions-dir examples/functions $(ARGS)
+
+build: toolchain ## Build the server: target/release/wasmbox
+	$(CARGO) build --release -p wasmbox
+
+examples: toolchain ## Build the Rust examples (`make -C examples all` builds those in other languages)
+	$(MAKE) --no-print-directory -C examples
+
+test: toolchain examples ## Install what the tests need, run all of them, show what ran
+	tests/install-debian.sh
+	PATH="$(TOOLS)/bin:$$PATH" tests/run.sh
+
+lint: toolchain $(TOOLS)/bin/cargo-deny-$(CARGO_DENY) ## Check format, clippy, documentation, licences and sources
+	$(CARGO) metadata --locked --format-version 1 >/dev/null
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	# For maintainers: private items are documented, and may be linked to.
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --release --workspace --no-deps --document-private-items
+	# Not `advisories`: their database is a git repository, which a build that works offline cannot fetch.
+	$(TOOLS)/bin/cargo-deny check --hide-inclusion-graph bans licenses sources
+
+fmt: ## Format the sources
+	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
+
+api-test: build examples ## Hold docs/openapi.yaml against a running server, with schemathesis
+	tests/api/run.sh
+
+fuzz: toolchain $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz each parser for a few seconds (FUZZ_SECONDS=10)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO_FUZZ=$(TOOLS)/bin/cargo-fuzz fuzz/run.sh
+
+bench: toolchain ## Measure the server beside wasmtime serve and bare hyper
+	$(CARGO) run --profile dist -p wasmbox-bench -- $(ARGS)
+
+clean: ## Remove everything built
+	rm -rf target fuzz/target fuzz/corpus fuzz/artifacts tests/guests/target
+	$(MAKE) --no-print-directory -C examples clean
+
+toolchain:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install rustup from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing, which links. On Debian and Ubuntu: apt-get install gcc" >&2; exit 1; }
+
+# Tools are installed below target/, for this project alone. The dev profile, since they run for seconds and build for minutes.
+$(TOOLS)/bin/cargo-deny-$(CARGO_DENY): | toolchain
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-deny --version $(CARGO_DENY)
+	ln -f $(TOOLS)/bin/cargo-deny $@
+
+$(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ): | toolchain
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-fuzz --version $(CARGO_FUZZ)
+	ln -f $(TOOLS)/bin/cargo-fuzz $@

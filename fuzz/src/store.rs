@@ -1,0 +1,8 @@
+//! Parsers of what lies in the functions directory.
+
+#[path = "../../runtime-http/src/store/kind.rs"]
+pub mod kind;
+#[path = "../../runtime-http/src/store/name.rs"]
+pub mod name;
+#[path = "../../runtime-http/src/store/settings.rs"]
+pub mod settings;

@@ -1,0 +1,233 @@
+//! What this component does is the last word of the path, and what the query says: `/http/status?418`.
+
+use std::{env, fmt::Write, io::Read, process};
+
+use wasip2::{
+    clocks::monotonic_clock,
+    exports::http::incoming_handler::Guest,
+    http::{
+        outgoing_handler,
+        types::{
+            ErrorCode, Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse,
+            ResponseOutparam, Scheme,
+        },
+    },
+    io::streams::{OutputStream, StreamError},
+};
+
+struct Handler;
+
+wasip2::http::proxy::export!(Handler);
+
+impl Guest for Handler {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let target = request.path_with_query().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        match path.rsplit('/').next().unwrap_or_default() {
+            "request" => answer(out, 200, &[], describe(&request).as_bytes()),
+            "echo" => echo(&request, out),
+            "status" => answer(out, query.parse().expect("?STATUS"), &[], b"as asked"),
+            "headers" => {
+                let headers = [
+                    ("content-type", "text/x-test"),
+                    ("set-cookie", "a=1"),
+                    ("set-cookie", "b=2"),
+                    ("wasmbox-invocation-id", "forged"),
+                    ("wasmbox-anything", "forged"),
+                    ("pod", "forged"),
+                    ("execution-time", "forged"),
+                    ("num-current-requests", "forged"),
+                ];
+                answer(out, 200, &headers, b"headers");
+            }
+            "trailers" => trailers(out),
+            "length" => {
+                let (announced, sent) = query.split_once(',').expect("?ANNOUNCED,SENT");
+                answer(out, 200, &[("content-length", announced)], &vec![b'x'; sent.parse().expect("a number")]);
+            }
+            "write" => write(out, query.parse().expect("?BYTES")),
+            "two-steps" => two_steps(&request, out),
+            "silent" => {}
+            "error" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some("as asked".into())))),
+            "unfinished" => drop(start(out, 200, &[])),
+            "trap" => panic!("as asked"),
+            "trap-later" => {
+                let body = start(out, 200, &[]);
+                let stream = body.write().expect("the first use");
+                let _ = stream.blocking_write_and_flush(b"begun");
+                // The server passes on what is there when the guest waits.
+                monotonic_clock::subscribe_duration(50_000_000).block();
+                panic!("as asked");
+            }
+            "exit" => process::exit(query.parse().expect("?CODE")),
+            "loop" => loop {
+                std::hint::black_box(());
+            },
+            "sleep" => monotonic_clock::subscribe_duration(86_400_000_000_000).block(),
+            "memory" => {
+                let mut taken: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    taken.push(vec![1; 1 << 20]);
+                    std::hint::black_box(&taken);
+                }
+            }
+            "outbound" => outbound(out, query),
+            "streams" => {
+                println!("to stdout");
+                eprintln!("to stderr");
+                let mut input = String::new();
+                let read = std::io::stdin().read_to_string(&mut input);
+                answer(out, 200, &[], format!("{read:?}").as_bytes());
+            }
+            "environment" => {
+                let mut text = String::new();
+                env::vars().for_each(|(name, value)| writeln!(text, "{name}={value}").expect("a string"));
+                env::args().for_each(|arg| writeln!(text, "arg {arg}").expect("a string"));
+                answer(out, 200, &[], text.as_bytes());
+            }
+            "directory" => {
+                let text = match std::fs::read_dir("/") {
+                    Ok(entries) => format!("{} entries", entries.count()),
+                    Err(error) => format!("no directory: {error}"),
+                };
+                answer(out, 200, &[], text.as_bytes());
+            }
+            "socket" => {
+                let text = match std::net::TcpStream::connect(format!("127.0.0.1:{query}")) {
+                    Ok(_) => "connected".to_owned(),
+                    Err(error) => format!("no connection: {error}"),
+                };
+                answer(out, 200, &[], text.as_bytes());
+            }
+            _ => answer(out, 404, &[], path.as_bytes()),
+        }
+    }
+}
+
+fn start(out: ResponseOutparam, status: u16, headers: &[(&str, &str)]) -> OutgoingBody {
+    let fields: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    let response = OutgoingResponse::new(Fields::from_list(&fields).expect("headers that are allowed"));
+    response.set_status_code(status).expect("a status that is allowed");
+    let body = response.body().expect("the first use");
+    ResponseOutparam::set(out, Ok(response));
+    body
+}
+
+/// Writes all of it, waiting for the reader.
+fn write_all(stream: &OutputStream, bytes: &[u8]) -> Result<(), StreamError> {
+    bytes.chunks(4096).try_for_each(|piece| stream.blocking_write_and_flush(piece))
+}
+
+fn answer(out: ResponseOutparam, status: u16, headers: &[(&str, &str)], text: &[u8]) {
+    let body = start(out, status, headers);
+    let stream = body.write().expect("the first use");
+    let _ = write_all(&stream, text);
+    drop(stream);
+    let _ = OutgoingBody::finish(body, None);
+}
+
+fn describe(request: &IncomingRequest) -> String {
+    let method = match request.method() {
+        Method::Other(other) => other,
+        // As in `Method::Get`.
+        known => format!("{known:?}").trim_start_matches("Method::").to_uppercase(),
+    };
+    let mut text = format!("method {method}\npath {}\n", request.path_with_query().unwrap_or_default());
+    let _ = writeln!(text, "authority {}", request.authority().unwrap_or_default());
+    let _ = writeln!(text, "scheme {:?}", request.scheme());
+    for (name, value) in request.headers().entries() {
+        let _ = writeln!(text, "header {name}: {}", String::from_utf8_lossy(&value));
+    }
+    text
+}
+
+/// Each piece of the request's body comes back before the next is read.
+fn echo(request: &IncomingRequest, out: ResponseOutparam) {
+    let incoming = request.consume().expect("the first use");
+    let from = incoming.stream().expect("the first use");
+    let body = start(out, 200, &[("content-type", "application/octet-stream")]);
+    let to = body.write().expect("the first use");
+    loop {
+        match from.blocking_read(4096) {
+            Ok(piece) => {
+                if to.blocking_write_and_flush(&piece).is_err() {
+                    return;
+                }
+            }
+            Err(StreamError::Closed) => break,
+            // A body that was broken off is not echoed as if it were whole.
+            Err(StreamError::LastOperationFailed(error)) => panic!("{}", error.to_debug_string()),
+        }
+    }
+    drop(to);
+    let _ = OutgoingBody::finish(body, None);
+}
+
+fn trailers(out: ResponseOutparam) {
+    let body = start(out, 200, &[("trailer", "x-sum")]);
+    let stream = body.write().expect("the first use");
+    let _ = write_all(&stream, b"before the trailers");
+    drop(stream);
+    let fields = Fields::from_list(&[("x-sum".into(), b"42".to_vec())]).expect("a trailer that is allowed");
+    let _ = OutgoingBody::finish(body, Some(fields));
+}
+
+fn write(out: ResponseOutparam, bytes: u64) {
+    let body = start(out, 200, &[]);
+    let stream = body.write().expect("the first use");
+    let piece = [b'x'; 4096];
+    let mut left = bytes;
+    while left > 0 {
+        let length = left.min(4096);
+        if stream.blocking_write_and_flush(&piece[..length as usize]).is_err() {
+            return;
+        }
+        left -= length;
+    }
+    drop(stream);
+    let _ = OutgoingBody::finish(body, None);
+}
+
+/// The head and a first part; the second when the request's body has ended.
+fn two_steps(request: &IncomingRequest, out: ResponseOutparam) {
+    let body = start(out, 200, &[]);
+    let stream = body.write().expect("the first use");
+    let _ = write_all(&stream, b"first ");
+    let incoming = request.consume().expect("the first use");
+    let from = incoming.stream().expect("the first use");
+    while from.blocking_read(4096).is_ok() {}
+    drop(from);
+    drop(IncomingBody::finish(incoming));
+    let _ = write_all(&stream, b"second");
+    drop(stream);
+    let _ = OutgoingBody::finish(body, None);
+}
+
+/// Asks `AUTHORITY/PATH`, or `https://AUTHORITY/PATH`, and answers with what came.
+fn outbound(out: ResponseOutparam, target: &str) {
+    let (scheme, target) = match target.strip_prefix("https://") {
+        Some(target) => (Scheme::Https, target),
+        None => (Scheme::Http, target),
+    };
+    let (authority, path) = target.split_once('/').unwrap_or((target, ""));
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_scheme(Some(&scheme)).expect("a scheme");
+    request.set_authority(Some(authority)).expect("an authority");
+    request.set_path_with_query(Some(&format!("/{path}"))).expect("a path");
+    let response = outgoing_handler::handle(request, None).and_then(|future| {
+        future.subscribe().block();
+        future.get().expect("it is ready").expect("the first use")
+    });
+    match response {
+        Err(error) => answer(out, 200, &[], format!("error {error:?}").as_bytes()),
+        Ok(response) => {
+            let incoming = response.consume().expect("the first use");
+            let from = incoming.stream().expect("the first use");
+            let mut text = format!("status {} body ", response.status()).into_bytes();
+            while let Ok(piece) = from.blocking_read(4096) {
+                text.extend(piece);
+            }
+            answer(out, 200, &[], &text);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Runs all tests, and shows at the end what ran: `make test` calls it when what they need is there.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+log=target/test.log
+mkdir -p target
+# First alone, so that its progress is shown.
+cargo test --release --workspace --no-run || exit
+cargo test --release --workspace --no-fail-fast 2>&1 | tee "$log"
+status=${PIPESTATUS[0]}
+
+# "Running tests/errors.rs (target/release/deps/errors-0123)", "Doc-tests wasmbox", "test a ... ignored, why", "test result: ok. 1 passed; ...".
+awk '
+    function row(a, b, c, d, e) { printf "%-34s %7s %7s %8s %8s\n", a, b, c, d, e }
+    BEGIN { print "\n=== What ran ==="; row("", "passed", "failed", "skipped", "seconds") }
+    $1 == "Running" {
+        binary = $NF; sub(/.*\//, "", binary); sub(/-[0-9a-f]+\)$/, "", binary)
+        suite = ($2 == "unittests" ? "unit tests of " : "tests ") binary
+    }
+    $1 == "Doc-tests" { suite = "documentation of " $2 }
+    /^test .* \.\.\. ignored/ { name = $2; why = $0; sub(/.* ignored,? ?/, "", why); skipped[++skips] = name (why == "" ? "" : ": " why) }
+    /^test .* \.\.\. FAILED/ { failed[++failures] = $2 " (" suite ")" }
+    /^test result:/ {
+        seconds = $0; sub(/.*finished in /, "", seconds); sub(/s$/, "", seconds)
+        if ($4 + $6 + $8 > 0) row(suite, $4, $6, $8, seconds)
+        passed += $4; lost += $6; left += $8; time += seconds
+    }
+    END {
+        row("all", passed + 0, lost + 0, left + 0, sprintf("%.2f", time))
+        for (i = 1; i <= skips; i++) print "skipped: " skipped[i]
+        for (i = 1; i <= failures; i++) print "FAILED: " failed[i]
+    }
+' "$log"
+exit "$status"

@@ -1,0 +1,75 @@
+//! Modules as bytes, where text would hide what is tested.
+
+/// The binary form of a module or component that is written as text.
+///
+/// # Panics
+/// If it is none.
+pub fn encoded(text: &str) -> Vec<u8> {
+    wat::parse_str(text).expect("the test's module is one")
+}
+
+/// A custom section.
+pub fn custom_section(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut payload = number(name.len());
+    payload.extend_from_slice(name.as_bytes());
+    payload.extend_from_slice(content);
+    section(0, &payload)
+}
+
+/// A command of about `size` bytes of code that takes long to compile and does nothing.
+pub fn large(size: usize) -> Vec<u8> {
+    const FUNCTION_BYTES: usize = 16 << 10;
+    let count = size.div_ceil(FUNCTION_BYTES).max(1);
+    let functions: Vec<Vec<u8>> = (0..count).map(|index| arithmetic(index as u8, FUNCTION_BYTES)).collect();
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    // Types: () -> (), and i32 -> i32.
+    module.extend(section(1, b"\x02\x60\0\0\x60\x01\x7f\x01\x7f"));
+    let mut types = number(count + 1);
+    types.push(0);
+    types.resize(types.len() + count, 1);
+    module.extend(section(3, &types));
+    module.extend(section(5, b"\x01\0\x01"));
+    module.extend(section(7, b"\x02\x06_start\0\0\x06memory\x02\0"));
+    let mut code = number(count + 1);
+    code.extend(b"\x02\0\x0b");
+    for function in functions {
+        code.extend(number(function.len()));
+        code.extend(function);
+    }
+    module.extend(section(10, &code));
+    module
+}
+
+/// The body of a function i32 -> i32 of about `size` bytes: `x = (x ^ k) * x + k`, again and again.
+fn arithmetic(seed: u8, size: usize) -> Vec<u8> {
+    let mut body = vec![0];
+    let mut constant = seed & 63;
+    while body.len() < size {
+        // local.get 0, i32.const k, i32.xor, local.get 0, i32.mul, i32.const k, i32.add, local.set 0
+        body.extend([0x20, 0, 0x41, constant, 0x73, 0x20, 0, 0x6c, 0x41, constant, 0x6a, 0x21, 0]);
+        constant = constant.wrapping_mul(5).wrapping_add(seed) & 63;
+    }
+    body.extend([0x20, 0, 0x0b]);
+    body
+}
+
+fn section(id: u8, payload: &[u8]) -> Vec<u8> {
+    let mut section = vec![id];
+    section.extend(number(payload.len()));
+    section.extend_from_slice(payload);
+    section
+}
+
+/// LEB128.
+fn number(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}

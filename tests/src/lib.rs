@@ -1,0 +1,29 @@
+//! The end-to-end tests' harness: real servers in directories of their own, clients, and guests to serve.
+//!
+//! It knows the server only from outside: its command line, its sockets, its log, `/proc`. The tests are in `tests/`, a file
+//! for each noun. They need the server (`cargo build --release -p wasmbox`; the environment variable `WASMBOX_BIN` names
+//! another binary), the built examples (`make -C examples`), and Debian's package `prometheus` for `promtool`.
+//!
+//! - [`server`]: [`WasmBox`], a running server that leaves nothing behind
+//! - [`client`]: whole requests and answers; [`wire`]: single bytes of HTTP/1.1
+//! - [`guest`]: commands as text; [`binary`]: modules as bytes; [`component`]: the wasi:http guest of `guests/`
+//! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
+//! - [`workspace`]: where things are; [`temporary`]: directories; [`patience`]: waiting
+
+pub mod binary;
+pub mod client;
+pub mod component;
+pub mod guest;
+pub mod metrics;
+pub mod patience;
+pub mod process;
+pub mod server;
+pub mod temporary;
+pub mod wire;
+pub mod workspace;
+
+pub use client::{Answer, Problem};
+pub use http::Request;
+pub use patience::eventually;
+pub use server::WasmBox;
+pub use wire::Wire;

@@ -1,0 +1,142 @@
+//! Shutting down: what runs may end, nothing new begins.
+
+use http::Version;
+use rustix::process::Signal;
+use wasmbox_tests::{Request, WasmBox, Wire, binary, guest, server::Launch};
+
+const CHUNKED: &str = "POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+fn launch() -> Launch {
+    WasmBox::launch()
+        .function("echo.wat", guest::echo())
+        .function("hello.wat", guest::hello())
+        .function("busy.wat", guest::busy())
+        .function("flood.wat", guest::flood(0))
+}
+
+/// A request whose function waits for the end of its input; `running` are then running with it.
+fn waiting(server: &WasmBox, running: usize) -> Wire {
+    let mut wire = server.wire(CHUNKED);
+    wire.send_chunk(b"input");
+    server.wait_for_in_flight(running);
+    wire
+}
+
+#[test]
+fn running_invocations_end_and_new_ones_are_refused() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = launch().flag("--drain-timeout", "60s").start();
+        let mut kept = [(), ()].map(|()| server.wire("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n"));
+        for wire in &mut kept {
+            wire.answer().ok();
+        }
+        let mut running = waiting(&server, 1);
+        server.signal(signal);
+        server.logged(&["draining", "in_flight=1"]);
+        // It lives, but is not ready; on connections that were there as well as on new ones. Those are closed.
+        let [probe, call] = &mut kept;
+        probe.send("GET /-/ready HTTP/1.1\r\nHost: box\r\n\r\n");
+        let answer = probe.answer();
+        assert_eq!((answer.status, answer.header("connection")), (503, "close"));
+        assert_eq!(server.get("/-/ready").status, 503);
+        assert_eq!(server.admin("/ready").status, 503);
+        server.get("/-/live").ok();
+        server.admin("/live").ok();
+        server.admin("/metrics").ok();
+        call.send("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
+        let answer = call.answer();
+        answer.problem(503, "draining");
+        assert_eq!(answer.header("connection"), "close");
+        server.get("/hello").problem(503, "draining");
+        server.call(Request::get("/hello").version(Version::HTTP_2), "").problem(503, "draining");
+        // What ran ends as if nothing were.
+        running.send_chunk(b" and more");
+        running.send_chunk(b"");
+        let answer = running.answer().ok();
+        assert_eq!(answer.text(), "input and more");
+        assert_eq!(answer.header("connection"), "close");
+        assert_eq!(server.wait().code(), Some(0));
+        for wire in &mut kept {
+            assert_eq!(wire.rest(), b"");
+        }
+    }
+}
+
+#[test]
+fn an_idle_server_ends_at_once_though_connections_are_open() {
+    let mut server = launch().flag("--drain-timeout", "60s").start();
+    let mut kept = server.wire("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
+    kept.answer().ok();
+    let mut silent = Wire::connect(server.address());
+    let mut half = server.wire("GET /hello HT");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    for wire in [&mut kept, &mut silent, &mut half] {
+        assert_eq!(wire.rest(), b"");
+    }
+}
+
+#[test]
+fn who_waits_for_capacity_is_refused() {
+    let mut server = launch()
+        .flag("--memory-request", 64)
+        .flag("--concurrent-resource-request", 64)
+        .flag("--drain-timeout", "60s")
+        .start();
+    let mut running = waiting(&server, 1);
+    let mut queued = server.wire("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
+    wasmbox_tests::eventually("a queue", || {
+        (server.metrics().sum("wasmbox_queued_invocations", &[]) == 1.0).then_some(())
+    });
+    server.signal(Signal::TERM);
+    queued.answer().problem(503, "draining");
+    running.send_chunk(b"");
+    running.answer().ok();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn the_drain_time_is_bounded() {
+    let mut server = launch().flag("--drain-timeout", "300ms").start();
+    server.get("/hello").ok();
+    let mut busy = server.wire("GET /busy HTTP/1.1\r\nHost: box\r\n\r\n");
+    server.wait_for_in_flight(1);
+    let mut waiting = waiting(&server, 2);
+    let mut flood = server.wire("GET /flood HTTP/1.1\r\nHost: box\r\n\r\n");
+    assert_eq!(flood.head().status, 200);
+    server.wait_for_in_flight(3);
+    server.signal(Signal::TERM);
+    busy.answer().problem(503, "draining");
+    waiting.answer().problem(503, "draining");
+    // What has started can only be broken off.
+    while flood.chunk().is_ok_and(|chunk| {
+        assert!(chunk.is_some(), "the answer is whole");
+        true
+    }) {}
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(server.log().contains("the drain time is over"), "{}", server.log());
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
+        let mut server = launch().flag("--drain-timeout", "10m").start();
+        let mut running = waiting(&server, 1);
+        server.signal(first);
+        server.logged(&["draining"]);
+        server.signal(second);
+        assert_eq!(server.wait().code(), Some(143));
+        assert_eq!(running.rest(), b"");
+    }
+}
+
+#[test]
+fn a_compilation_does_not_hold_up_the_end() {
+    let mut server = launch().function("large.wasm", binary::large(8 << 20)).flag("--drain-timeout", "10m").start();
+    let mut compiling = server.wire("GET /large HTTP/1.1\r\nHost: box\r\n\r\n");
+    server.logged(&["compiling", "large.wasm"]);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!server.log().contains("file=\"large.wasm\" kind"), "it was waited for");
+    let _ = compiling.rest();
+}

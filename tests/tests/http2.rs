@@ -1,0 +1,74 @@
+//! HTTP/2 without TLS and without negotiation ("h2c with prior knowledge").
+
+use http::Version;
+use wasmbox_tests::{Request, WasmBox, client::Http2, guest};
+
+fn server() -> WasmBox {
+    WasmBox::launch()
+        .function("hello.wat", guest::hello())
+        .function("echo.wat", guest::echo())
+        .function("arguments.wat", guest::arguments())
+        .function("sleeping.wat", guest::sleeping())
+        .function("flood.wat", guest::flood(0))
+        .function("slow.wat", guest::printing("slow", "(call $sleep (i64.const 200))"))
+        .flag("--memory-request", 1)
+        .start()
+}
+
+#[test]
+fn http2_without_negotiation() {
+    let server = server();
+    let answer = server.call(Request::post("/echo").version(Version::HTTP_2), "body").ok();
+    assert_eq!((answer.version, answer.text()), (Version::HTTP_2, "body"));
+    server.call(Request::get("/nothing").version(Version::HTTP_2), "").problem(404, "module-not-found");
+    server.call(Request::head("/hello").version(Version::HTTP_2), "").ok();
+    let large = vec![b'x'; 1 << 20];
+    assert!(server.call(Request::post("/echo").version(Version::HTTP_2), large.clone()).ok().body == large);
+    // Many at once on one connection; the slow ones do not hold the others up.
+    let paths: Vec<String> =
+        (0..60).map(|index| if index % 20 == 0 { "/slow".into() } else { format!("/arguments?arg={index}") }).collect();
+    let answers = Http2::connect(server.address()).get_all(&paths);
+    for (index, answer) in answers.into_iter().enumerate() {
+        let expected = if index % 20 == 0 { "slow".into() } else { format!("arguments\0{index}\0\n\n") };
+        assert_eq!(answer.ok().text(), expected);
+    }
+    // The old way to ask for it is no error.
+    let upgrade = "GET /hello HTTP/1.1\r\nHost: box\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+        HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n";
+    assert_eq!(server.wire(upgrade).answer().ok().text(), "hello\n");
+}
+
+/// Streams that are reset end their functions, however many: "rapid reset" (CVE-2023-44487) is no way to overload it.
+#[test]
+fn streams_that_are_reset() {
+    let server = server();
+    server.get("/hello").ok();
+    server.call(Request::get("/sleeping").header("Invocation-Timeout", "10"), "");
+    let connection = Http2::connect(server.address());
+    connection.reset_all(&vec!["/sleeping".into(); 200], || server.wait_for_in_flight(200));
+    server.wait_for_in_flight(0);
+    for _ in 0..20 {
+        connection.reset_all(&vec!["/sleeping".into(); 200], || ());
+    }
+    server.wait_for_in_flight(0);
+    // The connection may have been closed for it; the server is there.
+    server.get("/hello").ok();
+}
+
+/// A stream that nobody reads does not hold up the others of its connection, nor fill the memory.
+#[test]
+fn a_stream_that_is_not_read() {
+    let server = server();
+    server.get("/hello").ok();
+    let before = server.process().peak_resident_bytes();
+    let connection = Http2::connect(server.address());
+    let unread: Vec<_> = (0..2).map(|_| connection.open("/flood")).collect();
+    server.wait_for_in_flight(2);
+    for _ in 0..20 {
+        assert_eq!(connection.get_all(&["/hello".into()])[0].text(), "hello\n");
+    }
+    let growth = server.process().peak_resident_bytes().saturating_sub(before);
+    assert!(growth < 32 << 20, "{growth} bytes for what nobody reads");
+    drop(unread);
+    server.wait_for_in_flight(0);
+}
