@@ -14,19 +14,23 @@ status=${PIPESTATUS[0]}
 awk '
     function row(a, b, c, d, e) { printf "%-34s %7s %7s %8s %8s\n", a, b, c, d, e }
     BEGIN { print "\n=== What ran ==="; row("", "passed", "failed", "skipped", "seconds") }
+    function died() { if (begun) { failed[++failures] = suite " ended without a result"; begun = 0 } }
     $1 == "Running" {
+        died(); begun = 1
         binary = $NF; sub(/.*\//, "", binary); sub(/-[0-9a-f]+\)$/, "", binary)
         suite = ($2 == "unittests" ? "unit tests of " : "tests ") binary
     }
-    $1 == "Doc-tests" { suite = "documentation of " $2 }
+    $1 == "Doc-tests" { died(); begun = 1; suite = "documentation of " $2 }
     /^test .* \.\.\. ignored/ { name = $2; why = $0; sub(/.* ignored,? ?/, "", why); skipped[++skips] = name (why == "" ? "" : ": " why) }
     /^test .* \.\.\. FAILED/ { failed[++failures] = $2 " (" suite ")" }
     /^test result:/ {
+        begun = 0
         seconds = $0; sub(/.*finished in /, "", seconds); sub(/s$/, "", seconds)
         if ($4 + $6 + $8 > 0) row(suite, $4, $6, $8, seconds)
         passed += $4; lost += $6; left += $8; time += seconds
     }
     END {
+        died()
         row("all", passed + 0, lost + 0, left + 0, sprintf("%.2f", time))
         for (i = 1; i <= skips; i++) print "skipped: " skipped[i]
         for (i = 1; i <= failures; i++) print "FAILED: " failed[i]

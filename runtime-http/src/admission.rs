@@ -289,7 +289,8 @@ mod tests {
         assert_eq!(admission.in_flight(), 2);
         drop((first, small));
         admission.idle().await;
-        assert_eq!((admission.state().units, admission.state().waiting_units), (0, 0));
+        let state = admission.state();
+        assert_eq!((state.units, state.waiting_units), (0, 0));
     }
 
     #[tokio::test]

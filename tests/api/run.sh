@@ -58,8 +58,8 @@ part() {
 }
 part functions positive "$(address_of address)" "$((seconds * 2 / 3))" "$checks"
 part functions negative "$(address_of address)" "$((seconds / 3))" "$checks"
-# These answer any method.
-part health positive "$(address_of address)" 5 "$checks"
+# An HTTP component takes any method; health and the admin port do not.
+part health positive "$(address_of address)" 5 "$checks,unsupported_method,allow_header_conformance"
 part admin positive "$(address_of admin)" 10 "$checks,unsupported_method,allow_header_conformance"
 
 # What no answer tells.

@@ -270,14 +270,26 @@ impl WasmBox {
         Metrics::new(self.admin("/metrics").ok().text().to_owned())
     }
 
-    /// Invocations that are running.
-    pub fn in_flight(&self) -> f64 {
-        self.metrics().sum("wasmbox_in_flight_invocations", &[])
+    /// How many invocations of `function` are running.
+    pub fn running(&self, function: &str) -> f64 {
+        self.metrics().sum("wasmbox_in_flight_invocations", &[&format!("function=\"{function}\"")])
     }
 
-    /// Waits until `number` invocations are running.
-    pub fn wait_for_in_flight(&self, number: usize) {
-        eventually(&format!("{number} running invocations"), || (self.in_flight() == number as f64).then_some(()));
+    /// Waits until `number` invocations of `function` are running.
+    pub fn wait_until_running(&self, function: &str, number: usize) {
+        eventually(&format!("{number} running invocations of {function}"), || {
+            (self.running(function) == number as f64).then_some(())
+        });
+    }
+
+    /// Waits until nothing runs, and nothing is occupied by what ran.
+    pub fn wait_until_idle(&self) {
+        eventually("nothing runs", || {
+            let metrics = self.metrics();
+            let occupied = ["wasmbox_in_flight_invocations", "wasmbox_in_flight_resource_units"]
+                .map(|metric| metrics.sum(metric, &[]));
+            (occupied == [0.0, 0.0]).then_some(())
+        });
     }
 
     /// Puts a file into the functions directory, in one step.

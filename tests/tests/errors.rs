@@ -15,13 +15,14 @@ fn narrow(queue: u64) -> WasmBox {
         .flag("--queue-depth-resource-units", queue)
         .start();
     server.get("/hello").ok();
+    server.wait_until_idle();
     server
 }
 
 /// Starts an invocation that goes on until the connection is dropped.
 fn occupy(server: &WasmBox) -> Wire {
     let wire = server.wire("GET /sleeping HTTP/1.1\r\nHost: box\r\n\r\n");
-    server.wait_for_in_flight(1);
+    server.wait_until_running("sleeping", 1);
     wire
 }
 
@@ -295,7 +296,7 @@ fn queue_full() {
     let running = occupy(&server);
     server.get("/hello").problem(503, "queue-full").names(&["64 MiB"]);
     drop(running);
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
     server.get("/hello").ok();
 }
 
@@ -305,7 +306,7 @@ fn queue_timeout() {
     let running = occupy(&server);
     server.call(Request::get("/hello").header("Invocation-Timeout", "100"), "").problem(503, "queue-timeout");
     drop(running);
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
     server.get("/hello").ok();
 }
 
@@ -319,7 +320,7 @@ fn draining() {
     server.get("/hello").ok();
     let mut running = server.wire("POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n");
     running.send_chunk(b"x");
-    server.wait_for_in_flight(1);
+    server.wait_until_running("echo", 1);
     server.signal(rustix::process::Signal::TERM);
     server.logged(&["SIGTERM", "draining"]);
     server.get("/hello").problem(503, "draining");

@@ -45,12 +45,12 @@ fn streams_that_are_reset() {
     server.get("/hello").ok();
     server.call(Request::get("/sleeping").header("Invocation-Timeout", "10"), "");
     let connection = Http2::connect(server.address());
-    connection.reset_all(&vec!["/sleeping".into(); 200], || server.wait_for_in_flight(200));
-    server.wait_for_in_flight(0);
+    connection.reset_all(&vec!["/sleeping".into(); 200], || server.wait_until_running("sleeping", 200));
+    server.wait_until_idle();
     for _ in 0..20 {
         connection.reset_all(&vec!["/sleeping".into(); 200], || ());
     }
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
     // The connection may have been closed for it; the server is there.
     server.get("/hello").ok();
 }
@@ -63,12 +63,12 @@ fn a_stream_that_is_not_read() {
     let before = server.process().peak_resident_bytes();
     let connection = Http2::connect(server.address());
     let unread: Vec<_> = (0..2).map(|_| connection.open("/flood")).collect();
-    server.wait_for_in_flight(2);
+    server.wait_until_running("flood", 2);
     for _ in 0..20 {
         assert_eq!(connection.get_all(&["/hello".into()])[0].text(), "hello\n");
     }
     let growth = server.process().peak_resident_bytes().saturating_sub(before);
     assert!(growth < 32 << 20, "{growth} bytes for what nobody reads");
     drop(unread);
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
 }

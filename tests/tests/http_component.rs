@@ -190,7 +190,7 @@ fn back_pressure() {
         thread::sleep(std::time::Duration::from_millis(300));
         (server.process().cpu_ticks() - before <= 1).then_some(())
     });
-    assert_eq!(server.in_flight(), 1.0);
+    assert_eq!(server.running("http"), 1.0);
     let growth = server.process().peak_resident_bytes().saturating_sub(before);
     assert!(growth < 24 << 20, "{growth} bytes");
     for _ in 0..100 {
@@ -208,9 +208,9 @@ fn a_client_that_leaves_ends_the_guest() {
         ("echo", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"),
     ] {
         let wire = server.wire(format!("POST /http/{path} HTTP/1.1\r\nHost: box\r\n{head}"));
-        server.wait_for_in_flight(1);
+        server.wait_until_running("http", 1);
         drop(wire);
-        server.wait_for_in_flight(0);
+        server.wait_until_idle();
     }
 }
 

@@ -95,7 +95,7 @@ fn a_healthy_function_answers_beside_all_others() {
             thread.join().expect("each answer was the expected one");
         }
     });
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
 }
 
 fn counted(server: &WasmBox) -> f64 {
@@ -132,7 +132,7 @@ fn ten_thousand_invocations_leave_no_trace() {
             }
         });
         number.store(until, Ordering::Relaxed);
-        server.wait_for_in_flight(0);
+        server.wait_until_idle();
     };
     // What is cached, pooled and kept warm is so by then.
     run(ALL * 2 / 5);
@@ -206,12 +206,12 @@ fn nothing_is_left_for_the_next_invocation() {
 fn busy_functions_share_the_processor() {
     let server = server();
     let busy: Vec<_> = (0..16).map(|_| server.wire("GET /busy HTTP/1.1\r\nHost: box\r\n\r\n")).collect();
-    server.wait_for_in_flight(16);
+    server.wait_until_running("busy", 16);
     for _ in 0..20 {
         server.get("/hello").ok();
     }
     // All sixteen still run.
-    server.wait_for_in_flight(16);
+    server.wait_until_running("busy", 16);
     drop(busy);
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
 }

@@ -118,7 +118,7 @@ fn the_deadline_ends_whatever_the_guest_does() {
         let mut wire = server.wire(format!("POST /reading HTTP/1.1\r\nHost: box\r\nInvocation-Timeout: 400\r\n{head}"));
         wire.answer().problem(504, "deadline-exceeded").names(&["400 ms"]);
     }
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
 }
 
 /// A server that had nothing to do sleeps; what wakes it must also wake what watches the time.
@@ -149,7 +149,7 @@ fn the_deadline_breaks_off_an_answer_that_has_started() {
     // Also when the client does not read: then the guest is blocked in writing.
     let mut wire = server.wire("GET /flood HTTP/1.1\r\nHost: box\r\nInvocation-Timeout: 300\r\n\r\n");
     wire.head();
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
     let mut end = Ok(None);
     while matches!(&end, Ok(chunk) if chunk.as_ref().is_none_or(|chunk: &Vec<u8>| !chunk.is_empty())) {
         end = wire.chunk();

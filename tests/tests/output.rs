@@ -34,14 +34,14 @@ fn a_client_that_stops_reading_stops_the_guest() {
         thread::sleep(Duration::from_millis(300));
         (server.process().cpu_ticks() - before <= 1).then_some(())
     });
-    assert_eq!(server.in_flight(), 1.0);
+    assert_eq!(server.running("flood"), 1.0);
     assert!(server.process().peak_resident_bytes() < LITTLE);
     // It goes on when its client does.
     for _ in 0..1000 {
         assert!(wire.chunk().expect("more output").is_some());
     }
     drop(wire);
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
     assert!(server.process().peak_resident_bytes() < LITTLE);
 }
 
@@ -61,9 +61,9 @@ fn a_client_that_leaves_ends_the_guest() {
         ("echo", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"),
     ] {
         let wire = server.wire(format!("POST /{name} HTTP/1.1\r\nHost: box\r\n{head}"));
-        server.wait_for_in_flight(1);
+        server.wait_until_running(name, 1);
         drop(wire);
-        server.wait_for_in_flight(0);
+        server.wait_until_idle();
         let line = server.logged(&["invocation", &format!("function={name}")]);
         // A body that ends too early is what `echo` notices first.
         let blamed = line.contains("client left") || (name == "echo" && line.contains("body-unreadable"));
@@ -87,7 +87,7 @@ fn output_is_sent_when_the_guest_waits() {
     assert_eq!(head.status, 200);
     assert_eq!(wire.chunk().expect("a first part"), Some(b"first ".to_vec()));
     assert_eq!(wire.chunk().expect("a second part"), Some(b"x".to_vec()));
-    assert_eq!(server.in_flight(), 1.0);
+    assert_eq!(server.running("waits"), 1.0);
     wire.send_chunk(b"");
     assert_eq!(wire.chunk().expect("the end"), None);
 }
@@ -255,7 +255,7 @@ fn bad_cgi_headers() {
         answer.problem(500, "guest-bad-header");
     }
     server.get("/endless").problem(500, "guest-bad-header");
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
 }
 
 #[test]
@@ -274,5 +274,5 @@ fn other_versions_and_methods_get_the_output_too() {
     assert_eq!((head.header("content-length"), head.body.len()), ("6", 0));
     // Whoever asks for the head only does not wait for the body, and ends the function.
     server.call(Request::head("/endless"), "").ok();
-    server.wait_for_in_flight(0);
+    server.wait_until_idle();
 }

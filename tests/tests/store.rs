@@ -152,7 +152,7 @@ fn running_invocations_keep_the_old_file() {
     let server = WasmBox::with("module.wat", old);
     let mut running = server.wire("POST /module HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n");
     running.send_chunk(b"input");
-    server.wait_for_in_flight(1);
+    server.wait_until_running("module", 1);
     server.put("module.wat", guest::printing("new", ""));
     assert_eq!(server.get("/module").ok().text(), "new");
     fs::remove_file(server.functions().join("module.wat")).expect("the file is there");
