@@ -84,7 +84,9 @@ impl EngineSize {
             .max_wasm_stack(self.max_wasm_stack)
             // Host calls run on the guest's fiber too: they get a megabyte beyond the guest's own limit.
             .async_stack_size(self.max_wasm_stack + (1 << 20))
-            .memory_init_cow(true);
+            .memory_init_cow(true)
+            // For native debuggers only: traps find their way by frame pointers. Without it images are a fifth smaller, and load sooner.
+            .native_unwind_info(false);
         config
     }
 }
