@@ -103,6 +103,27 @@ fn the_queue_is_bounded_and_who_leaves_it_makes_room() {
     assert_eq!(server.metrics().sum("wasmbox_invocations_total", &["status=\"499\""]), 1.0);
 }
 
+/// Also in the middle of a body that nobody reads yet: neither a place in the queue nor a busy function is left to it.
+#[test]
+fn who_leaves_while_sending_is_noticed() {
+    let server = WasmBox::launch()
+        .function("busy.wat", guest::busy())
+        .flag("--concurrent-resource-request", 100)
+        .flag("--memory-request", 100)
+        .start();
+    let unfinished = "POST /busy HTTP/1.1\r\nHost: box\r\nContent-Length: 1000000\r\n\r\n";
+    let mut running = server.wire(unfinished);
+    running.send(vec![b'x'; 100_000]);
+    wait_for(&server, RUNNING, 100);
+    let mut waiting = server.wire(unfinished);
+    waiting.send(vec![b'x'; 100_000]);
+    wait_for(&server, WAITING, 100);
+    drop(waiting);
+    wait_for(&server, WAITING, 0);
+    drop(running);
+    wait_for(&server, RUNNING, 0);
+}
+
 #[test]
 fn the_number_of_invocations_is_bounded_too() {
     let server = WasmBox::launch().function("echo.wat", guest::echo()).flag("--max-invocations", 2).start();

@@ -70,6 +70,7 @@ pub async fn read_ahead(
         let body = RequestBody::full(Bytes::from(form.parameter.clone()));
         return Ok(ReadAhead { body, parameter: Some(form.parameter) });
     }
+    body.read_ahead_from_now();
     body.unread(ahead);
     Ok(ReadAhead { body, parameter: None })
 }

@@ -158,7 +158,13 @@ impl Api {
         let _ = record.compile.set(arrived.elapsed());
         let stop = Stop::default();
         let exchange = Exchange { record, on_drop: StopOnDrop::new(stop.clone()), stop, function };
-        match self.invoke(request, name, limits, peers, &exchange).await {
+        let fate = request.body().fate();
+        let result = tokio::select! {
+            biased;
+            result = self.invoke(request, name, limits, peers, &exchange) => result,
+            () = fate.broken() => Err(Failure::BodyUnreadable { reason: "it broke off".into() }.into()),
+        };
+        match result {
             Ok(reply) => self.answer(reply, exchange),
             Err(problem) => self.failed(problem, exchange),
         }

@@ -13,13 +13,14 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::{Notify, mpsc};
 
 /// A request body of at most `limit` bytes.
 #[derive(Debug)]
 pub struct RequestBody {
     /// What was read ahead.
     ahead: Bytes,
-    rest: Option<Incoming>,
+    rest: Option<Rest>,
     seen: u64,
     limit: u64,
     fate: BodyFate,
@@ -33,6 +34,7 @@ pub struct BodyFate(Arc<Fate>);
 struct Fate {
     too_large: AtomicBool,
     broken: AtomicBool,
+    noticed: Notify,
 }
 
 impl BodyFate {
@@ -44,6 +46,20 @@ impl BodyFate {
     /// It ended before its end.
     pub fn is_broken(&self) -> bool {
         self.0.broken.load(Ordering::Relaxed)
+    }
+
+    fn set_broken(&self) {
+        self.0.broken.store(true, Ordering::Relaxed);
+        self.0.noticed.notify_waiters();
+    }
+
+    /// Returns when the body has broken off.
+    pub async fn broken(&self) {
+        let mut noticed = std::pin::pin!(self.0.noticed.notified());
+        noticed.as_mut().enable();
+        if !self.is_broken() {
+            noticed.await;
+        }
     }
 }
 
@@ -66,7 +82,7 @@ impl From<BodyError> for wasmtime_wasi_http::Error {
 
 impl RequestBody {
     pub fn new(incoming: Incoming, limit: u64) -> Self {
-        let rest = Some(incoming).filter(|rest| !rest.is_end_stream());
+        let rest = Some(incoming).filter(|rest| !rest.is_end_stream()).map(Rest::Direct);
         RequestBody { ahead: Bytes::new(), rest, seen: 0, limit, fate: BodyFate::default() }
     }
 
@@ -95,18 +111,60 @@ impl RequestBody {
     }
 }
 
+/// Where the outstanding part of a body comes from.
+#[derive(Debug)]
+enum Rest {
+    Direct(Incoming),
+    Pumped { frames: mpsc::Receiver<Result<Frame<Bytes>, hyper::Error>>, left: SizeHint },
+}
+
+/// Frames read ahead of a function that does not read yet; each has at most some ten KiB.
+const FRAMES_AHEAD: usize = 16;
+
+impl RequestBody {
+    /// From now on the body is read ahead by a task, within bounds, whether the function reads or not. For hyper looks at a connection only
+    /// while somebody wants its data: otherwise a client that leaves while it sends would not be noticed.
+    pub fn read_ahead_from_now(&mut self) {
+        let Some(Rest::Direct(mut incoming)) = self.rest.take() else { return };
+        if incoming.is_end_stream() {
+            return;
+        }
+        let left = incoming.size_hint();
+        let (sender, frames) = mpsc::channel(FRAMES_AHEAD);
+        let fate = self.fate.clone();
+        // It ends with the body, or with the connection, or soon after nobody wants the body any more.
+        tokio::spawn(async move {
+            loop {
+                let next = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context));
+                let frame = tokio::select! {
+                    frame = next => frame,
+                    () = sender.closed() => return discard(incoming).await,
+                };
+                let Some(frame) = frame else { return };
+                let is_error = frame.is_err();
+                if is_error {
+                    fate.set_broken();
+                }
+                if sender.send(frame).await.is_err() && !is_error {
+                    return discard(incoming).await;
+                }
+                if is_error {
+                    return;
+                }
+            }
+        });
+        self.rest = Some(Rest::Pumped { frames, left });
+    }
+}
+
 /// How much of a body that nobody wants is still read, and for how long: closing a connection with unread data in it resets it, and
 /// the client, still sending, would lose its answer (RFC 9112, section 9.6).
 const DISCARD_BYTES: u64 = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// Reads on what is left of a body, to throw it away. The connection's end ends it, too.
-fn discard(mut rest: Incoming) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    if rest.is_end_stream() {
-        return;
-    }
-    runtime.spawn(tokio::time::timeout(DISCARD_TIME, async move {
+async fn discard(mut rest: Incoming) {
+    let reading = async {
         let mut discarded = 0;
         while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut rest).poll_frame(context)).await {
             discarded += frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -114,13 +172,51 @@ fn discard(mut rest: Incoming) {
                 break;
             }
         }
-    }));
+    };
+    // After that time the client has to live with a reset.
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Some(rest) = self.rest.take() {
-            discard(rest);
+        // A pumped body's task sees that its channel is closed.
+        if let Some(Rest::Direct(rest)) = self.rest.take()
+            && !rest.is_end_stream()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(discard(rest));
+        }
+    }
+}
+
+impl Rest {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Rest::Direct(incoming) => Pin::new(incoming).poll_frame(context),
+            Rest::Pumped { frames, left } => {
+                let frame = std::task::ready!(frames.poll_recv(context));
+                if let Some(Ok(frame)) = &frame
+                    && let Some(data) = frame.data_ref()
+                    && let Some(exact) = left.exact()
+                {
+                    *left = SizeHint::with_exact(exact.saturating_sub(data.len() as u64));
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Rest::Direct(incoming) => incoming.is_end_stream(),
+            Rest::Pumped { .. } => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Rest::Direct(incoming) => incoming.size_hint(),
+            Rest::Pumped { left, .. } => *left,
         }
     }
 }
@@ -137,21 +233,18 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.ahead)))));
         }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
-        let frame = std::task::ready!(Pin::new(rest).poll_frame(context));
+        let frame = std::task::ready!(rest.poll_frame(context));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
             self.seen += data.len() as u64;
             if self.seen > self.limit {
                 self.fate.0.too_large.store(true, Ordering::Relaxed);
-                if let Some(rest) = self.rest.take() {
-                    discard(rest);
-                }
                 return Poll::Ready(Some(Err(BodyError::TooLarge { limit: self.limit })));
             }
         }
         if let Some(Err(_)) = &frame {
-            self.fate.0.broken.store(true, Ordering::Relaxed);
+            self.fate.set_broken();
         }
         if !matches!(frame, Some(Ok(_))) {
             self.rest = None;
@@ -160,7 +253,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        self.ahead.is_empty() && self.rest.as_ref().is_none_or(Rest::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
