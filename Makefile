@@ -61,7 +61,7 @@ bench: toolchain ## Measure the server beside wasmtime serve and bare hyper
 	$(CARGO) run --profile dist -p wasmbox-bench -- $(ARGS)
 
 clean: ## Remove everything built
-	rm -rf target fuzz/target fuzz/corpus fuzz/artifacts tests/guests/target
+	rm -rf target fuzz/corpus fuzz/artifacts
 	$(MAKE) --no-print-directory -C examples clean
 
 toolchain:

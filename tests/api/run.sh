@@ -13,8 +13,10 @@ mkdir -p "$work"
 if ! "$work/venv/bin/st" --version >"$work/version" 2>/dev/null ||
     ! grep -qF "$(sed 's/.*==//' tests/api/requirements.txt)" "$work/version"; then
     echo "Installing schemathesis into $work/venv"
-    python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install --quiet --disable-pip-version-check -r tests/api/requirements.txt
+    # Anew: one of another version, or of a working copy that was moved, is in the way.
+    rm -rf "$work/venv"
+    python3 -m venv "$work/venv" || { echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+    "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/api/requirements.txt
 fi
 
 rm -rf "$work/functions" && mkdir "$work/functions"
