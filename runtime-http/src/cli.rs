@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     config::{Settings, with_environment_in_help},
-    limits::{InvocationTimeout, MemoryRequest},
+    limits::{CpuQuota, InvocationTimeout, MemoryRequest},
 };
 
 /// Serves WebAssembly functions on HTTP, each invocation in a sandbox of its own, with limits.
@@ -63,6 +63,12 @@ pub struct ServeArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
+    /// Most CPU of the guest, in millicores, by a cgroup [default: no limit]
+    #[arg(long, value_name = "QUOTA")]
+    pub cpu_quota: Option<CpuQuota>,
+    /// Cgroup in which the guest's is made [default: as for `serve`]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
     /// Most memory of the guest, MiB or with suffix
     #[arg(long, value_name = "SIZE", default_value_t = MemoryRequest::DEFAULT)]
     pub memory_request: MemoryRequest,

@@ -25,6 +25,9 @@ const OTHER_FUNCTIONS: &str = "(other)";
 const SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
+/// From 1 us to 100 ms.
+const OPERATION_SECONDS: &[f64] =
+    &[0.000001, 0.0000025, 0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.01, 0.1];
 /// From 64 KiB to 4 GiB.
 const BYTES: &[f64] =
     &[65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0, 67108864.0, 268435456.0, 1073741824.0, 4294967296.0];
@@ -36,6 +39,7 @@ pub struct Metrics {
     queue: HistogramVec,
     execution: HistogramVec,
     cpu: HistogramVec,
+    throttled: HistogramVec,
     memory_peak: HistogramVec,
     in_flight: IntGaugeVec,
     functions: Mutex<HashMap<Arc<str>, Arc<FunctionMetrics>>>,
@@ -52,6 +56,16 @@ pub struct Metrics {
     pub connections: IntGauge,
     pub requested_memory_bytes: IntGauge,
     pub lost_log_lines: IntCounter,
+    pub cgroup: CgroupMetrics,
+}
+
+/// Times of operations on cgroups, seconds.
+#[derive(Debug, Clone)]
+pub struct CgroupMetrics {
+    pub create: Histogram,
+    pub join: Histogram,
+    pub quota: Histogram,
+    pub remove: Histogram,
 }
 
 /// The metrics of one function, looked up once, when the function is loaded.
@@ -64,6 +78,7 @@ pub struct FunctionMetrics {
     queue: Histogram,
     execution: Histogram,
     cpu: Histogram,
+    throttled: Histogram,
     memory_peak: Histogram,
     in_flight: IntGauge,
     /// Moving average, microseconds; 0 before the first.
@@ -108,6 +123,11 @@ impl Metrics {
                 SECONDS,
             ),
             cpu: declare.histograms("wasmbox_cpu_seconds", "CPU time of the worker for an invocation.", SECONDS),
+            throttled: declare.histograms(
+                "wasmbox_throttled_seconds",
+                "Time for which its CPU quota kept an invocation from running; only where cgroups are in use.",
+                SECONDS,
+            ),
             memory_peak: declare.histograms(
                 "wasmbox_memory_peak_bytes",
                 "The most guest memory of an invocation.",
@@ -142,6 +162,7 @@ impl Metrics {
                 .gauge("wasmbox_requested_memory_bytes", "Memory-Request of running and waiting invocations."),
             lost_log_lines: declare
                 .counter("wasmbox_lost_log_lines_total", "Log lines dropped because the log's reader was too slow."),
+            cgroup: CgroupMetrics::declare(&declare),
             functions: Mutex::new(HashMap::new()),
             registry,
         };
@@ -168,6 +189,7 @@ impl Metrics {
             queue: self.queue.with_label_values(&[label]),
             execution: self.execution.with_label_values(&[label]),
             cpu: self.cpu.with_label_values(&[label]),
+            throttled: self.throttled.with_label_values(&[label]),
             memory_peak: self.memory_peak.with_label_values(&[label]),
             in_flight: self.in_flight.with_label_values(&[label]),
             name: name.clone(),
@@ -186,6 +208,26 @@ impl Metrics {
             .encode(&self.registry.gather(), &mut text)
             .expect("gathered metrics are encodable into a vector");
         text
+    }
+}
+
+impl CgroupMetrics {
+    fn declare(declare: &Declare<'_>) -> CgroupMetrics {
+        let operations = declare.register(HistogramVec::new(
+            HistogramOpts::new(
+                "wasmbox_cgroup_operation_seconds",
+                "Operations on workers' cgroups (create, join, quota, remove).",
+            )
+            .buckets(OPERATION_SECONDS.to_vec()),
+            &["operation"],
+        ));
+        let operation = |name| operations.with_label_values(&[name]);
+        CgroupMetrics {
+            create: operation("create"),
+            join: operation("join"),
+            quota: operation("quota"),
+            remove: operation("remove"),
+        }
     }
 }
 
@@ -225,6 +267,9 @@ impl FunctionMetrics {
             self.learn(usage.execution);
             self.execution.observe(usage.execution.as_secs_f64());
             self.cpu.observe(usage.cpu.as_secs_f64());
+            if let Some(throttled) = usage.throttled {
+                self.throttled.observe(throttled.as_secs_f64());
+            }
             self.memory_peak.observe(usage.memory_peak as f64);
         }
     }

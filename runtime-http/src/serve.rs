@@ -44,6 +44,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         );
     }
     let directory = boot::functions_dir(&config)?;
+    let cgroups = boot::cgroups(&config, &metrics)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let core = boot::Core::new(&config, cores, &metrics)?;
     // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
@@ -62,7 +63,13 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         },
         store,
         admission: Admission::new(config.capacity, metrics.clone()),
-        workers: WorkerPool::new(runtime.handle().clone(), core.ticker.awake(), config.worker_idle, metrics.clone())?,
+        workers: WorkerPool::new(
+            runtime.handle().clone(),
+            core.ticker.awake(),
+            cgroups.clone(),
+            config.worker_idle,
+            metrics.clone(),
+        )?,
         metrics: metrics.clone(),
         draining: false.into(),
     });
@@ -92,6 +99,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             admin = %admin.address(),
             capacity_mib = config.capacity.units,
             max_invocations = config.capacity.invocations,
+            %cgroups,
             "serving, {cached} AOT cache"
         );
         serve_until_signal(api.clone(), server, admin, io, signals, config.drain_timeout, &logs).await;
