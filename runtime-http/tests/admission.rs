@@ -59,8 +59,7 @@ impl Audited {
         match self.ledger.arrive(&self.functions[function], units, || name) {
             Ok(Arrival::Starts) => {
                 assert!(may_start, "a gate is closed");
-                self.running.insert(name, invocation);
-                self.started.push(name);
+                self.start(name, invocation);
             }
             Ok(Arrival::Waits { ticket, verdicts }) => {
                 self.waiting.insert(name, (invocation, ticket));
@@ -126,17 +125,23 @@ impl Audited {
             assert_eq!(invocation.units, verdict.units);
             assert!(Arc::ptr_eq(&self.functions[invocation.function], &verdict.share));
             match verdict.result {
-                Ok(()) => {
-                    let earlier = |(name, (other, _)): (&Name, &(Invocation, Ticket))| {
-                        *name < verdict.reach && other.function == invocation.function
-                    };
-                    assert!(!self.waiting.iter().any(earlier), "first come, first served within a function");
-                    self.running.insert(verdict.reach, invocation);
-                    self.started.push(verdict.reach);
-                }
+                Ok(()) => self.start(verdict.reach, invocation),
                 Err(refused) => self.refused.push((verdict.reach, refused)),
             }
         }
+    }
+
+    fn start(&mut self, name: Name, invocation: Invocation) {
+        let mut earlier = self.waiting.range(..name).map(|(_, (other, _))| other.function);
+        assert!(!earlier.any(|function| function == invocation.function), "first come, first served within a function");
+        self.running.insert(name, invocation);
+        self.started.push(name);
+    }
+
+    /// The first of each function, by its units.
+    fn heads(&self) -> BTreeMap<usize, u64> {
+        // In reverse, so that the first is the last to be inserted.
+        self.waiting.values().rev().map(|(waiter, _)| (waiter.function, waiter.units)).collect()
     }
 
     /// What holds after each change.
@@ -158,6 +163,12 @@ impl Audited {
         assert!(snapshot.in_flight_invocations <= self.capacity.invocations);
         assert!(waiting <= self.capacity.depth);
         assert!(self.waiting.is_empty() || !self.running.is_empty(), "nobody waits for nothing");
+        let fits = |units: &u64| {
+            snapshot.in_flight_units + units <= self.capacity.units
+                && snapshot.in_flight_invocations < self.capacity.invocations
+        };
+        let all_fit = !self.waiting.is_empty() && self.heads().values().all(fits);
+        assert!(!(all_fit && self.may_start()), "whoever is next fits, and waits");
     }
 }
 
@@ -308,6 +319,31 @@ fn the_function_with_the_fewest_units_in_flight_is_next() {
     assert_eq!(server.started.last(), Some(&flood[4]), "it had the claim, which was used up");
     server.release(flood[2]);
     assert_eq!(server.started.last(), Some(&quiet_again), "25 units against 50");
+}
+
+#[test]
+fn room_for_several_is_divided() {
+    let mut server = server(100, 1000);
+    let running = server.arrive(2, 100);
+    let first: Vec<Name> = (0..4).map(|_| server.arrive(0, 25)).collect();
+    let second: Vec<Name> = (0..4).map(|_| server.arrive(1, 25)).collect();
+    server.release(running);
+    assert_eq!(server.started[1..], [first[0], second[0], first[1], second[1]]);
+}
+
+#[test]
+fn a_claim_is_met_however_many_come_before_it_in_turn() {
+    let mut server = Audited::new(Capacity { units: 100, depth: 10_000, invocations: 1000 }, 102);
+    server.arrive(0, 10);
+    let running = server.arrive(1, 85);
+    let claimed = server.arrive(0, 10);
+    // Each has nothing in flight, and is more than may pass.
+    (2..102).for_each(|function| {
+        server.arrive(function, 20);
+    });
+    server.release(running);
+    assert_eq!(server.started[2], claimed);
+    assert_eq!(server.running.len(), 6, "then the others");
 }
 
 #[test]
