@@ -2,7 +2,7 @@
 //!
 //! - [`random`], [`trace`]: what comes
 //! - [`discipline`]: a plain FIFO, the breaker of the resource-aware Knative fork, and the box's own code
-//! - [`replay`]: the clock; [`report`]: the table
+//! - [`mod@replay`]: the clock; [`report`]: the table
 
 #![allow(clippy::print_stdout, reason = "its table goes to stdout")]
 
