@@ -21,4 +21,5 @@ pub mod sandbox;
 pub mod serve;
 pub mod server;
 pub mod store;
+pub mod timer;
 pub mod worker;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{Peers, answer::AnswerBody},
     io::IoThreads,
+    timer::HeadTimer,
 };
 
 /// A client must have sent a request's head by then: a connection that sends nothing is closed.
@@ -78,7 +79,7 @@ impl Server {
         R: Future<Output = Response<AnswerBody>> + Send + 'static,
     {
         let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(LARGEST_HEAD);
+        http.http1().header_read_timeout(HEAD_TIMEOUT).max_buf_size(LARGEST_HEAD);
         http.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(LARGEST_HEAD as u32);
         let graceful = GracefulShutdown::new();
         loop {
@@ -103,7 +104,9 @@ impl Server {
             // A small answer must not wait for the client's acknowledgement of another.
             let _ = stream.set_nodelay(true);
             let peers = Peers { server: stream.local_addr().unwrap_or(self.address), client };
-            let (handle, http, watcher, gauge) = (handle.clone(), http.clone(), graceful.watcher(), self.gauge.clone());
+            let (handle, mut http, watcher, gauge) =
+                (handle.clone(), http.clone(), graceful.watcher(), self.gauge.clone());
+            http.http1().timer(HeadTimer::default());
             io.next().spawn(async move {
                 let service = service_fn(move |request| {
                     let answer = handle(request, peers);
