@@ -23,13 +23,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use self::{
-    answer::{AnswerBody, add_invocation_headers, strip_reserved},
+    answer::{AnswerBody, INVOCATION_HEADERS, add_invocation_headers, strip_reserved},
     input::{ReadAhead, read_ahead},
     problem::{Code, Problem},
     route::Route,
@@ -368,6 +368,7 @@ fn output_head(mode: OutputMode, output: Bytes) -> Result<(Response<()>, Bytes),
                 Err(error) => error.error_len().is_none(),
             };
             let content_type = if is_text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+            *response.headers_mut() = HeaderMap::with_capacity(INVOCATION_HEADERS + 2);
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
             output
         }
