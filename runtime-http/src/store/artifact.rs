@@ -18,7 +18,7 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, OFlags};
 
-use super::kind::Format;
+use super::{kind::Format, mapping::Mapping};
 
 const KEY_FILE: &str = "key";
 const KEY_BYTES: usize = 32;
@@ -123,7 +123,8 @@ impl ArtifactCache {
         }
         let code_bytes = metadata.len().checked_sub(MAC_BYTES).ok_or("it is too short")?;
         let mut hasher = self.hasher(key);
-        hasher.update_reader(file.take(code_bytes)).map_err(|error| error.to_string())?;
+        let code = Mapping::new(file, code_bytes).map_err(|error| error.to_string())?;
+        hasher.update(&code);
         let mut mac = [0; MAC_BYTES as usize];
         file.read_exact_at(&mut mac, code_bytes).map_err(|error| error.to_string())?;
         // `blake3::Hash` compares in constant time.

@@ -6,13 +6,14 @@
 //!
 //! - [`name`]: names of modules; [`mod@file`]: the functions directory; [`kind`]: what a file is
 //! - [`settings`]: per-function settings; [`function`]: the ready function
-//! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk
+//! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk; [`mapping`]: its files in memory
 
 pub mod artifact;
 pub mod compiler;
 pub mod file;
 pub mod function;
 pub mod kind;
+pub mod mapping;
 pub mod name;
 pub mod native;
 pub mod settings;
