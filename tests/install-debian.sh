@@ -25,3 +25,6 @@ if ! command -v promtool >/dev/null && [ ! -x "$tools/bin/promtool" ]; then
     (cd "$packages" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .)
     install -m 755 "$packages/usr/bin/promtool" "$tools/bin/promtool"
 fi
+
+# cgroup v2 is tested in a virtual machine.
+tests/vm/install-debian.sh

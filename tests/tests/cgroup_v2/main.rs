@@ -1,0 +1,5 @@
+//! cgroup v2, in a virtual machine: builds on machines with v1, too. See `wasmbox_tests::vm`.
+
+mod container;
+mod kernel;
+mod smoke;
