@@ -1,6 +1,7 @@
 //! A real server, in a directory of its own.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -27,6 +28,8 @@ use crate::{
 /// How a server is started.
 pub struct Launch {
     directory: TempDir,
+    /// What runs the server's binary; nothing: it is run as it is.
+    through: Vec<String>,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -47,7 +50,7 @@ impl WasmBox {
         for name in ["functions", "cache"] {
             fs::create_dir(directory.path().join(name)).expect("a new directory");
         }
-        Launch { directory, flags: Vec::new(), environment: Vec::new() }
+        Launch { directory, through: Vec::new(), flags: Vec::new(), environment: Vec::new() }
     }
 
     /// A server with one function.
@@ -84,6 +87,13 @@ impl Launch {
         self
     }
 
+    /// Runs the server by a command that becomes it: its path and arguments are appended.
+    #[must_use]
+    pub fn through(mut self, command: Vec<String>) -> Launch {
+        self.through = command;
+        self
+    }
+
     /// The directory in which all others are; tests may put files there.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -105,7 +115,9 @@ impl Launch {
     fn command(&self) -> Command {
         let log = OpenOptions::new().create(true).append(true).open(self.directory().join("log")).expect("a log file");
         let path = |name: &str, path: &Path| format!("{name}={}", path.display());
-        let mut command = Command::new(workspace::wasmbox());
+        let mut words = self.through.iter().map(OsString::from).chain([workspace::wasmbox().into_os_string()]);
+        let mut command = Command::new(words.next().expect("the server's path at least"));
+        command.args(words);
         let named = |name: &str| self.flags.iter().any(|flag| flag.starts_with(&format!("{name}=")));
         command.arg("serve");
         for (name, value) in [("--host", "127.0.0.1"), ("--admin-host", "127.0.0.1"), ("--drain-timeout", "2s")] {
@@ -333,7 +345,8 @@ impl WasmBox {
     #[must_use]
     pub fn stop(mut self) -> Launch {
         self.end();
-        let unused = Launch { directory: TempDir::new(), flags: Vec::new(), environment: Vec::new() };
+        let unused =
+            Launch { directory: TempDir::new(), through: Vec::new(), flags: Vec::new(), environment: Vec::new() };
         std::mem::replace(&mut self.launch, unused)
     }
 

@@ -39,7 +39,7 @@ missing=$(apt-get install --simulate --no-install-recommends -qq "${qemu[@]}" | 
 
 echo "Getting a virtual machine out of Debian's packages: $kernel, busybox-static, ${qemu[*]}, and what these need"
 # Unsandboxed, since apt's own user may not write here.
-# shellcheck disable=SC2086
+# shellcheck disable=SC2046,SC2086
 (cd "$new/packages" && apt-get download -qq -o APT::Sandbox::User=root \
     $(printf '%s\n' "$kernel" busybox-static "${qemu[@]}" $missing | sort -u)) || fail "a package cannot be had"
 for package in "$new"/packages/*.deb; do

@@ -1,99 +1,102 @@
-//! A container's cgroup, as a container runtime makes it, and cgroups below.
+//! A container, as far as cgroups go: what the runtime makes of it, and what the one process in it may do.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    process,
-};
+use std::{fs, os::unix::fs::chown, process::Command};
 
-use rustix::io::Errno;
-use wasmbox_tests::eventually;
+use wasmbox_tests::{WasmBox, server::Launch};
 
-const ROOT: &str = "/sys/fs/cgroup";
+use crate::cgroup::Cgroup;
 
-/// A cgroup. It is removed when dropped: nothing may be in it then.
-pub struct Cgroup(PathBuf);
+/// What the runtime does between the container's cgroup and its process, with the words: cgroup, user, program, arguments.
+/// The container sees its own cgroup read-only as /sys/fs/cgroup, and the delegated one below, if there is one, writable.
+const RUNTIME: &str = r#"
+set -e
+cgroup=$1; user=$2; program=$3; shift 3
+mkdir -p /run/wasmbox/cgroup
+if [ -d "$cgroup/box" ]; then
+    mount --bind "$cgroup/box" /run/wasmbox/cgroup
+    mount -o remount,bind,nosuid,nodev,noexec /run/wasmbox/cgroup
+fi
+touch /run/wasmbox/program
+mount --bind "$program" /run/wasmbox/program
+umount /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -o remount,bind,ro /sys/fs/cgroup
+mount -o remount,bind,ro /
+exec setpriv --reuid "$user" --regid "$user" --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs \
+    /run/wasmbox/program "$@"
+"#;
 
-/// The test's own process is in the cgroup, and what it starts begins there, until this is dropped.
-pub struct Entered;
-
-impl Cgroup {
-    /// A cgroup of a name of its own, below the root's.
-    ///
-    /// # Panics
-    /// If there is one already.
-    pub fn container(name: &str) -> Cgroup {
-        Cgroup::new(Path::new(ROOT).join(name))
-    }
-
-    pub fn child(&self, name: &str) -> Cgroup {
-        Cgroup::new(self.0.join(name))
-    }
-
-    /// A child that takes threads.
-    pub fn leaf(&self, name: &str) -> Cgroup {
-        let leaf = self.child(name);
-        leaf.write("cgroup.type", "threaded").expect("a new cgroup can be threaded");
-        leaf
-    }
-
-    fn new(path: PathBuf) -> Cgroup {
-        fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Cgroup(path)
-    }
-
-    /// As /proc/PID/cgroup names it.
-    pub fn name(&self) -> String {
-        format!("0::{}", self.0.display().to_string().strip_prefix(ROOT).expect("all cgroups are below"))
-    }
-
-    /// # Errors
-    /// The kernel's.
-    pub fn write(&self, file: &str, value: &str) -> Result<(), Errno> {
-        fs::write(self.0.join(file), value).map_err(|error| errno(&error))
-    }
-
-    /// # Errors
-    /// The kernel's.
-    pub fn read(&self, file: &str) -> Result<String, Errno> {
-        fs::read_to_string(self.0.join(file)).map(|text| text.trim_end().to_owned()).map_err(|error| errno(&error))
-    }
-
-    /// A value of `cpu.stat`.
-    ///
-    /// # Panics
-    /// If it is not there.
-    pub fn cpu_stat(&self, name: &str) -> u64 {
-        let stat = self.read("cpu.stat").expect("each cgroup has it");
-        let value = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("{name} in {stat}")).parse().expect("a number")
-    }
-
-    /// Moves the test's process here.
-    #[must_use]
-    pub fn enter(&self) -> Entered {
-        self.write("cgroup.procs", &process::id().to_string()).expect("a process may be moved");
-        Entered
-    }
+/// A container's cgroup, which is removed when this is dropped, and the user that its process runs as.
+pub struct Container {
+    // The child goes first.
+    #[expect(dead_code, reason = "kept for its end")]
+    delegated: Option<Cgroup>,
+    cgroup: Cgroup,
+    user: Option<u32>,
 }
 
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).expect("an error of the kernel's")
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        fs::write(Path::new(ROOT).join("cgroup.procs"), process::id().to_string()).expect("a process may be moved");
+impl Container {
+    /// No container but a host, where root may write everything.
+    pub fn host(name: &str) -> Container {
+        Container { delegated: None, cgroup: Cgroup::container(name), user: None }
     }
-}
 
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = fs::remove_dir(&self.0);
-            return;
+    /// Its process may divide the cgroup that is bound at /run/wasmbox/cgroup, as the shim makes it.
+    pub fn delegated(name: &str, user: u32) -> Container {
+        let cgroup = Cgroup::container(name);
+        let delegated = cgroup.leaf("box");
+        for divided in [&cgroup, &delegated] {
+            divided.write("cgroup.subtree_control", "+cpu").expect("the CPU is divided");
         }
-        // A thread that has ended is counted a little longer.
-        eventually(&format!("{} can be removed", self.0.display()), || fs::remove_dir(&self.0).ok());
+        if user != 0 {
+            let entries = fs::read_dir(delegated.path()).expect("a directory");
+            let files = entries.map(|entry| entry.expect("an entry").path());
+            // The kernel asks for the right to write the common ancestor's processes, too.
+            for path in files.chain([delegated.path().to_owned(), cgroup.path().join("cgroup.procs")]) {
+                chown(path, Some(user), Some(user)).expect("root may give files away");
+            }
+        }
+        Container { delegated: Some(delegated), cgroup, user: Some(user) }
+    }
+
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// What becomes the container's process; program and arguments are to be appended.
+    fn runtime(&self) -> Vec<String> {
+        let Some(user) = self.user else { return Vec::new() };
+        let cgroup = self.cgroup.path().display().to_string();
+        let words = ["/usr/bin/unshare", "--mount", "--cgroup", "--propagation", "private", "/bin/sh", "-c", RUNTIME];
+        words.map(str::to_owned).into_iter().chain(["runtime".into(), cgroup, user.to_string()]).collect()
+    }
+
+    /// Runs a shell's script in it; gives what it prints.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn sh(&self, script: &str) -> String {
+        let runtime = self.runtime();
+        let entered = self.cgroup.enter();
+        let output = Command::new(&runtime[0]).args(&runtime[1..]).args(["/bin/sh", "-c", script]).output();
+        drop(entered);
+        let output = output.expect("unshare, of the package util-linux, runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Prepares a box for this container.
+    #[must_use]
+    pub fn prepare(&self, launch: Launch) -> Launch {
+        for path in [launch.directory().to_owned(), launch.functions(), launch.cache()] {
+            chown(path, self.user, self.user).expect("root may give files away");
+        }
+        launch.through(self.runtime())
+    }
+
+    /// Starts a box in it.
+    pub fn start(&self, launch: Launch) -> WasmBox {
+        let _entered = self.cgroup.enter();
+        self.prepare(launch).start()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use rustix::{io::Errno, thread::gettid};
 use wasmbox_tests::vm;
 
-use crate::container::Cgroup;
+use crate::cgroup::Cgroup;
 
 /// Runs `work` on a thread of its own.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
