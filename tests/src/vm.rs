@@ -61,7 +61,8 @@ fn run() -> String {
     let mut machine = Command::new("setpriv")
         .args(["--pdeathsig", "TERM"])
         .arg(workspace::root().join("tests/vm/run.sh"))
-        .arg("--")
+        // Each test gives up by itself; this is for all of them, on a machine that is busy.
+        .args(["--deadline", "600", "--"])
         .arg(env::current_exe().expect("this binary has a path"))
         .args(arguments(env::args().skip(1)))
         // One at a time: they move their own process between cgroups, and the virtual machine is slow.

@@ -75,13 +75,29 @@ impl Cgroup {
         self.write("cgroup.procs", &process::id().to_string()).expect("a process may be moved");
         Entered
     }
+
+    /// All cgroups below.
+    pub fn below(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut left = vec![self.0.clone()];
+        while let Some(directory) = left.pop() {
+            // It may be gone by now.
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    left.push(entry.path());
+                    found.push(entry.path());
+                }
+            }
+        }
+        found
+    }
 }
 
 /// A value of a cgroup's `cpu.stat`.
 ///
 /// # Panics
 /// If it is not there.
-fn cpu_stat(cgroup: &Path, name: &str) -> u64 {
+pub fn cpu_stat(cgroup: &Path, name: &str) -> u64 {
     let stat = fs::read_to_string(cgroup.join("cpu.stat")).expect("each cgroup has it");
     let value = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("{name} in {stat}")).parse().expect("a number")

@@ -1,10 +1,13 @@
 //! A container, as far as cgroups go: what the runtime makes of it, and what the one process in it may do.
 
-use std::{fs, os::unix::fs::chown, process::Command};
+use std::{fs, os::unix::fs::chown, path::PathBuf, process::Command};
 
 use wasmbox_tests::{WasmBox, server::Launch};
 
 use crate::cgroup::Cgroup;
+
+/// Where a container finds the cgroup that it may divide.
+pub const DELEGATED: &str = "/run/wasmbox/cgroup";
 
 /// What the runtime does between the container's cgroup and its process, with the words: cgroup, user, program, arguments.
 /// The container sees its own cgroup read-only as /sys/fs/cgroup, and the delegated one below, if there is one, writable.
@@ -29,7 +32,6 @@ exec setpriv --reuid "$user" --regid "$user" --clear-groups --inh-caps=-all --bo
 /// A container's cgroup, which is removed when this is dropped, and the user that its process runs as.
 pub struct Container {
     // The child goes first.
-    #[expect(dead_code, reason = "kept for its end")]
     delegated: Option<Cgroup>,
     cgroup: Cgroup,
     user: Option<u32>,
@@ -41,7 +43,12 @@ impl Container {
         Container { delegated: None, cgroup: Cgroup::container(name), user: None }
     }
 
-    /// Its process may divide the cgroup that is bound at /run/wasmbox/cgroup, as the shim makes it.
+    /// Its process may divide nothing.
+    pub fn closed(name: &str, user: u32) -> Container {
+        Container { delegated: None, cgroup: Cgroup::container(name), user: Some(user) }
+    }
+
+    /// Its process may divide the cgroup that is bound at [`DELEGATED`], as the shim makes it.
     pub fn delegated(name: &str, user: u32) -> Container {
         let cgroup = Cgroup::container(name);
         let delegated = cgroup.leaf("box");
@@ -98,5 +105,12 @@ impl Container {
     pub fn start(&self, launch: Launch) -> WasmBox {
         let _entered = self.cgroup.enter();
         self.prepare(launch).start()
+    }
+
+    /// The cgroups that the box has made.
+    pub fn leaves(&self) -> Vec<PathBuf> {
+        let mut leaves = self.cgroup.below();
+        leaves.retain(|path| self.delegated.as_ref().is_none_or(|delegated| path != delegated.path()));
+        leaves
     }
 }

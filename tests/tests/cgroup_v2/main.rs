@@ -4,4 +4,5 @@ mod cgroup;
 mod container;
 mod delegation;
 mod kernel;
+mod limits;
 mod smoke;
