@@ -31,22 +31,31 @@ root=$(realpath "$(dirname "$0")/../..")
 vm=$root/target/tools/vm
 work=
 
-fail() {
-    echo "tests/vm/run.sh: $*" >&2
-    exit 125
-}
-
-# However this ends, nothing stays. The processes end with this one also if it is killed, by the signal that setpriv asks for.
+# However this ends, nothing stays. A signal ends the children, and by that what waits for them: it does not exit, for the next one
+# could then come into the cleaning. The processes end with this one also if it is killed, by the signal that setpriv asks for.
 children=()
-clean_up() {
+signal=0
+end_children() {
     [ ${#children[@]} = 0 ] || kill "${children[@]}" 2>/dev/null || true
-    wait
+}
+clean_up() {
+    end_children
+    until wait; do :; done
     [ -z "$work" ] || rm -rf "$work"
 }
 trap clean_up EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'signal=1; end_children' HUP
+trap 'signal=2; end_children' INT
+trap 'signal=15; end_children' TERM
+
+exit_if_told() {
+    [ $signal = 0 ] || exit $((128 + signal))
+}
+fail() {
+    exit_if_told
+    echo "tests/vm/run.sh: $*" >&2
+    exit 125
+}
 
 [ "$(id -u)" = 0 ] || fail "must be run by root, whom virtiofsd needs to be to show all of the host's files"
 [ -e "$vm/version" ] || fail "target/tools/vm is not there: run tests/vm/install-debian.sh, which takes it from Debian's packages"
@@ -117,9 +126,11 @@ outputs=($!)
 cat "$work/stderr" >&2 &
 outputs+=($!)
 children+=("$qemu" "${outputs[@]}")
+exit_if_told
 
 ended=0
 wait "$qemu" || ended=$?
+exit_if_told
 status=$(cat "$work/status" 2>/dev/null || true)
 if [ -n "$status" ]; then
     # All of the output is in the pipes.
