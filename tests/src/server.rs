@@ -29,6 +29,7 @@ pub struct Launch {
     directory: TempDir,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
+    cgroup: Option<PathBuf>,
 }
 
 /// A running server. Dropping it ends it with SIGTERM, and checks that it obeys and that nothing of it is left.
@@ -47,7 +48,7 @@ impl WasmBox {
         for name in ["functions", "cache"] {
             fs::create_dir(directory.path().join(name)).expect("a new directory");
         }
-        Launch { directory, flags: Vec::new(), environment: Vec::new() }
+        Launch { directory, flags: Vec::new(), environment: Vec::new(), cgroup: None }
     }
 
     /// A server with one function.
@@ -84,6 +85,13 @@ impl Launch {
         self
     }
 
+    /// Starts it in a cgroup.
+    #[must_use]
+    pub fn cgroup(mut self, cgroup: &Path) -> Launch {
+        self.cgroup = Some(cgroup.to_owned());
+        self
+    }
+
     /// The directory in which all others are; tests may put files there.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -105,7 +113,14 @@ impl Launch {
     fn command(&self) -> Command {
         let log = OpenOptions::new().create(true).append(true).open(self.directory().join("log")).expect("a log file");
         let path = |name: &str, path: &Path| format!("{name}={}", path.display());
-        let mut command = Command::new(workspace::wasmbox());
+        let mut command = match &self.cgroup {
+            None => Command::new(workspace::wasmbox()),
+            Some(cgroup) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""]).arg(cgroup).arg(workspace::wasmbox());
+                shell
+            }
+        };
         let named = |name: &str| self.flags.iter().any(|flag| flag.starts_with(&format!("{name}=")));
         command.arg("serve");
         for (name, value) in [("--host", "127.0.0.1"), ("--admin-host", "127.0.0.1"), ("--drain-timeout", "2s")] {
@@ -157,7 +172,7 @@ impl Launch {
             thread::sleep(Duration::from_millis(5));
         };
         let server = WasmBox { launch: self, child: Some(child), address, admin };
-        server.get("/-/ready").ok();
+        server.get("/-/live").ok();
         server
     }
 
@@ -333,7 +348,7 @@ impl WasmBox {
     #[must_use]
     pub fn stop(mut self) -> Launch {
         self.end();
-        let unused = Launch { directory: TempDir::new(), flags: Vec::new(), environment: Vec::new() };
+        let unused = Launch { directory: TempDir::new(), flags: Vec::new(), environment: Vec::new(), cgroup: None };
         std::mem::replace(&mut self.launch, unused)
     }
 
