@@ -25,6 +25,7 @@ Examples:
   echo data | wasmbox run functions/hello.wasm   run a module once, on this terminal
   wasmbox compile --functions-dir /functions     compile ahead, so that first calls are quick
   wasmbox status --watch                         look at a box that runs
+  wasmbox doctor                                 check what a box needs here
 
 Settings come from flags, else from environment variables, else from the file of --config, else from defaults.";
 
@@ -55,6 +56,13 @@ pub enum Command {
     ///
     /// Exit code 1 if no box answers.
     Status(StatusArgs),
+    /// Check what a box needs of the machine, the container and its settings, and say the remedy for what is missing
+    ///
+    /// Takes the settings of `serve`. One line for each check: `ok`; `warn`, the box runs but with less; `FAIL`, it does not start, or not
+    /// as configured. Nothing is changed, and a box that runs is not disturbed.
+    ///
+    /// Exit code 1 if something fails.
+    Doctor(ServeArgs),
     /// Print a completion script for a shell
     ///
     /// For instance: wasmbox completions bash > /etc/bash_completion.d/wasmbox
@@ -152,7 +160,7 @@ fn parse_directory(text: &str) -> Result<crate::store::settings::Preopen, String
 /// The whole command, with the environment's names in its help.
 pub fn command() -> clap::Command {
     let command = Cli::command();
-    ["serve", "compile"]
+    ["serve", "compile", "doctor"]
         .into_iter()
         .fold(command, |command, name| command.mut_subcommand(name, with_environment_in_help))
 }

@@ -11,6 +11,7 @@ pub mod compile;
 pub mod config;
 pub mod container;
 pub mod cpu_window;
+pub mod doctor;
 pub mod engine;
 pub mod epoch;
 pub mod io;

@@ -7,7 +7,7 @@ use wasmbox::{
     cli::{self, Cli, Command},
     compile,
     config::{Config, Settings},
-    run, serve, status,
+    doctor, run, serve, status,
 };
 
 /// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that.
@@ -49,6 +49,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let settings = settings(None, Settings::default())?;
             Ok(status::command::status(&arguments, &settings)?)
         }
+        Command::Doctor(arguments) => Ok(doctor::doctor(&configuration(arguments.config, arguments.settings)?)?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut cli::command(), "wasmbox", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
