@@ -5,6 +5,7 @@ use std::{env, path::PathBuf, sync::Arc};
 use tokio::runtime::Handle;
 
 use crate::{
+    cgroup::{CgroupError, Cgroups},
     config::{CacheDir, Config},
     engine, epoch,
     metrics::Metrics,
@@ -29,6 +30,8 @@ pub enum BootError {
     Engine(#[from] engine::EngineError),
     #[error(transparent)]
     Cache(#[from] CacheError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     #[error("threads cannot be started: {0}")]
     Threads(#[from] std::io::Error),
     #[error("compile threads cannot be started: {0}")]
@@ -54,6 +57,12 @@ impl Core {
             Compiler::new(toolchain.clone(), cache, config.trust_precompiled, compile_threads, metrics.clone())?;
         Ok(Core { toolchain, ticker, compiler })
     }
+}
+
+/// # Errors
+/// If CPU limits must be enforced and cannot be.
+pub fn cgroups(config: &Config, metrics: &Metrics) -> Result<Cgroups, BootError> {
+    Ok(Cgroups::start(&config.cgroup, metrics.cgroup.clone())?)
 }
 
 /// # Errors

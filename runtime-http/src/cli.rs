@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     config::{Settings, with_environment_in_help},
-    limits::{InvocationTimeout, MemoryRequest},
+    limits::{CpuQuota, InvocationTimeout, MemoryRequest},
     server,
 };
 
@@ -59,7 +59,7 @@ pub enum Command {
     /// Check what a box needs of the machine, the container and its settings, and say the remedy for what is missing
     ///
     /// Takes the settings of `serve`. One line for each check: `ok`; `warn`, the box runs but with less; `FAIL`, it does not start, or not
-    /// as configured. Nothing is changed, and a box that runs is not disturbed.
+    /// as configured. Nothing is left behind, and a box that runs is not disturbed.
     ///
     /// Exit code 1 if something fails.
     Doctor(ServeArgs),
@@ -80,6 +80,12 @@ pub struct ServeArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
+    /// Most CPU of the guest, in millicores, by a cgroup [default: no limit]
+    #[arg(long, value_name = "QUOTA")]
+    pub cpu_quota: Option<CpuQuota>,
+    /// Cgroup in which the guest's is made [default: as for `serve`]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
     /// Most memory of the guest, MiB or with suffix
     #[arg(long, value_name = "SIZE", default_value_t = MemoryRequest::DEFAULT)]
     pub memory_request: MemoryRequest,

@@ -12,7 +12,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    admission::Capacity,
+    admission::{Capacity, OverbookingRatio},
+    cgroup::{self, CgroupSettings},
     engine::{EngineSize, invocations_that_fit},
     limits::{CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
     logging::LogFormat,
@@ -123,10 +124,28 @@ pub struct Settings {
     /// Most invocations at once, whatever their size [default: 1000, or what vm.max_map_count allows]
     #[arg(long, value_name = "NUMBER")]
     pub max_invocations: Option<u32>,
+    /// Enforce Cpu-Quota with cgroups; auto: where it is possible [default: auto]
+    #[arg(long, value_name = "WHETHER", num_args = 0..=1, default_missing_value = "true")]
+    pub enable_cgroups: Option<cgroup::Enable>,
+    /// Run each invocation in its worker's cgroup, or in a fresh one (slow; for comparison) [default: pinned]
+    #[arg(long, value_name = "MODE")]
+    pub cgroup_mode: Option<cgroup::Mode>,
+    /// Cgroup of the cpu controller in which workers' cgroups are made [default: /run/wasmbox/cgroup, else the host's at /data, else the box's own]
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// Period of CPU quotas, 1 to 1000 ms: shorter ones spread a function's CPU time more evenly, longer ones let short functions through at once [default: 100]
+    #[arg(long, value_name = "TIME")]
+    pub cpu_period: Option<InvocationTimeout>,
+    /// Uid of this box's pod, by which its cgroup is found among the host's at /data
+    #[arg(long, value_name = "UID")]
+    pub pod_uid: Option<String>,
     /// Memory of the box, MiB or with suffix; what is admitted follows from it [default: the container's limit, else the machine's memory]
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<MemoryRequest>,
-    /// Memory-Request admitted at once, in MiB [default: the memory limit]
+    /// How much more Memory-Request is admitted than there is memory, 0.1 to 100 [default: 1]
+    #[arg(long, value_name = "RATIO")]
+    pub overbooking_ratio: Option<OverbookingRatio>,
+    /// Memory-Request admitted at once, in MiB [default: the memory limit times the overbooking ratio]
     #[arg(long, value_name = "MIB")]
     pub concurrent_resource_request: Option<u64>,
     /// Memory-Request waiting at most, in MiB [default: twice what is admitted]
@@ -217,7 +236,13 @@ pub const ENVIRONMENT: &[(&str, &[&str])] = &[
     ("output-buffer-bytes", &["OUTPUT_BUFFER_BYTES"]),
     ("max-wasm-stack", &["MAX_WASM_STACK"]),
     ("max-invocations", &["MAX_INVOCATIONS"]),
+    ("enable-cgroups", &["ENABLE_CGROUPS"]),
+    ("cgroup-mode", &["CGROUP_MODE"]),
+    ("cgroup-root", &["CGROUP_ROOT"]),
+    ("cpu-period", &["CPU_PERIOD"]),
+    ("pod-uid", &["POD_UID"]),
     ("memory-limit", &["MEMORY_LIMIT"]),
+    ("overbooking-ratio", &["OVERBOOKING_RATIO"]),
     ("concurrent-resource-request", &["CONCURRENT_RESOURCE_REQUEST"]),
     ("queue-depth-resource-units", &["QUEUE_DEPTH_RESOURCE_UNITS"]),
     ("max-connections", &["MAX_CONNECTIONS"]),
@@ -354,6 +379,7 @@ pub struct Config {
     pub max_output: u64,
     pub output_buffer_bytes: usize,
     pub engine: EngineSize,
+    pub cgroup: CgroupSettings,
     pub capacity: Capacity,
     pub max_connections: usize,
     pub io_threads: usize,
@@ -375,6 +401,8 @@ pub struct Config {
 const MIB: u64 = 1 << 20;
 /// The address space reserved for a linear memory.
 const LARGEST_MEMORY: u64 = 4 << 30;
+/// Of admission: 4 PiB.
+const MOST_UNITS: u64 = u32::MAX as u64;
 
 impl Config {
     /// Completes settings with defaults, and checks what depends on more than one of them.
@@ -403,10 +431,13 @@ impl Config {
         let output_buffer_bytes = settings.output_buffer_bytes.unwrap_or(64 << 10);
         at_most("--output-buffer-bytes", output_buffer_bytes as u64, 16 << 20)?;
         let memory_limit = settings.memory_limit.map_or_else(available_memory, MemoryRequest::bytes);
-        let units = settings.concurrent_resource_request.unwrap_or((memory_limit / MIB).max(1));
-        within("--concurrent-resource-request", units, 1, u64::from(u32::MAX))?;
+        let overbooked = settings.overbooking_ratio.unwrap_or(OverbookingRatio::ONE).times(memory_limit / MIB);
+        let units = settings.concurrent_resource_request.unwrap_or(overbooked.clamp(1, MOST_UNITS));
+        within("--concurrent-resource-request", units, 1, MOST_UNITS)?;
         let io_threads = settings.io_threads.unwrap_or((cores / 2).clamp(1, 4));
         within("--io-threads", io_threads as u64, 1, 64)?;
+        let cpu_period = settings.cpu_period.map_or(cgroup::DEFAULT_PERIOD, InvocationTimeout::duration);
+        within("--cpu-period", u64::try_from(cpu_period.as_millis()).unwrap_or(u64::MAX), 1, 1000)?;
         let compile_jobs = settings.compile_jobs.unwrap_or(2);
         within("--compile-jobs", compile_jobs as u64, 1, 64)?;
         let max_connections = settings.max_connections.unwrap_or(8192);
@@ -462,6 +493,13 @@ impl Config {
                 keep_resident: 2 << 20,
                 max_memory: LARGEST_MEMORY as usize,
                 max_wasm_stack,
+            },
+            cgroup: CgroupSettings {
+                enable: settings.enable_cgroups.unwrap_or(cgroup::Enable::Auto),
+                mode: settings.cgroup_mode.unwrap_or(cgroup::Mode::Pinned),
+                root: settings.cgroup_root,
+                pod_uid: settings.pod_uid,
+                period: cpu_period,
             },
             capacity: Capacity {
                 units,

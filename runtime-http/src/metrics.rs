@@ -14,7 +14,7 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
-use crate::record::Usage;
+use crate::{admission::Gate, record::Usage};
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
@@ -25,6 +25,9 @@ const OTHER_FUNCTIONS: &str = "(other)";
 const SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
+/// From 1 us to 100 ms.
+const OPERATION_SECONDS: &[f64] =
+    &[0.000001, 0.0000025, 0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.01, 0.1];
 /// From 64 KiB to 4 GiB.
 const BYTES: &[f64] =
     &[65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0, 67108864.0, 268435456.0, 1073741824.0, 4294967296.0];
@@ -36,6 +39,7 @@ pub struct Metrics {
     queue: HistogramVec,
     execution: HistogramVec,
     cpu: HistogramVec,
+    throttled: HistogramVec,
     memory_peak: HistogramVec,
     in_flight: IntGaugeVec,
     functions: Mutex<HashMap<Arc<str>, Arc<FunctionMetrics>>>,
@@ -45,6 +49,9 @@ pub struct Metrics {
     pub cached_modules: IntGauge,
     pub cached_bytes: IntGauge,
     pub rejected: IntCounterVec,
+    pub admitted: IntCounter,
+    /// 1 or 0, by gate.
+    pub gate_closed: IntGaugeVec,
     pub in_flight_units: IntGauge,
     pub queued_invocations: IntGauge,
     pub queued_units: IntGauge,
@@ -54,6 +61,16 @@ pub struct Metrics {
     pub lost_log_lines: IntCounter,
     pub reporter_connected: IntGauge,
     pub reports: IntCounter,
+    pub cgroup: CgroupMetrics,
+}
+
+/// Times of operations on cgroups, seconds.
+#[derive(Debug, Clone)]
+pub struct CgroupMetrics {
+    pub create: Histogram,
+    pub join: Histogram,
+    pub quota: Histogram,
+    pub remove: Histogram,
 }
 
 /// The metrics of one function, looked up once, when the function is loaded.
@@ -66,6 +83,7 @@ pub struct FunctionMetrics {
     queue: Histogram,
     execution: Histogram,
     cpu: Histogram,
+    throttled: Histogram,
     memory_peak: Histogram,
     in_flight: IntGauge,
     /// Moving average, microseconds; 0 before the first.
@@ -110,6 +128,11 @@ impl Metrics {
                 SECONDS,
             ),
             cpu: declare.histograms("wasmbox_cpu_seconds", "CPU time of the worker for an invocation.", SECONDS),
+            throttled: declare.histograms(
+                "wasmbox_throttled_seconds",
+                "Time for which its CPU quota kept an invocation from running; only where cgroups are in use.",
+                SECONDS,
+            ),
             memory_peak: declare.histograms(
                 "wasmbox_memory_peak_bytes",
                 "The most guest memory of an invocation.",
@@ -134,6 +157,12 @@ impl Metrics {
                 "Requests refused before a guest ran, by problem code.",
                 &["code"],
             ),
+            admitted: declare.counter("wasmbox_admitted_total", "Invocations that admission let run."),
+            gate_closed: declare.gauges(
+                "wasmbox_admission_gate_closed",
+                "Whether (1) or not (0) nothing new starts, by what is short (cpu, memory).",
+                &["gate"],
+            ),
             in_flight_units: declare
                 .gauge("wasmbox_in_flight_resource_units", "Memory-Request of running invocations, MiB."),
             queued_invocations: declare.gauge("wasmbox_queued_invocations", "Invocations that wait for admission."),
@@ -147,12 +176,16 @@ impl Metrics {
             reporter_connected: declare
                 .gauge("wasmbox_reporter_connected", "Whether a queue-proxy is told the CPU utilization."),
             reports: declare.counter("wasmbox_reports_total", "Reports of the CPU utilization to the queue-proxy."),
+            cgroup: CgroupMetrics::declare(&declare),
             functions: Mutex::new(HashMap::new()),
             registry,
         };
         // Known label values are shown as zero from the start, so that rates have a beginning.
         for result in ["ok", "invalid"] {
             metrics.compiles.with_label_values(&[result]);
+        }
+        for gate in Gate::ALL {
+            metrics.gate_closed.with_label_values(&[gate.name()]);
         }
         metrics
     }
@@ -173,6 +206,7 @@ impl Metrics {
             queue: self.queue.with_label_values(&[label]),
             execution: self.execution.with_label_values(&[label]),
             cpu: self.cpu.with_label_values(&[label]),
+            throttled: self.throttled.with_label_values(&[label]),
             memory_peak: self.memory_peak.with_label_values(&[label]),
             in_flight: self.in_flight.with_label_values(&[label]),
             name: name.clone(),
@@ -208,6 +242,26 @@ impl Metrics {
             .encode(&self.registry.gather(), &mut text)
             .expect("gathered metrics are encodable into a vector");
         text
+    }
+}
+
+impl CgroupMetrics {
+    fn declare(declare: &Declare<'_>) -> CgroupMetrics {
+        let operations = declare.register(HistogramVec::new(
+            HistogramOpts::new(
+                "wasmbox_cgroup_operation_seconds",
+                "Operations on workers' cgroups (create, join, quota, remove).",
+            )
+            .buckets(OPERATION_SECONDS.to_vec()),
+            &["operation"],
+        ));
+        let operation = |name| operations.with_label_values(&[name]);
+        CgroupMetrics {
+            create: operation("create"),
+            join: operation("join"),
+            quota: operation("quota"),
+            remove: operation("remove"),
+        }
     }
 }
 
@@ -247,6 +301,9 @@ impl FunctionMetrics {
             self.learn(usage.execution);
             self.execution.observe(usage.execution.as_secs_f64());
             self.cpu.observe(usage.cpu.as_secs_f64());
+            if let Some(throttled) = usage.throttled {
+                self.throttled.observe(throttled.as_secs_f64());
+            }
             self.memory_peak.observe(usage.memory_peak as f64);
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use http::StatusCode;
 
-use crate::{metrics::FunctionMetrics, sandbox::Failure};
+use crate::{cgroup::seat::CgroupTimes, metrics::FunctionMetrics, sandbox::Failure};
 
 /// Unique among all boxes: 64 random bits of the process, and a counter. Shown as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Usage {
     pub execution: Duration,
     /// CPU time of the worker thread in that span.
     pub cpu: Duration,
+    /// Wall-clock time for which its quota kept it from running; `None` without cgroups.
+    pub throttled: Option<Duration>,
     /// The most guest memory at once, bytes.
     pub memory_peak: u64,
 }
@@ -74,6 +76,8 @@ pub struct Record {
     pub function: Arc<FunctionMetrics>,
     pub compile: OnceLock<Duration>,
     pub queue: OnceLock<Duration>,
+    /// Unset without cgroups.
+    pub cgroup: OnceLock<CgroupTimes>,
     pub answered: OnceLock<Answered>,
     pub end: OnceLock<End>,
     /// Why the client's side broke the answer off, although the guest had ended well.
@@ -88,6 +92,7 @@ impl Record {
             function,
             compile: OnceLock::new(),
             queue: OnceLock::new(),
+            cgroup: OnceLock::new(),
             answered: OnceLock::new(),
             end: OnceLock::new(),
             cut: OnceLock::new(),
@@ -124,6 +129,7 @@ impl Drop for Record {
             compile_us = micros(self.compile.get()),
             exec_us = micros(Some(&usage.execution)),
             cpu_us = micros(Some(&usage.cpu)),
+            throttled_us = micros(usage.throttled.as_ref()),
             memory_bytes = usage.memory_peak,
             failure,
         );

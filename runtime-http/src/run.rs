@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     boot,
+    cgroup::Enable,
     cli::RunArgs,
     config::{Config, Settings},
     limits::{CpuQuota, Limits},
@@ -27,9 +28,16 @@ use crate::{
 /// If the module cannot be run at all.
 pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new());
-    let settings = Settings { cache_dir: arguments.cache_dir.clone(), max_invocations: Some(1), ..Settings::default() };
+    let config = Config::new(Settings {
+        cache_dir: arguments.cache_dir.clone(),
+        max_invocations: Some(1),
+        enable_cgroups: Some(if arguments.cpu_quota.is_some() { Enable::True } else { Enable::False }),
+        cgroup_root: arguments.cgroup_root,
+        ..Settings::default()
+    })?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let core = boot::Core::new(&Config::new(settings)?, cores, &metrics)?;
+    let core = boot::Core::new(&config, cores, &metrics)?;
+    let cgroups = boot::cgroups(&config, &metrics)?;
     let program = load(&core, &arguments.module).with_context(|| arguments.module.display().to_string())?;
     anyhow::ensure!(
         !matches!(program, Program::Http(_)),
@@ -45,7 +53,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         program: Arc::new(program),
         grants: Arc::new(Grants { env: arguments.env, preopens: arguments.dir, ..Grants::default() }),
         limits: Limits {
-            cpu_quota: CpuQuota::DEFAULT,
+            cpu_quota: arguments.cpu_quota.unwrap_or(CpuQuota::MAX),
             memory: arguments.memory_request,
             timeout: arguments.invocation_timeout,
         },
@@ -61,7 +69,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let (sender, mut receiver) = oneshot::channel();
     {
         let _context = runtime.enter();
-        invocation.run(sender, &core.ticker.awake());
+        invocation.run(sender, &core.ticker.awake(), &mut cgroups.seat());
     }
     // A guest may have left a read of the terminal behind.
     runtime.shutdown_timeout(Duration::ZERO);

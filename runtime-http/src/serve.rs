@@ -49,6 +49,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     }
     let container = Arc::new(Container::open());
     let directory = boot::functions_dir(&config)?;
+    let cgroups = boot::cgroups(&config, &metrics)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let core = boot::Core::new(&config, cores, &metrics)?;
     // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
@@ -67,12 +68,18 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         },
         store,
         admission: Admission::new(config.capacity, metrics.clone()),
-        workers: WorkerPool::new(runtime.handle().clone(), core.ticker.awake(), config.worker_idle, metrics.clone())?,
+        workers: WorkerPool::new(
+            runtime.handle().clone(),
+            core.ticker.awake(),
+            cgroups.clone(),
+            config.worker_idle,
+            metrics.clone(),
+        )?,
         metrics: metrics.clone(),
         readiness: Readiness::new(config.readiness, container.clone()),
         draining: false.into(),
     });
-    let status = Arc::new(StatusSource::new(api.clone(), container.clone(), config.capacity, config.memory_limit));
+    let status = Arc::new(StatusSource::new(api.clone(), container.clone(), config.memory_limit));
     let reporter = config.reporter.map(|settings| Reporter::new(settings, container, metrics.clone()));
     runtime.block_on(async {
         let server = Server::bind(
@@ -100,6 +107,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             admin = %admin.address(),
             capacity_mib = config.capacity.units,
             max_invocations = config.capacity.invocations,
+            %cgroups,
             "serving, {cached} AOT cache"
         );
         let parts = Parts { api: api.clone(), status, server, admin, io, reporter };

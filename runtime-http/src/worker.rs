@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     admission::Permit,
+    cgroup::{Cgroups, seat::Seat},
     epoch,
     metrics::Metrics,
     sandbox::{Invocation, Reply, Stop, StopReason},
@@ -60,6 +61,7 @@ struct Shared {
     /// Wakes the supervisor.
     waiting: Condvar,
     epochs: epoch::Awake,
+    cgroups: Cgroups,
     runtime: tokio::runtime::Handle,
     metrics: Arc<Metrics>,
     /// How long a worker waits for work before it ends.
@@ -111,6 +113,7 @@ impl WorkerPool {
     pub fn new(
         runtime: tokio::runtime::Handle,
         epochs: epoch::Awake,
+        cgroups: Cgroups,
         keep_idle: Duration,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
@@ -118,6 +121,7 @@ impl WorkerPool {
             state: Mutex::default(),
             waiting: Condvar::new(),
             epochs,
+            cgroups,
             runtime,
             metrics,
             keep_idle,
@@ -269,12 +273,13 @@ impl Shared {
 
     fn work(&self, desk: &Arc<Desk>) {
         let _context = self.runtime.enter();
+        let mut seat = self.cgroups.seat();
         loop {
             match desk.wait(self.keep_idle) {
                 Inbox::Job(job) => {
-                    self.run(desk, *job);
+                    self.run(desk, *job, &mut seat);
                     while let Some(job) = self.next(desk) {
-                        self.run(desk, job);
+                        self.run(desk, job, &mut seat);
                     }
                 }
                 Inbox::Closed => break,
@@ -310,17 +315,19 @@ impl Shared {
         next
     }
 
-    fn run(&self, desk: &Desk, job: Job) {
+    fn run(&self, desk: &Desk, job: Job, seat: &mut Seat) {
         let Job { invocation, reply, permit } = job;
         let (id, function) = (invocation.record.id, invocation.record.function.clone());
         function.in_flight().inc();
         *lock(&desk.running) = Some(invocation.stop.clone());
         // The reply channel is dropped in a panic: the client is answered 500.
-        let result = std::panic::catch_unwind(AssertUnwindSafe(|| invocation.run(reply, &self.epochs)));
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| invocation.run(reply, &self.epochs, seat)));
         *lock(&desk.running) = None;
         function.in_flight().dec();
         if result.is_err() {
             tracing::error!(%id, function = %function.name(), "internal error: a worker panicked; the box goes on");
+            // What it has spent is not known.
+            *seat = self.cgroups.seat();
         }
         drop(permit);
     }

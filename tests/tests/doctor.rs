@@ -97,6 +97,11 @@ fn a_line_for_each_check_and_a_remedy_for_each_trouble() {
     for check in ["port", "admin port"] {
         assert_eq!(findings.finding(check).0, "ok", "{}", findings.text);
     }
+    // Where cgroups are demanded, a trouble with them is a failure; where they are not wanted, they are left alone.
+    assert_eq!(patient.doctor(&["--enable-cgroups=false"], &[]).finding("quotas").0, "ok");
+    let flags = ["--enable-cgroups=true", "--cgroup-root=functions"];
+    patient.doctor(&flags, &[]).fails("quotas", &["functions is no cgroup file system", "CGROUP_ROOT"]);
+    assert_eq!(patient.doctor(&flags[1..], &[]).finding("quotas").0, "warn");
     // Without PATH nothing of a node is found, which is no trouble.
     for check in ["containerd", "shim"] {
         let (verdict, found) = findings.finding(check);

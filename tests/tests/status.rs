@@ -65,6 +65,7 @@ fn the_document_is_the_live_state() {
     ] {
         assert_eq!(number(pointer), value, "{pointer} of {document}");
     }
+    assert_eq!(document["closed_gates"], serde_json::json!([]), "{document}");
     assert_eq!(document["functions"].as_object().map(serde_json::Map::len), Some(1), "{document}");
     assert_eq!((&document["pod"], &document["readiness"]["ready"]), (&"pod-7".into(), &true.into()));
     assert!(

@@ -159,13 +159,18 @@ impl Body for AnswerBody {
 const INVOCATION_ID: HeaderName = HeaderName::from_static("wasmbox-invocation-id");
 const CPU_TIME: HeaderName = HeaderName::from_static("wasmbox-cpu-time-us");
 const MEMORY_PEAK: HeaderName = HeaderName::from_static("wasmbox-memory-peak-bytes");
+const THROTTLED_TIME: HeaderName = HeaderName::from_static("wasmbox-throttled-time-us");
+const CGROUP_CREATION_TIME: HeaderName = HeaderName::from_static("cgroup-creation-time");
+const CGROUP_ASSIGN_TIME: HeaderName = HeaderName::from_static("cgroup-assign-time");
 const EXECUTION_TIME: HeaderName = HeaderName::from_static("execution-time");
 const CURRENT_REQUESTS: HeaderName = HeaderName::from_static("num-current-requests");
 const POD: HeaderName = HeaderName::from_static("pod");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Headers of ours, which a guest's response cannot set, and hop-by-hop ones, which are hyper's.
-const RESERVED: [HeaderName; 8] = [
+const RESERVED: [HeaderName; 10] = [
+    CGROUP_CREATION_TIME,
+    CGROUP_ASSIGN_TIME,
     EXECUTION_TIME,
     CURRENT_REQUESTS,
     POD,
@@ -191,18 +196,27 @@ pub fn strip_reserved(headers: &mut HeaderMap) {
 pub fn add_invocation_headers(headers: &mut HeaderMap, record: &Record, in_flight: usize, pod: &HeaderValue) {
     let value = |text: String| HeaderValue::try_from(text).expect("digits, letters and punctuation of ours");
     let (queue, compile) = (Millis::of(record.queue.get()), Millis::of(record.compile.get()));
-    headers.reserve(10);
+    headers.reserve(13);
     headers.insert(INVOCATION_ID, value(record.id.to_string()));
     headers.insert(CURRENT_REQUESTS, in_flight.into());
     headers.insert(POD, pod.clone());
     let mut timing = String::with_capacity(72);
     // Writing to a string does not fail.
     let _ = write!(timing, "queue;dur={queue}, compile;dur={compile}");
+    if let Some(times) = record.cgroup.get() {
+        let (creation, assign) = (Millis::of(Some(&times.creation)), Millis::of(Some(&times.assign)));
+        let _ = write!(timing, ", cgroup;dur={}", Millis::of(Some(&(times.creation + times.assign))));
+        headers.insert(CGROUP_CREATION_TIME, creation.header());
+        headers.insert(CGROUP_ASSIGN_TIME, assign.header());
+    }
     if let Some(end) = record.end.get() {
         let usage = &end.usage;
         let execution = Millis::of(Some(&usage.execution));
         let _ = write!(timing, ", exec;dur={execution}");
-        headers.insert(EXECUTION_TIME, value(execution.to_string()));
+        headers.insert(EXECUTION_TIME, execution.header());
+        if let Some(throttled) = usage.throttled {
+            headers.insert(THROTTLED_TIME, u64::try_from(throttled.as_micros()).unwrap_or(u64::MAX).into());
+        }
         headers.insert(CPU_TIME, u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX).into());
         headers.insert(MEMORY_PEAK, usage.memory_peak.into());
     }
@@ -215,6 +229,13 @@ struct Millis(u128);
 impl Millis {
     fn of(duration: Option<&std::time::Duration>) -> Self {
         Millis(duration.map_or(0, std::time::Duration::as_micros))
+    }
+
+    fn header(&self) -> HeaderValue {
+        if self.0 == 0 {
+            return HeaderValue::from_static("0.000");
+        }
+        HeaderValue::try_from(self.to_string()).expect("digits and a point")
     }
 }
 

@@ -1,5 +1,182 @@
-//! CPU limits of invocations by nested cgroups.
+//! CPU limits of invocations: each worker thread in a cgroup of its own, below the container's.
 //!
-//! - [`hierarchy`]: finds cgroups
+//! The kernel divides CPU time between threads as it does between containers; so an invocation's limit holds against all others, and
+//! below the container's own. Memory is limited in the sandbox, not here. Whether cgroups can be nested depends on where the box runs:
+//! it is found out at the start, by doing it.
+//!
+//! - [`hierarchy`]: finds cgroups; [`root`]: finds the one to nest in, and probes
+//! - [`bandwidth`]: from millicores to quota and period
+//! - [`leaf`]: one thread's cgroup, and every write to the kernel's files
+//! - [`seat`]: what a worker does before and after an invocation; [`reaper`]: removes what was left
 
+pub mod bandwidth;
 pub mod hierarchy;
+pub mod leaf;
+mod reaper;
+pub mod root;
+pub mod seat;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use self::{
+    bandwidth::Bandwidth,
+    hierarchy::Version,
+    leaf::{Leaf, LeafError, PREFIX, Root, Set, Step},
+    reaper::Reaper,
+    root::Impossible,
+    seat::Seat,
+};
+use crate::metrics::CgroupMetrics;
+
+/// A period in which a short function fits into one budget: see docs/operations.md.
+pub const DEFAULT_PERIOD: Duration = Duration::from_millis(100);
+
+/// Whether CPU limits are enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enable {
+    /// The box does not start without.
+    True,
+    /// No limits.
+    False,
+    /// Where it can be; a warning where not.
+    Auto,
+}
+
+/// Which cgroup an invocation runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Its worker's, which stays.
+    Pinned,
+    /// One made for it and removed after it, as the original did: for comparison.
+    Fresh,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupSettings {
+    pub enable: Enable,
+    pub mode: Mode,
+    pub root: Option<PathBuf>,
+    pub pod_uid: Option<String>,
+    pub period: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("CPU limits cannot be enforced: {0}")]
+    Impossible(#[from] Impossible),
+    #[error("the thread that removes cgroups could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Makes workers' seats. Dropping the last part of it removes all leaves.
+#[derive(Debug, Clone)]
+pub struct Cgroups {
+    nested: Option<Arc<Nested>>,
+}
+
+#[derive(Debug)]
+struct Nested {
+    root: Arc<Root>,
+    reaper: Reaper,
+    mode: Mode,
+    period: Duration,
+    number: AtomicU64,
+    clamp_reported: AtomicBool,
+    metrics: CgroupMetrics,
+}
+
+impl Cgroups {
+    /// Finds out what is possible.
+    ///
+    /// # Errors
+    /// [`CgroupError`], if cgroups must be and cannot be.
+    pub fn start(settings: &CgroupSettings, metrics: CgroupMetrics) -> Result<Cgroups, CgroupError> {
+        let none = Cgroups { nested: None };
+        if settings.enable == Enable::False {
+            return Ok(none);
+        }
+        let root = match root::find(settings.root.as_deref(), settings.pod_uid.as_deref()) {
+            Ok(root) => Arc::new(root),
+            Err(error) if settings.enable == Enable::Auto => {
+                tracing::warn!("Cpu-Quota is not enforced: {error}");
+                return Ok(none);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let stale = root.remove_stale();
+        if stale > 0 {
+            tracing::info!(path = %root.path.display(), "removed {stale} cgroups that a killed box had left");
+        }
+        let reaper = Reaper::start(root.clone(), metrics.remove.clone())?;
+        let nested = Nested {
+            root,
+            reaper,
+            mode: settings.mode,
+            period: settings.period,
+            number: AtomicU64::new(0),
+            clamp_reported: AtomicBool::new(false),
+            metrics,
+        };
+        Ok(Cgroups { nested: Some(Arc::new(nested)) })
+    }
+
+    /// For the calling thread.
+    pub fn seat(&self) -> Seat {
+        Seat::new(self.nested.clone())
+    }
+}
+
+/// `none`, or for instance `v1, pinned, /sys/fs/cgroup/cpu/box`.
+impl fmt::Display for Cgroups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(nested) = &self.nested else { return f.write_str("none") };
+        let version = match nested.root.version {
+            Version::V1 => "v1",
+            Version::V2 => "v2",
+        };
+        let mode = match nested.mode {
+            Mode::Pinned => "pinned",
+            Mode::Fresh => "fresh",
+        };
+        write!(f, "{version}, {mode}, {}", nested.root.path.display())
+    }
+}
+
+impl Nested {
+    fn next_name(&self) -> String {
+        format!("{PREFIX}{}-{}", std::process::id(), self.number.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn error(&self, step: Step, leaf: &Leaf, errno: Errno) -> LeafError {
+        LeafError { step, path: self.root.path.join(leaf.name()), errno }
+    }
+
+    fn set(&self, leaf: &mut Leaf, bandwidth: Bandwidth) -> Result<(), LeafError> {
+        match leaf.set(bandwidth) {
+            Ok(Set::AsAsked) => Ok(()),
+            Ok(Set::Clamped) => {
+                if !self.clamp_reported.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        cgroup = %self.root.path.display(),
+                        "a Cpu-Quota is above the container's own CPU limit, which holds instead; this is said once"
+                    );
+                }
+                Ok(())
+            }
+            Err(errno) => Err(self.error(Step::SetQuota, leaf, errno)),
+        }
+    }
+}

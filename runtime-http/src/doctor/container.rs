@@ -6,7 +6,11 @@ use libcgroups::common::{CgroupSetup, get_cgroup_setup};
 
 use super::Finding;
 use crate::{
-    cgroup::hierarchy::{Cgroup, Version},
+    cgroup::{
+        CgroupSettings, Enable,
+        hierarchy::{Cgroup, Version},
+        root::{self, Impossible, Remedy},
+    },
     config::Config,
     container::Container,
     status::screen::bytes,
@@ -34,6 +38,23 @@ pub fn cgroups(_: &Config) -> Finding {
             Finding::ok(format!("set-up {setup}; CPU by {version} at {}", cgroup.path.display()))
         }
         Err(error) => Finding::warn(format!("set-up {setup}; {error}"), ANOTHER_MOUNT),
+    }
+}
+
+/// Makes a leaf, sets a quota, joins and leaves it, and removes it, as a box does at its start.
+pub fn quotas(config: &Config) -> Finding {
+    let CgroupSettings { enable, root, pod_uid, .. } = &config.cgroup;
+    let trouble = match enable {
+        Enable::False => return Finding::ok("Cpu-Quota is not enforced, as configured"),
+        Enable::Auto => Finding::warn,
+        Enable::True => Finding::fail,
+    };
+    match root::find(root.as_deref(), pod_uid.as_deref()) {
+        Ok(root) => Finding::ok(format!("Cpu-Quota is enforced by cgroups in {}", root.path.display())),
+        Err(Impossible::Step { error, remedy }) => trouble(error.to_string(), remedy.to_string()),
+        Err(error @ (Impossible::NotFound(_) | Impossible::Thread(_))) => {
+            trouble(error.to_string(), Remedy::Other.to_string())
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `wasmbox doctor`: what of the machine, the container and the configuration works for a box, and the remedy for what does not.
 //!
-//! Each check looks at one thing, changes nothing, and gives a [`Finding`]. [`CHECKS`] is all of them.
+//! Each check looks at one thing, leaves nothing behind, and gives a [`Finding`]. [`CHECKS`] is all of them.
 //!
 //! - [`kernel`]: system calls, and the limits of a process
 //! - [`container`]: cgroups and their limits
@@ -46,8 +46,7 @@ pub struct Check {
     pub examine: fn(&Config) -> Finding,
 }
 
-/// In the order in which they are shown. Whatever can be tried is tried, not looked up: one that makes a nested cgroup belongs behind
-/// `cgroups`, its error as a [`Finding::fail`] where cgroups are demanded, else as a [`Finding::warn`].
+/// In the order in which they are shown. What can be tried is tried, not looked up.
 pub const CHECKS: &[Check] = &[
     Check { name: "kernel", examine: kernel::version },
     Check { name: "page scan", examine: kernel::pagemap_scan },
@@ -55,6 +54,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "addresses", examine: kernel::address_space },
     Check { name: "open files", examine: kernel::open_files },
     Check { name: "cgroups", examine: container::cgroups },
+    Check { name: "quotas", examine: container::quotas },
     Check { name: "memory", examine: container::memory },
     Check { name: "cpu", examine: container::cpu },
     Check { name: "threads", examine: container::threads },

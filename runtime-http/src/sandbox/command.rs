@@ -82,12 +82,12 @@ pub(super) fn run_core(
     mut invocation: Invocation,
     reply: oneshot::Sender<Reply>,
     epochs: &epoch::Awake,
+    meter: Meter<'_>,
 ) {
-    let meter = Meter::start();
     let mut output = Output::new(invocation.hold, invocation.max_output, reply);
     let wasi = match context(&mut invocation, &mut output) {
         Ok(mut wasi) => wasi.build_p1(),
-        Err(failure) => return refuse(&invocation, &output, &meter, failure),
+        Err(failure) => return refuse(&invocation, &output, meter, failure),
     };
     let limiter = Limiter::new(invocation.limits.memory.bytes());
     let engine = program.pre.module().engine();
@@ -101,7 +101,7 @@ pub(super) fn run_core(
         });
         bounded(&invocation, epochs).run(call, |_| stdout.flush_streamed())
     };
-    finish(&invocation, &output, &meter, &store.data().limiter, result);
+    finish(&invocation, &output, meter, &store.data().limiter, result);
 }
 
 async fn call_start(program: &CoreProgram, store: &mut Store<CoreHost>) -> wasmtime::Result<()> {
@@ -118,12 +118,12 @@ pub(super) fn run_component(
     mut invocation: Invocation,
     reply: oneshot::Sender<Reply>,
     epochs: &epoch::Awake,
+    meter: Meter<'_>,
 ) {
-    let meter = Meter::start();
     let mut output = Output::new(invocation.hold, invocation.max_output, reply);
     let wasi = match context(&mut invocation, &mut output) {
         Ok(mut wasi) => wasi.build(),
-        Err(failure) => return refuse(&invocation, &output, &meter, failure),
+        Err(failure) => return refuse(&invocation, &output, meter, failure),
     };
     let host = ComponentHost {
         wasi,
@@ -151,14 +151,14 @@ pub(super) fn run_component(
         });
         bounded(&invocation, epochs).run(call, |_| stdout.flush_streamed())
     };
-    finish(&invocation, &output, &meter, &store.data().limiter, result);
+    finish(&invocation, &output, meter, &store.data().limiter, result);
 }
 
 /// Records how the call ended and answers, unless the response has started.
 fn finish(
     invocation: &Invocation,
     output: &Output,
-    meter: &Meter,
+    meter: Meter<'_>,
     limiter: &Limiter,
     result: Result<wasmtime::Result<()>, StopReason>,
 ) {
@@ -183,7 +183,7 @@ fn finish(
 }
 
 /// Answers an invocation whose guest was not started.
-fn refuse(invocation: &Invocation, output: &Output, meter: &Meter, failure: Failure) {
+fn refuse(invocation: &Invocation, output: &Output, meter: Meter<'_>, failure: Failure) {
     set_end(&invocation.record, meter.usage(&Limiter::new(0)), Some(failure.clone()));
     send(&output.reply, Reply::Failed(failure));
 }

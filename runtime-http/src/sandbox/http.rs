@@ -69,21 +69,21 @@ pub(super) fn run(
     mut invocation: Invocation,
     reply: oneshot::Sender<Reply>,
     epochs: &epoch::Awake,
+    meter: Meter<'_>,
 ) {
-    let meter = Meter::start();
     let input =
         std::mem::replace(&mut invocation.input, Input::Http(::http::Request::new(RequestBody::full(Bytes::new()))));
     let Input::Http(request) = input else {
         return refuse(
             &invocation,
             reply,
-            &meter,
+            meter,
             Failure::Internal { reason: "an HTTP handler was given no request".into() },
         );
     };
     let mut wasi = match granted_context(&invocation.grants) {
         Ok(wasi) => wasi,
-        Err(failure) => return refuse(&invocation, reply, &meter, failure),
+        Err(failure) => return refuse(&invocation, reply, meter, failure),
     };
     // An HTTP handler has no output but its response: what it prints is for the log.
     let stderr = Stderr::new(invocation.record.function.name().clone(), invocation.record.id);
@@ -173,7 +173,7 @@ fn whole(response: ::http::Response<HyperOutgoingBody>, max_output: u64) -> Repl
     }
 }
 
-fn refuse(invocation: &Invocation, reply: oneshot::Sender<Reply>, meter: &Meter, failure: Failure) {
+fn refuse(invocation: &Invocation, reply: oneshot::Sender<Reply>, meter: Meter<'_>, failure: Failure) {
     set_end(&invocation.record, meter.usage(&Limiter::new(0)), Some(failure.clone()));
     let _ = reply.send(Reply::Failed(failure));
 }

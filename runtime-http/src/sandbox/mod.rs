@@ -43,6 +43,7 @@ pub use self::{
 };
 use self::{executor::Bounded, limiter::Limiter};
 use crate::{
+    cgroup::seat::Seat,
     epoch,
     limits::Limits,
     record::{End, Record, Usage},
@@ -109,35 +110,46 @@ impl Invocation {
         }
     }
 
-    /// Runs to the end, on this thread, which must be in a tokio context. The reply is sent as soon as it is known, or left unsent
-    /// if the client's side is gone; the record's end is set in any case.
-    pub fn run(self, reply: oneshot::Sender<Reply>, epochs: &epoch::Awake) {
+    /// Runs to the end, on this thread, which must be in a tokio context and is limited by `seat`. The reply is sent as soon as it is
+    /// known, or left unsent if the client's side is gone; the record's end is set in any case.
+    pub fn run(self, reply: oneshot::Sender<Reply>, epochs: &epoch::Awake, seat: &mut Seat) {
+        match seat.begin(self.limits.cpu_quota) {
+            Ok(None) => {}
+            Ok(Some(times)) => drop(self.record.cgroup.set(times)),
+            Err(error) => {
+                let failure = Failure::Internal { reason: format!("its CPU limit could not be set: {error}") };
+                set_end(&self.record, Usage::default(), Some(failure.clone()));
+                let _ = reply.send(Reply::Failed(failure));
+                return;
+            }
+        }
+        let meter = Meter::start(seat);
         let program = self.program.clone();
         match &*program {
-            Program::Core(core) => command::run_core(core, self, reply, epochs),
-            Program::Command(component) => command::run_component(component, self, reply, epochs),
-            Program::Http(component) => http::run(component, self, reply, epochs),
+            Program::Core(core) => command::run_core(core, self, reply, epochs, meter),
+            Program::Command(component) => command::run_component(component, self, reply, epochs, meter),
+            Program::Http(component) => http::run(component, self, reply, epochs, meter),
         }
     }
 }
 
 /// Measures one run.
-struct Meter {
+struct Meter<'a> {
     started: Instant,
     cpu: Duration,
+    seat: &'a mut Seat,
 }
 
-impl Meter {
-    fn start() -> Self {
-        Meter { started: Instant::now(), cpu: thread_cpu_time() }
+impl<'a> Meter<'a> {
+    fn start(seat: &'a mut Seat) -> Self {
+        Meter { started: Instant::now(), cpu: thread_cpu_time(), seat }
     }
 
-    fn usage(&self, limiter: &Limiter) -> Usage {
-        Usage {
-            execution: self.started.elapsed(),
-            cpu: thread_cpu_time().saturating_sub(self.cpu),
-            memory_peak: limiter.peak(),
-        }
+    /// The guest has ended: what it used. From here on this thread works for the box, with a fresh budget.
+    fn usage(self, limiter: &Limiter) -> Usage {
+        let execution = self.started.elapsed();
+        let cpu = thread_cpu_time().saturating_sub(self.cpu);
+        Usage { execution, cpu, throttled: self.seat.end(cpu), memory_peak: limiter.peak() }
     }
 }
 

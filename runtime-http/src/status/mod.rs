@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{admission::Capacity, api::Api, container::Container, cpu_window::CpuWindow, readiness};
+use crate::{api::Api, container::Container, cpu_window::CpuWindow, readiness};
 
 /// Over which the CPU in use is measured, when it is asked for: an idle box measures nothing.
 const CPU_TIME: Duration = Duration::from_millis(100);
@@ -34,6 +34,8 @@ pub struct Status {
     pub queue_units: u64,
     pub in_flight: Load,
     pub queued: Load,
+    /// What is short beside the units, so that nothing new starts: `cpu`, `memory`.
+    pub closed_gates: Vec<String>,
     pub workers: u64,
     pub connections: u64,
     pub memory: Memory,
@@ -69,19 +71,20 @@ pub struct StatusSource {
     started: Instant,
     api: Arc<Api>,
     container: Arc<Container>,
-    capacity: Capacity,
     memory_limit: u64,
 }
 
 impl StatusSource {
-    pub fn new(api: Arc<Api>, container: Arc<Container>, capacity: Capacity, memory_limit: u64) -> StatusSource {
-        StatusSource { started: Instant::now(), api, container, capacity, memory_limit }
+    pub fn new(api: Arc<Api>, container: Arc<Container>, memory_limit: u64) -> StatusSource {
+        StatusSource { started: Instant::now(), api, container, memory_limit }
     }
 
     /// The state now; takes the time that measuring the CPU takes.
     pub async fn read(&self) -> Status {
         let cpu_cores = self.cpu_cores().await;
         let metrics = &self.api.metrics;
+        let admission = self.api.admission.snapshot();
+        let load = |invocations: usize, units| Load { invocations: invocations as u64, units };
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -89,16 +92,11 @@ impl StatusSource {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             readiness: self.api.readiness.explain(self.api.is_draining()),
-            capacity: Load { invocations: self.capacity.invocations as u64, units: self.capacity.units },
-            queue_units: self.capacity.depth,
-            in_flight: Load {
-                invocations: self.api.admission.in_flight() as u64,
-                units: number(metrics.in_flight_units.get()),
-            },
-            queued: Load {
-                invocations: number(metrics.queued_invocations.get()),
-                units: number(metrics.queued_units.get()),
-            },
+            capacity: load(admission.capacity.invocations, admission.capacity.units),
+            queue_units: admission.capacity.depth,
+            in_flight: load(admission.in_flight_invocations, admission.in_flight_units),
+            queued: load(admission.waiting_invocations, admission.waiting_units),
+            closed_gates: admission.closed_gates.iter().map(|gate| gate.name().to_owned()).collect(),
             workers: number(metrics.workers.get()),
             connections: number(metrics.connections.get()),
             memory: Memory {

@@ -68,6 +68,9 @@ impl fmt::Display for Screen<'_> {
                 mebibytes(status.queue_units)
             ),
         )?;
+        if !status.closed_gates.is_empty() {
+            line("held back", format!("nothing new starts, for want of {}", status.closed_gates.join(" and ")))?;
+        }
         line("workers", status.workers.to_string())?;
         line("connections", status.connections.to_string())?;
         line("queue-proxy", if status.reporter_connected { "connected" } else { "not connected" }.into())?;

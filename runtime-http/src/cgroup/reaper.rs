@@ -1,0 +1,109 @@
+//! Removes leaves that their threads have left, off the path of invocations: right after, the kernel may still find them busy.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use prometheus::Histogram;
+use rustix::io::Errno;
+
+use super::{
+    leaf::{LeafError, Root},
+    root::remove_patiently,
+};
+
+/// When this many leaves wait, whoever leaves one removes it himself.
+const MOST_WAITING: usize = 1024;
+/// How long a leaf may be found busy before it is given up; the next start removes it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The time between two attempts.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The thread; dropping it removes all that waits, and joins.
+#[derive(Debug)]
+pub struct Reaper {
+    root: Arc<Root>,
+    leaves: Option<SyncSender<String>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reaper {
+    /// Each removal's time is observed in `removal`, seconds.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn start(root: Arc<Root>, removal: Histogram) -> std::io::Result<Reaper> {
+        let (sender, receiver) = sync_channel(MOST_WAITING);
+        let thread = {
+            let root = root.clone();
+            thread::Builder::new().name("cgroup-reaper".into()).spawn(move || reap(&root, &receiver, &removal))?
+        };
+        Ok(Reaper { root, leaves: Some(sender), thread: Some(thread) })
+    }
+
+    /// Removes the leaf `name`, soon.
+    pub fn remove(&self, name: String) {
+        let sender = self.leaves.as_ref().expect("it is taken only when this is dropped");
+        match sender.try_send(name) {
+            Ok(()) => {}
+            Err(TrySendError::Full(name) | TrySendError::Disconnected(name)) => {
+                report(remove_patiently(&self.root, &name));
+            }
+        }
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.leaves = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn reap(root: &Root, leaves: &Receiver<String>, removal: &Histogram) {
+    // Bounded: what is busy for longer than PATIENCE is given up, and no more is taken meanwhile than is waiting there.
+    let mut busy: Vec<(String, Instant)> = Vec::new();
+    let mut open = true;
+    while open || !busy.is_empty() {
+        let next = if !busy.is_empty() {
+            leaves.recv_timeout(PAUSE)
+        } else {
+            leaves.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        match next {
+            Ok(name) => busy.push((name, Instant::now())),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                if !open {
+                    thread::sleep(PAUSE);
+                }
+                open = false;
+            }
+        }
+        busy.retain(|(name, since)| {
+            let started = Instant::now();
+            match root.remove(name) {
+                Err(LeafError { errno: Errno::BUSY, .. }) if since.elapsed() < PATIENCE => true,
+                result => {
+                    removal.observe(started.elapsed().as_secs_f64());
+                    report(result);
+                    false
+                }
+            }
+        });
+    }
+}
+
+fn report(result: Result<(), LeafError>) {
+    if let Err(error) = result {
+        tracing::warn!("{error}; it is left to the next start");
+    }
+}

@@ -1,0 +1,140 @@
+//! Where leaves are made: the first of a few places in which all of it works, tried by doing it.
+
+use std::{fmt, path::Path, thread, time::Duration};
+
+use rustix::io::Errno;
+
+use super::{
+    bandwidth::Bandwidth,
+    hierarchy::{Cgroup, NotFound},
+    leaf::{LeafError, PREFIX, Root, Step},
+};
+use crate::limits::CpuQuota;
+
+/// Where the container runtime's hook puts the subtree that is delegated to a box.
+pub const DELEGATED: &str = "/run/wasmbox/cgroup";
+/// Where the original's manifests mount the host's cgroups.
+pub const HOST_VOLUME: &str = "/data";
+
+/// Why there can be no leaves, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Impossible {
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    #[error("{error}; {remedy}")]
+    Step { error: LeafError, remedy: Remedy },
+    #[error("the probe's thread could not be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What an operator can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    ReadOnly,
+    Permission,
+    DomainController,
+    NoController,
+    Other,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Remedy::ReadOnly => {
+                "cgroups are mounted read-only here, as in most containers: run the pod with the wasmbox runtime class, which delegates \
+                 a subtree at /run/wasmbox/cgroup, or name a writable one with --cgroup-root (CGROUP_ROOT)"
+            }
+            Remedy::Permission => {
+                "this user may not write there: have the subtree and its files belong to it (on cgroup v2 also the cgroup.procs of the \
+                 container's own cgroup), as the wasmbox runtime class does, or run as root"
+            }
+            Remedy::DomainController => {
+                "threads can have cgroups of their own only below a cgroup in whose cgroup.subtree_control neither memory nor io is \
+                 enabled: name another one with --cgroup-root (CGROUP_ROOT)"
+            }
+            Remedy::NoController => {
+                "the cpu controller is not there: enable it in the parent's cgroup.subtree_control, and use a kernel with \
+                 CONFIG_CFS_BANDWIDTH"
+            }
+            Remedy::Other => "name another cgroup with --cgroup-root (CGROUP_ROOT), or run without CPU limits: ENABLE_CGROUPS=false",
+        })
+    }
+}
+
+impl From<LeafError> for Impossible {
+    fn from(error: LeafError) -> Self {
+        let remedy = match error.errno {
+            Errno::ROFS => Remedy::ReadOnly,
+            Errno::ACCESS | Errno::PERM => Remedy::Permission,
+            Errno::OPNOTSUPP | Errno::BUSY => Remedy::DomainController,
+            Errno::NOENT if error.step != Step::Create => Remedy::NoController,
+            _ => Remedy::Other,
+        };
+        Impossible::Step { error, remedy }
+    }
+}
+
+/// Finds the place: `named`, or else the delegated subtree, the host's cgroups at `/data`, this process's own cgroup, whichever is there
+/// first. What is there must work: a delegated subtree that does not is not passed over in silence.
+///
+/// # Errors
+/// [`Impossible`].
+pub fn find(named: Option<&Path>, pod_uid: Option<&str>) -> Result<Root, Impossible> {
+    let cgroup = match named {
+        Some(path) => Cgroup::at(path, "cpu")?,
+        None => match Cgroup::at(Path::new(DELEGATED), "cpu") {
+            Ok(delegated) => delegated,
+            Err(_) => match Cgroup::at(Path::new(HOST_VOLUME), "cpu") {
+                Ok(host) => host.own_below(pod_uid)?,
+                Err(_) => Cgroup::own("cpu")?,
+            },
+        },
+    };
+    let root = Root::open(cgroup.version, cgroup.path)?;
+    probe(&root)?;
+    Ok(root)
+}
+
+/// Does all that a worker will do, on a thread of its own, whose end also ends its stay in the leaf.
+fn probe(root: &Root) -> Result<(), Impossible> {
+    let name = format!("{PREFIX}{}-probe", std::process::id());
+    let mut leaf = root.create(&name)?;
+    let tried = thread::scope(|scope| {
+        let attempt = || {
+            let error = |step, path: &Path| {
+                let path = path.to_owned();
+                move |errno| LeafError { step, path, errno }
+            };
+            let path = root.path.join(&name);
+            leaf.set(Bandwidth::of(CpuQuota::DEFAULT, super::DEFAULT_PERIOD)).map_err(error(Step::SetQuota, &path))?;
+            leaf.join().map_err(error(Step::Join, &path))?;
+            root.join()
+        };
+        let thread = thread::Builder::new().name("cgroup-probe".into()).spawn_scoped(scope, attempt);
+        match thread.map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(result)) => result.map_err(Impossible::from),
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Impossible::Thread(error)),
+        }
+    });
+    let removed = remove_patiently(root, &name);
+    tried?;
+    Ok(removed?)
+}
+
+/// Removes a leaf that its thread has left: the kernel lets go of an ended one a little late.
+///
+/// # Errors
+/// [`LeafError`], after about two seconds.
+pub fn remove_patiently(root: &Root, name: &str) -> Result<(), LeafError> {
+    let mut pause = Duration::from_micros(100);
+    loop {
+        match root.remove(name) {
+            Err(LeafError { errno: Errno::BUSY, .. }) if pause < Duration::from_secs(1) => {
+                thread::sleep(pause);
+                pause *= 2;
+            }
+            result => return result,
+        }
+    }
+}

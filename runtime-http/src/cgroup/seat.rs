@@ -1,0 +1,166 @@
+//! A worker's place in the hierarchy: what is done before and after each of its invocations.
+//!
+//! Nothing is carried over from one invocation to the next on the same worker. An invocation that used up its budget leaves a throttled
+//! thread and an empty budget behind, which would cost the next one up to a period. So after one that used a noticeable part of its
+//! budget the quota is written again, which fills it: at once, before the box's own work after the guest, during which the thread holds
+//! locks that others wait for and must not be throttled. Short invocations write nothing at all.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Mode, Nested,
+    bandwidth::Bandwidth,
+    leaf::{Leaf, LeafError, Step},
+};
+use crate::limits::CpuQuota;
+
+/// The part of a budget that is noticeable. So at most this part of a period's budget is missing when an invocation starts.
+const NOTICEABLE: u32 = 16;
+
+/// What an invocation's cgroup cost before it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CgroupTimes {
+    /// Making the cgroup; zero where the worker has one.
+    pub creation: Duration,
+    /// Setting the quota and joining; zero where nothing changed.
+    pub assign: Duration,
+}
+
+/// Used by one thread, the one that is limited.
+#[derive(Debug)]
+pub struct Seat {
+    nested: Option<Arc<Nested>>,
+    leaf: Option<Occupied>,
+}
+
+#[derive(Debug)]
+struct Occupied {
+    leaf: Leaf,
+    bandwidth: Bandwidth,
+    /// CPU time used since the budget was last filled.
+    spent: Duration,
+    /// The leaf's throttled time when it was last read.
+    throttled: Duration,
+}
+
+impl Occupied {
+    /// Whether a noticeable part of the budget is gone.
+    fn has_spent(&self) -> bool {
+        self.spent >= self.bandwidth.budget() / NOTICEABLE
+    }
+}
+
+impl Seat {
+    /// Without cgroups: limits nothing.
+    pub fn unlimited() -> Seat {
+        Seat { nested: None, leaf: None }
+    }
+
+    pub(super) fn new(nested: Option<Arc<Nested>>) -> Seat {
+        Seat { nested, leaf: None }
+    }
+
+    /// Limits this thread to `quota`; `None` if there are no cgroups.
+    ///
+    /// # Errors
+    /// [`LeafError`]; then nothing may run here, since it would run without its limit.
+    pub fn begin(&mut self, quota: CpuQuota) -> Result<Option<CgroupTimes>, LeafError> {
+        let Some(nested) = self.nested.clone() else { return Ok(None) };
+        let bandwidth = Bandwidth::of(quota, nested.period);
+        // A leaf that does not obey, because somebody removed it, is replaced once.
+        let times = self.limit(&nested, bandwidth).or_else(|error| {
+            tracing::debug!("{error}; trying with a new cgroup");
+            self.vacate();
+            self.limit(&nested, bandwidth)
+        });
+        times.map(Some)
+    }
+
+    fn limit(&mut self, nested: &Nested, bandwidth: Bandwidth) -> Result<CgroupTimes, LeafError> {
+        let mut times = CgroupTimes::default();
+        if self.leaf.as_ref().is_some_and(|occupied| occupied.bandwidth == bandwidth && !occupied.has_spent()) {
+            return Ok(times);
+        }
+        let started = Instant::now();
+        let made = match &mut self.leaf {
+            Some(_) => None,
+            None => {
+                let mut leaf = nested.root.create(&nested.next_name())?;
+                // Before the thread is in it: it never runs without its limit.
+                nested.set(&mut leaf, bandwidth)?;
+                times.creation = started.elapsed();
+                nested.metrics.create.observe(times.creation.as_secs_f64());
+                Some(leaf)
+            }
+        };
+        let started = Instant::now();
+        match made {
+            Some(leaf) => {
+                leaf.join().map_err(|errno| nested.error(Step::Join, &leaf, errno)).inspect_err(|_| {
+                    nested.reaper.remove(leaf.name().to_owned());
+                })?;
+                times.assign = started.elapsed();
+                nested.metrics.join.observe(times.assign.as_secs_f64());
+                self.leaf = Some(Occupied { leaf, bandwidth, spent: Duration::ZERO, throttled: Duration::ZERO });
+            }
+            None => {
+                let occupied = self.leaf.as_mut().expect("there is one where none was made");
+                nested.set(&mut occupied.leaf, bandwidth)?;
+                occupied.bandwidth = bandwidth;
+                occupied.spent = Duration::ZERO;
+                times.assign = started.elapsed();
+                nested.metrics.quota.observe(times.assign.as_secs_f64());
+            }
+        }
+        Ok(times)
+    }
+
+    /// The invocation is over, having used `cpu`. Returns for how long it was throttled; `None` if there are no cgroups.
+    pub fn end(&mut self, cpu: Duration) -> Option<Duration> {
+        let nested = self.nested.clone()?;
+        let Some(occupied) = &mut self.leaf else { return Some(Duration::ZERO) };
+        let budget = occupied.bandwidth.budget();
+        occupied.spent = occupied.spent.saturating_add(cpu);
+        let mut throttled = Duration::ZERO;
+        // Below that it cannot have been throttled: reading is saved.
+        if occupied.spent.saturating_mul(2) >= budget {
+            let sum = occupied.leaf.throttled().unwrap_or(occupied.throttled);
+            throttled = sum.saturating_sub(occupied.throttled);
+            occupied.throttled = sum;
+        }
+        match nested.mode {
+            Mode::Fresh => self.vacate(),
+            Mode::Pinned if occupied.has_spent() => {
+                let started = Instant::now();
+                match nested.set(&mut occupied.leaf, occupied.bandwidth) {
+                    Ok(()) => {
+                        occupied.spent = Duration::ZERO;
+                        nested.metrics.quota.observe(started.elapsed().as_secs_f64());
+                    }
+                    // The next invocation tries again, and is refused if it must be.
+                    Err(error) => tracing::debug!("{error}"),
+                }
+            }
+            Mode::Pinned => {}
+        }
+        Some(throttled)
+    }
+
+    /// Leaves the leaf, which is then removed.
+    fn vacate(&mut self) {
+        let (Some(nested), Some(occupied)) = (&self.nested, self.leaf.take()) else { return };
+        if let Err(error) = nested.root.join() {
+            tracing::warn!("{error}");
+        }
+        nested.reaper.remove(occupied.leaf.name().to_owned());
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.vacate();
+    }
+}
