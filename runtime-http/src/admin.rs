@@ -1,43 +1,44 @@
-//! The admin port: health for probes, metrics for Prometheus, the state of the module store for operators.
+//! The admin port: health for probes, metrics for Prometheus, the box's state and its functions for operators.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use serde::Serialize;
 
-use crate::api::{Api, answer::AnswerBody, without_body};
+use crate::{
+    api::{Api, answer::AnswerBody, without_body},
+    status::StatusSource,
+};
+
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers one request of the admin port.
-pub fn handle(api: &Arc<Api>, request: &Request<Incoming>) -> Response<AnswerBody> {
-    let response = answer(api, request);
+pub async fn handle(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
+    let response = answer(api, status, request).await;
     if request.method() == Method::HEAD { without_body(response) } else { response }
 }
 
-fn answer(api: &Arc<Api>, request: &Request<Incoming>) -> Response<AnswerBody> {
+async fn answer(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match request.uri().path() {
-        "/live" => text(StatusCode::OK, "text/plain; charset=utf-8", "live\n"),
-        "/ready" if api.is_draining() => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", "draining\n")
-        }
-        "/ready" => text(StatusCode::OK, "text/plain; charset=utf-8", "ready\n"),
+        "/live" => text(StatusCode::OK, TEXT, "live\n"),
+        "/ready" => api.ready(),
+        "/status" => json(&status.read().await),
         "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", api.metrics.render()),
-        "/functions" => {
-            let listing = serde_json::to_string_pretty(&api.store.listing())
-                .expect("names and numbers are representable in JSON");
-            text(StatusCode::OK, "application/json", listing + "\n")
-        }
-        _ => text(
-            StatusCode::NOT_FOUND,
-            "text/plain; charset=utf-8",
-            "there is /live, /ready, /metrics and /functions\n",
-        ),
+        "/functions" => json(&api.store.listing()),
+        _ => text(StatusCode::NOT_FOUND, TEXT, "there is /live, /ready, /status, /metrics and /functions\n"),
     }
+}
+
+fn json(document: &impl Serialize) -> Response<AnswerBody> {
+    let text_of = serde_json::to_string_pretty(document).expect("names and numbers are representable in JSON");
+    text(StatusCode::OK, "application/json", text_of + "\n")
 }
 
 fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<AnswerBody> {

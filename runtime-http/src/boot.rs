@@ -110,7 +110,7 @@ fn open_cache(config: &Config) -> Result<Option<ArtifactCache>, CacheError> {
 }
 
 /// XDG Base Directory Specification.
-fn default_cache_dir() -> Option<PathBuf> {
+pub fn default_cache_dir() -> Option<PathBuf> {
     let directory = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = directory("XDG_CACHE_HOME").or_else(|| directory("HOME").map(|home| home.join(".cache")))?;
     Some(base.join("wasmbox"))

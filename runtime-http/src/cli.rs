@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     config::{Settings, with_environment_in_help},
     limits::{CpuQuota, InvocationTimeout, MemoryRequest},
+    server,
 };
 
 /// Serves WebAssembly functions on HTTP, each invocation in a sandbox of its own, with limits.
@@ -23,6 +24,8 @@ Examples:
   curl 'localhost:8095/hello?arg=world'          call functions/hello.wasm with an argument
   echo data | wasmbox run functions/hello.wasm   run a module once, on this terminal
   wasmbox compile --functions-dir /functions     compile ahead, so that first calls are quick
+  wasmbox status --watch                         look at a box that runs
+  wasmbox doctor                                 check what a box needs here
 
 Settings come from flags, else from environment variables, else from the file of --config, else from defaults.";
 
@@ -46,6 +49,20 @@ pub enum Command {
     ///
     /// Exit code 1 if one of them cannot be compiled; the others are compiled all the same.
     Compile(CompileArgs),
+    /// Show the live state of a box that runs
+    ///
+    /// Asks its admin port: readiness, memory and CPU in use, what runs, what waits, what was answered and refused. In a pod:
+    /// kubectl exec POD -- wasmbox status
+    ///
+    /// Exit code 1 if no box answers.
+    Status(StatusArgs),
+    /// Check what a box needs of the machine, the container and its settings, and say the remedy for what is missing
+    ///
+    /// Takes the settings of `serve`. One line for each check: `ok`; `warn`, the box runs but with less; `FAIL`, it does not start, or not
+    /// as configured. Nothing is left behind, and a box that runs is not disturbed.
+    ///
+    /// Exit code 1 if something fails.
+    Doctor(ServeArgs),
     /// Print a completion script for a shell
     ///
     /// For instance: wasmbox completions bash > /etc/bash_completion.d/wasmbox
@@ -100,6 +117,35 @@ pub struct CompileArgs {
     pub settings: Settings,
 }
 
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// The box's admin port, HOST:PORT or http://HOST:PORT [default: that of `serve`: 127.0.0.1:8086; env: HEALTHCHECK_HOST, HEALTHCHECK_PORT]
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<String>,
+    /// Print the document of /status instead
+    #[arg(long)]
+    pub json: bool,
+    /// Look again each second; with --json a line each time
+    #[arg(long)]
+    pub watch: bool,
+}
+
+impl StatusArgs {
+    /// Whom to ask: the address that is given, else where `serve` would listen with `settings`.
+    pub fn address(&self, settings: &Settings) -> String {
+        match &self.address {
+            Some(address) => {
+                let address = address.strip_prefix("http://").unwrap_or(address);
+                address.strip_suffix('/').unwrap_or(address).to_owned()
+            }
+            None => {
+                let host = settings.admin_host.as_deref().unwrap_or_default();
+                server::reachable(host, settings.admin_port.unwrap_or(8086))
+            }
+        }
+    }
+}
+
 fn parse_variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -120,7 +166,7 @@ fn parse_directory(text: &str) -> Result<crate::store::settings::Preopen, String
 /// The whole command, with the environment's names in its help.
 pub fn command() -> clap::Command {
     let command = Cli::command();
-    ["serve", "compile"]
+    ["serve", "compile", "doctor"]
         .into_iter()
         .fold(command, |command, name| command.mut_subcommand(name, with_environment_in_help))
 }

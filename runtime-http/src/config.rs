@@ -15,8 +15,10 @@ use crate::{
     admission::{Capacity, OverbookingRatio},
     cgroup::{self, CgroupSettings},
     engine::{EngineSize, invocations_that_fit},
-    limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
+    limits::{CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
     logging::LogFormat,
+    readiness::ReadinessSettings,
+    reporter::{QueueProxyHost, ReporterSettings},
     store::settings::OutboundHost,
 };
 
@@ -68,7 +70,7 @@ pub struct Settings {
     /// Port of the functions [default: 8095]
     #[arg(long)]
     pub port: Option<u16>,
-    /// Address of the admin port (/live, /ready, /metrics, /functions) [default: 0.0.0.0]
+    /// Address of the admin port (/live, /ready, /status, /metrics, /functions) [default: 0.0.0.0]
     #[arg(long, value_name = "ADDRESS")]
     pub admin_host: Option<String>,
     /// Admin port [default: 8086]
@@ -176,6 +178,33 @@ pub struct Settings {
     /// Value of the answers' header `Pod` [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub pod_name: Option<String>,
+    /// Probes whose memory utilization is averaged, 1 to 1000 [default: 5]
+    #[arg(long, value_name = "NUMBER")]
+    pub readiness_window: Option<usize>,
+    /// Working set over memory limit above which the box is not ready, 0 to 1 [default: 0.9]
+    #[arg(long, value_name = "FRACTION")]
+    pub readiness_utilization_threshold: Option<Fraction>,
+    /// Percent of the probes, drawn at random, that stay ready above that threshold: some, where boxes must not all leave at once [default: 0]
+    #[arg(long, value_name = "PERCENT")]
+    pub readiness_rand_threshold: Option<u8>,
+    /// Address of the queue-proxy that wants to know the CPU utilization; `none` reports to nobody [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub qp_host: Option<QueueProxyHost>,
+    /// Its port [default: 9096]
+    #[arg(long, value_name = "PORT")]
+    pub qp_port: Option<u16>,
+    /// Time between two reports to it, in ms, 10 to 60000 [default: 50]
+    #[arg(long, value_name = "MS")]
+    pub reporting_period_ms: Option<u64>,
+    /// Reporting periods over which the CPU utilization is averaged, 1 to 1000 [default: 5]
+    #[arg(long, value_name = "NUMBER")]
+    pub metrics_collection_window: Option<usize>,
+    /// Wait between tries to reach it, in seconds, 1 to 60 [default: 2]
+    #[arg(long, value_name = "SECONDS")]
+    pub retry_delay_sec: Option<u64>,
+    /// Tries with that wait, after which it doubles each time, up to a minute; there is no last try [default: 5]
+    #[arg(long, value_name = "NUMBER")]
+    pub max_retries: Option<u32>,
     /// error, warn, info, debug or trace; also by target: info,guest=off [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -225,6 +254,15 @@ pub const ENVIRONMENT: &[(&str, &[&str])] = &[
     ("allow-outbound", &["ALLOW_OUTBOUND"]),
     ("wasm-runtime", &["WASM_RUNTIME"]),
     ("pod-name", &["POD_NAME"]),
+    ("readiness-window", &["READINESS_WINDOW"]),
+    ("readiness-utilization-threshold", &["READINESS_UTILIZATION_TRESHOLD", "READINESS_UTILIZATION_THRESHOLD"]),
+    ("readiness-rand-threshold", &["READINESS_RAND_TRESHOLD", "READINESS_RAND_THRESHOLD"]),
+    ("qp-host", &["QP_HOST"]),
+    ("qp-port", &["QP_PORT"]),
+    ("reporting-period-ms", &["REPORTING_PERIOD_MS"]),
+    ("metrics-collection-window", &["METRICS_COLLECTION_WINDOW"]),
+    ("retry-delay-sec", &["RETRY_DELAY_SEC"]),
+    ("max-retries", &["MAX_RETRIES"]),
     ("log-level", &["LOG_LEVEL"]),
     ("log-format", &["LOG_FORMAT"]),
 ];
@@ -352,6 +390,10 @@ pub struct Config {
     pub allow_outbound: Vec<OutboundHost>,
     pub wasm_runtime: WasmRuntime,
     pub pod_name: String,
+    pub memory_limit: u64,
+    pub readiness: ReadinessSettings,
+    /// `None`: to nobody.
+    pub reporter: Option<ReporterSettings>,
     pub log_level: String,
     pub log_format: LogFormat,
 }
@@ -400,6 +442,31 @@ impl Config {
         within("--compile-jobs", compile_jobs as u64, 1, 64)?;
         let max_connections = settings.max_connections.unwrap_or(8192);
         within("--max-connections", max_connections as u64, 1, 1_000_000)?;
+        let readiness = ReadinessSettings {
+            window: settings.readiness_window.unwrap_or(ReadinessSettings::WINDOW),
+            threshold: settings.readiness_utilization_threshold.unwrap_or(ReadinessSettings::THRESHOLD),
+            share: settings.readiness_rand_threshold.unwrap_or(ReadinessSettings::SHARE),
+            memory_limit,
+        };
+        within("--readiness-window", readiness.window as u64, 1, 1000)?;
+        at_most("--readiness-rand-threshold", u64::from(readiness.share), 100)?;
+        let reporting_period = settings.reporting_period_ms.unwrap_or(50);
+        within("--reporting-period-ms", reporting_period, 10, 60_000)?;
+        let reporting_window = settings.metrics_collection_window.unwrap_or(5);
+        within("--metrics-collection-window", reporting_window as u64, 1, 1000)?;
+        let retry_delay = settings.retry_delay_sec.unwrap_or(2);
+        within("--retry-delay-sec", retry_delay, 1, 60)?;
+        let reporter = match settings.qp_host.unwrap_or_default() {
+            QueueProxyHost::None => None,
+            QueueProxyHost::Named(host) => Some(ReporterSettings {
+                host,
+                port: settings.qp_port.unwrap_or(9096),
+                period: Duration::from_millis(reporting_period),
+                window: reporting_window,
+                retry_delay: Duration::from_secs(retry_delay),
+                max_retries: settings.max_retries.unwrap_or(5),
+            }),
+        };
         let defaults = Limits::default();
         Ok(Config {
             functions_dir: settings.functions_dir.unwrap_or_else(|| "functions".into()),
@@ -450,6 +517,9 @@ impl Config {
             pod_name: settings
                 .pod_name
                 .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
+            memory_limit,
+            readiness,
+            reporter,
             log_level: settings.log_level.unwrap_or_else(|| "info".into()),
             log_format: settings.log_format.unwrap_or(LogFormat::Text),
         })

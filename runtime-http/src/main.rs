@@ -1,13 +1,13 @@
 //! `wasmbox`: see `wasmbox --help`.
 
-use std::{env, process::ExitCode};
+use std::{env, path::PathBuf, process::ExitCode};
 
 use clap::FromArgMatches;
 use wasmbox::{
     cli::{self, Cli, Command},
     compile,
     config::{Config, Settings},
-    run, serve,
+    doctor, run, serve, status,
 };
 
 /// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that.
@@ -48,6 +48,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Run(arguments) => run::run(arguments),
         Command::Compile(arguments) => compile::compile(configuration(arguments.config, arguments.settings)?),
+        Command::Status(arguments) => {
+            let settings = settings(None, Settings::default())?;
+            Ok(status::command::status(&arguments, &settings)?)
+        }
+        Command::Doctor(arguments) => Ok(doctor::doctor(&configuration(arguments.config, arguments.settings)?)?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut cli::command(), "wasmbox", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -55,8 +60,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn configuration(file: Option<std::path::PathBuf>, flags: Settings) -> anyhow::Result<Config> {
+fn configuration(file: Option<PathBuf>, flags: Settings) -> anyhow::Result<Config> {
+    Ok(Config::new(settings(file, flags)?)?)
+}
+
+fn settings(file: Option<PathBuf>, flags: Settings) -> anyhow::Result<Settings> {
     let file = file.or_else(|| env::var_os("WASMBOX_CONFIG").map(Into::into));
     let file = file.map(|path| Settings::from_file(&path)).transpose()?.unwrap_or_default();
-    Ok(Config::new(flags.over(Settings::from_environment(|name| env::var_os(name))?.over(file)))?)
+    Ok(flags.over(Settings::from_environment(|name| env::var_os(name))?.over(file)))
 }

@@ -1,7 +1,7 @@
 //! Every metric of the box, in Prometheus' text format. Function labels are bounded: see [`Metrics::function`].
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +11,7 @@ use std::{
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    TextEncoder, core::Collector,
 };
 
 use crate::{admission::Gate, record::Usage};
@@ -59,6 +59,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     pub requested_memory_bytes: IntGauge,
     pub lost_log_lines: IntCounter,
+    pub reporter_connected: IntGauge,
+    pub reports: IntCounter,
     pub cgroup: CgroupMetrics,
 }
 
@@ -171,6 +173,9 @@ impl Metrics {
                 .gauge("wasmbox_requested_memory_bytes", "Memory-Request of running and waiting invocations."),
             lost_log_lines: declare
                 .counter("wasmbox_lost_log_lines_total", "Log lines dropped because the log's reader was too slow."),
+            reporter_connected: declare
+                .gauge("wasmbox_reporter_connected", "Whether a queue-proxy is told the CPU utilization."),
+            reports: declare.counter("wasmbox_reports_total", "Reports of the CPU utilization to the queue-proxy."),
             cgroup: CgroupMetrics::declare(&declare),
             functions: Mutex::new(HashMap::new()),
             registry,
@@ -211,6 +216,23 @@ impl Metrics {
             functions.insert(name, function.clone());
         }
         function
+    }
+
+    /// Running invocations by function; only functions that have some.
+    pub fn in_flight_by_function(&self) -> BTreeMap<String, u64> {
+        let mut running = sums(&self.in_flight, "function");
+        running.retain(|_, number| *number > 0);
+        running
+    }
+
+    /// Invocations that have ended, by the status of their answer.
+    pub fn invocations_by_status(&self) -> BTreeMap<String, u64> {
+        sums(&self.invocations, "status")
+    }
+
+    /// Requests refused before a guest ran, by problem code.
+    pub fn rejected_by_code(&self) -> BTreeMap<String, u64> {
+        sums(&self.rejected, "code")
     }
 
     /// The text format, version 0.0.4.
@@ -285,6 +307,17 @@ impl FunctionMetrics {
             self.memory_peak.observe(usage.memory_peak as f64);
         }
     }
+}
+
+/// The values of `metric`, which are counts, summed up over all labels but one.
+fn sums(metric: &impl Collector, label: &str) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for series in metric.collect().iter().flat_map(|family| family.get_metric()) {
+        let name = series.get_label().iter().find(|pair| pair.name() == label).map(|pair| pair.value().to_owned());
+        let value = series.get_counter().get_value() + series.get_gauge().get_value();
+        *sums.entry(name.unwrap_or_default()).or_insert(0) += value as u64;
+    }
+    sums
 }
 
 /// Makes and registers metrics. The names are constants of this file, so a failure is a mistake in it that any start shows.

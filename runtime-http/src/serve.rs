@@ -15,11 +15,15 @@ use crate::{
     api::{Api, ApiSettings},
     boot,
     config::{Config, WasmRuntime},
+    container::Container,
     io::IoThreads,
     logging,
     metrics::Metrics,
+    readiness::Readiness,
+    reporter::Reporter,
     sandbox::StopReason,
     server::Server,
+    status::StatusSource,
     worker::WorkerPool,
 };
 
@@ -43,6 +47,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             "WASM_RUNTIME=wasmedge: wasmtime runs its modules; sections made by WasmEdge's compiler are ignored"
         );
     }
+    let container = Arc::new(Container::open());
     let directory = boot::functions_dir(&config)?;
     let cgroups = boot::cgroups(&config, &metrics)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -71,8 +76,11 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             metrics.clone(),
         )?,
         metrics: metrics.clone(),
+        readiness: Readiness::new(config.readiness, container.clone()),
         draining: false.into(),
     });
+    let status = Arc::new(StatusSource::new(api.clone(), container.clone(), config.memory_limit));
+    let reporter = config.reporter.map(|settings| Reporter::new(settings, container, metrics.clone()));
     runtime.block_on(async {
         let server = Server::bind(
             &config.host,
@@ -102,7 +110,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             %cgroups,
             "serving, {cached} AOT cache"
         );
-        serve_until_signal(api.clone(), server, admin, io, signals, config.drain_timeout, &logs).await;
+        let parts = Parts { api: api.clone(), status, server, admin, io, reporter };
+        serve_until_signal(parts, signals, config.drain_timeout, &logs).await;
         Ok::<_, anyhow::Error>(())
     })?;
     // Compilations that nobody waits for any more are left to the end of the process.
@@ -112,16 +121,28 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve_until_signal(
+/// What serves, put together.
+struct Parts {
     api: Arc<Api>,
+    status: Arc<StatusSource>,
     server: Server,
     admin: Server,
     io: Arc<IoThreads>,
-    signals: [Signal; 2],
-    drain_timeout: Duration,
-    logs: &logging::Logs,
-) {
+    reporter: Option<Reporter>,
+}
+
+async fn serve_until_signal(parts: Parts, signals: [Signal; 2], drain_timeout: Duration, logs: &logging::Logs) {
+    let Parts { api, status, server, admin, io, reporter } = parts;
     let closing = CancellationToken::new();
+    // It reports while the box drains, too.
+    let reporter = tokio::spawn({
+        let closing = closing.clone();
+        async move {
+            if let Some(reporter) = reporter {
+                reporter.run(closing).await;
+            }
+        }
+    });
     let functions = {
         let api = api.clone();
         tokio::spawn(server.serve(
@@ -134,14 +155,14 @@ async fn serve_until_signal(
         ))
     };
     let admin = {
-        let (api, lost) = (api.clone(), logs.lost());
+        let (api, status, lost) = (api.clone(), status.clone(), logs.lost());
         tokio::spawn(admin.serve(
             io,
             move |request, _| {
                 let metric = &api.metrics.lost_log_lines;
                 metric.inc_by(lost().saturating_sub(metric.get()));
-                let response = admin::handle(&api, &request);
-                async move { response }
+                let (api, status) = (api.clone(), status.clone());
+                async move { admin::handle(&api, &status, &request).await }
             },
             closing.clone(),
         ))
@@ -154,7 +175,7 @@ async fn serve_until_signal(
     let drained = async {
         drain(&api, drain_timeout).await;
         closing.cancel();
-        let _ = tokio::join!(functions, admin);
+        let _ = tokio::join!(functions, admin, reporter);
     };
     tokio::select! {
         () = drained => {}

@@ -45,6 +45,17 @@ pub struct Server {
     gauge: IntGauge,
 }
 
+/// `HOST:PORT`, with the brackets that an IPv6 address needs.
+pub fn address(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The address by which a server that is bound to `host` is reached from the same machine.
+pub fn reachable(host: &str, port: u16) -> String {
+    let every = matches!(host.trim_matches(['[', ']']), "" | "0.0.0.0" | "::");
+    address(if every { "127.0.0.1" } else { host }, port)
+}
+
 impl Server {
     /// Binds `host:port`. `setting` is what an error names; `connections` is the most at once.
     ///
@@ -57,11 +68,7 @@ impl Server {
         connections: usize,
         gauge: IntGauge,
     ) -> Result<Server, ListenError> {
-        let address = if host.contains(':') && !host.starts_with('[') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
+        let address = address(host, port);
         let error = |source| ListenError { address: address.clone(), setting, source };
         let listener = TcpListener::bind(&address).await.map_err(error)?;
         let address = listener.local_addr().map_err(error)?;

@@ -8,6 +8,7 @@
 //! - [`client`]: whole requests and answers; [`wire`]: single bytes of HTTP/1.1
 //! - [`guest`]: commands as text; [`binary`]: modules as bytes; [`component`]: the wasi:http guest of `guests/`
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
+//! - [`queue_proxy`]: what boxes report to
 //! - [`vm`]: a virtual machine with cgroup v2
 //! - [`workspace`]: where things are; [`temporary`]: directories; [`patience`]: waiting
 
@@ -18,6 +19,7 @@ pub mod guest;
 pub mod metrics;
 pub mod patience;
 pub mod process;
+pub mod queue_proxy;
 pub mod server;
 pub mod temporary;
 pub mod vm;

@@ -94,6 +94,14 @@ impl Launch {
         self
     }
 
+    /// Starts it in a cgroup.
+    #[must_use]
+    pub fn cgroup(mut self, cgroup: &Path) -> Launch {
+        let shell = ["/bin/sh", "-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""].map(String::from);
+        self.through.extend(shell.into_iter().chain([cgroup.display().to_string()]));
+        self
+    }
+
     /// The directory in which all others are; tests may put files there.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -169,7 +177,7 @@ impl Launch {
             thread::sleep(Duration::from_millis(5));
         };
         let server = WasmBox { launch: self, child: Some(child), address, admin };
-        server.get("/-/ready").ok();
+        server.get("/-/live").ok();
         server
     }
 

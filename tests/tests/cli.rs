@@ -1,4 +1,4 @@
-//! The command line: `wasmbox run`, `compile`, `completions`, `--help`.
+//! The command line: `wasmbox run`, `compile`, `completions`, `--help`. `status` and `doctor` have files of their own.
 
 use std::{
     fs,
@@ -203,7 +203,17 @@ fn help_teaches() {
         text(&ran.stdout).to_owned()
     };
     let overview = help(&["--help"]);
-    for part in ["serve", "run", "compile", "completions", "curl ", "wasmbox run functions/hello.wasm", "environment"] {
+    for part in [
+        "serve",
+        "run",
+        "compile",
+        "status",
+        "doctor",
+        "completions",
+        "curl ",
+        "wasmbox run functions/hello.wasm",
+        "environment",
+    ] {
         assert!(overview.contains(part), "{part} is not in {overview}");
     }
     let serve = help(&["serve", "--help"]);
@@ -221,6 +231,8 @@ fn help_teaches() {
         "TRUST_PRECOMPILED",
         "WASM_RUNTIME",
         "LOG_LEVEL",
+        "READINESS_UTILIZATION_TRESHOLD",
+        "QP_HOST",
         "--config",
     ] {
         assert!(serve.contains(part), "{part} is not in {serve}");
@@ -228,6 +240,15 @@ fn help_teaches() {
     let run = help(&["run", "--help"]);
     for part in ["134", "124", "137", "--env", "--dir", "--memory-request"] {
         assert!(run.contains(part), "{part} is not in {run}");
+    }
+    for (command, parts) in [
+        ("status", &["--address", "--json", "--watch", "HEALTHCHECK_PORT", "8086", "kubectl exec", "Exit code 1"][..]),
+        ("doctor", &["ok", "warn", "FAIL", "Exit code 1", "--functions-dir", "CACHE_DIR"]),
+    ] {
+        let text = help(&[command, "--help"]);
+        for part in parts {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
     }
     assert!(help(&["--version"]).starts_with("wasmbox "));
     // Without a command, or with a wrong one, it says which there are.

@@ -38,8 +38,9 @@ fn running_invocations_end_and_new_ones_are_refused() {
         probe.send("GET /-/ready HTTP/1.1\r\nHost: box\r\n\r\n");
         let answer = probe.answer();
         assert_eq!((answer.status, answer.header("connection")), (503, "close"));
-        assert_eq!(server.get("/-/ready").status, 503);
-        assert_eq!(server.admin("/ready").status, 503);
+        for answer in [server.get("/-/ready"), server.admin("/ready")] {
+            assert_eq!((answer.status, answer.text().lines().next()), (503, Some("draining")));
+        }
         server.get("/-/live").ok();
         server.admin("/live").ok();
         server.admin("/metrics").ok();

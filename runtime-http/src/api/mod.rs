@@ -38,6 +38,7 @@ use crate::{
     admission::{Admission, Permit, Refused},
     limits::{LimitCaps, Limits, RequestedLimits},
     metrics::Metrics,
+    readiness::Readiness,
     record::{Answered, Record},
     sandbox::{Failure, Input, Invocation, Program, Reply, RequestBody, Stdio, Stop, StopOnDrop},
     store::{
@@ -73,6 +74,7 @@ pub struct Api {
     pub admission: Arc<Admission>,
     pub workers: WorkerPool,
     pub metrics: Arc<Metrics>,
+    pub readiness: Readiness,
     /// Set once, when the server begins to shut down.
     pub draining: AtomicBool,
 }
@@ -112,15 +114,21 @@ impl Api {
             Ok(Route::Live | Route::Ready) if ![Method::GET, Method::HEAD].contains(request.method()) => {
                 Err(Problem::method_not_allowed(request.method(), HEALTH_METHODS))
             }
-            Ok(Route::Live) => Ok(health(StatusCode::OK, "live\n")),
-            Ok(Route::Ready) if self.is_draining() => Ok(health(StatusCode::SERVICE_UNAVAILABLE, "draining\n")),
-            Ok(Route::Ready) => Ok(health(StatusCode::OK, "ready\n")),
+            Ok(Route::Live) => Ok(health(StatusCode::OK, "live\n".into())),
+            Ok(Route::Ready) => Ok(self.ready()),
             Ok(Route::Root) => Err(Problem::new(Code::ModuleNotFound, "name a function: /{module}")),
             // `OPTIONS *` is about the server itself.
             Err(_) if request.method() == Method::OPTIONS && request.uri().path() == "*" => Ok(allow(COMMAND_METHODS)),
             Err(error) => Err(error.into()),
         };
         result.unwrap_or_else(|problem| self.rejected(problem))
+    }
+
+    /// Answers a readiness probe of either port.
+    pub fn ready(&self) -> Response<AnswerBody> {
+        let report = self.readiness.probe(self.is_draining());
+        let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        health(status, report.to_string())
     }
 
     pub fn is_draining(&self) -> bool {
@@ -396,8 +404,8 @@ pub fn without_body(mut response: Response<AnswerBody>) -> Response<AnswerBody> 
     response.map(|_| AnswerBody::full(Bytes::new()))
 }
 
-fn health(status: StatusCode, text: &'static str) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::full(Bytes::from_static(text.as_bytes())));
+fn health(status: StatusCode, text: String) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::full(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response

@@ -4,16 +4,19 @@
 //! anything: [`crate::sandbox`] enforces memory and time, the worker's cgroup enforces CPU.
 //!
 //! - [`cpu_quota`]: [`CpuQuota`], millicores
+//! - [`fraction`]: [`Fraction`], 0 to 1
 //! - [`memory_request`]: [`MemoryRequest`], bytes, written in MiB or as a Kubernetes quantity
 //! - [`timeout`]: [`InvocationTimeout`], milliseconds
 //! - [`requested`]: reading the three from request headers, within the operator's caps
 
 pub mod cpu_quota;
+pub mod fraction;
 pub mod memory_request;
 pub mod requested;
 pub mod timeout;
 
 pub use cpu_quota::CpuQuota;
+pub use fraction::Fraction;
 pub use memory_request::MemoryRequest;
 pub use requested::{BadLimit, LimitCaps, RequestedLimits};
 pub use timeout::InvocationTimeout;

@@ -64,6 +64,30 @@ pub struct Artifact {
     pub file: File,
 }
 
+/// Checks that `directory` is one, this user's, and writable by nobody else.
+///
+/// # Errors
+/// [`CacheError::Unsafe`] if it is not, [`CacheError::Io`] if it cannot be looked at.
+pub fn check_directory(directory: &Path) -> Result<(), CacheError> {
+    let metadata =
+        fs::symlink_metadata(directory).map_err(|source| CacheError::Io { path: directory.to_owned(), source })?;
+    let user = rustix::process::geteuid().as_raw();
+    let unsafe_because = |reason: String| Err(CacheError::Unsafe { path: directory.to_owned(), reason });
+    if !metadata.is_dir() {
+        return unsafe_because("is not a directory".into());
+    }
+    if metadata.uid() != user {
+        return unsafe_because(format!("belongs to user {}, not to user {user}", metadata.uid()));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return unsafe_because(format!(
+            "has mode {:o}: others may write native code into it",
+            metadata.mode() & 0o7777
+        ));
+    }
+    Ok(())
+}
+
 impl ArtifactCache {
     /// Opens or makes the directory, with mode 0700, and its key.
     ///
@@ -72,21 +96,7 @@ impl ArtifactCache {
     pub fn open(directory: &Path, limit: u64) -> Result<Self, CacheError> {
         let io = |source| CacheError::Io { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
-        let metadata = fs::symlink_metadata(directory).map_err(io)?;
-        let user = rustix::process::geteuid().as_raw();
-        let unsafe_because = |reason: String| Err(CacheError::Unsafe { path: directory.to_owned(), reason });
-        if !metadata.is_dir() {
-            return unsafe_because("is not a directory".into());
-        }
-        if metadata.uid() != user {
-            return unsafe_because(format!("belongs to user {}, not to user {user}", metadata.uid()));
-        }
-        if metadata.mode() & 0o022 != 0 {
-            return unsafe_because(format!(
-                "has mode {:o}: others may write native code into it",
-                metadata.mode() & 0o7777
-            ));
-        }
+        check_directory(directory)?;
         let key = read_or_make_key(directory).map_err(io)?;
         let cache = ArtifactCache { directory: directory.to_owned(), key, limit };
         cache.remove_leftovers().map_err(io)?;

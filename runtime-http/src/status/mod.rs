@@ -1,0 +1,122 @@
+//! The live state of a box as one document: `/status` of the admin port, and `wasmbox status`, which shows it.
+//!
+//! - [`command`]: asks a box, and prints
+//! - [`screen`]: the document for people
+
+pub mod command;
+pub mod screen;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{api::Api, container::Container, cpu_window::CpuWindow, readiness};
+
+/// Over which the CPU in use is measured, when it is asked for: an idle box measures nothing.
+const CPU_TIME: Duration = Duration::from_millis(100);
+
+/// What a box tells of itself. Fields may be added; readers take what they know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    /// `--pod-name`.
+    pub pod: String,
+    pub pid: u32,
+    pub uptime_seconds: f64,
+    pub readiness: readiness::Report,
+    /// The most at once.
+    pub capacity: Load,
+    /// The most units that wait.
+    pub queue_units: u64,
+    pub in_flight: Load,
+    pub queued: Load,
+    /// What is short beside the units, so that nothing new starts: `cpu`, `memory`.
+    pub closed_gates: Vec<String>,
+    pub workers: u64,
+    pub connections: u64,
+    pub memory: Memory,
+    /// Cores in use by the container.
+    pub cpu_cores: Option<f64>,
+    /// Whether a queue-proxy is told so.
+    pub reporter_connected: bool,
+    /// Running invocations by function.
+    pub functions: BTreeMap<String, u64>,
+    /// Invocations that have ended, by the status of their answer.
+    pub invocations: BTreeMap<String, u64>,
+    /// Requests that were refused before an invocation was begun, by problem code.
+    pub rejected: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    pub invocations: u64,
+    /// MiB of `Memory-Request`.
+    pub units: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    pub working_set_bytes: Option<u64>,
+    pub limit_bytes: u64,
+    /// `cgroup` or `process`.
+    pub source: String,
+}
+
+/// Where the document comes from.
+pub struct StatusSource {
+    started: Instant,
+    api: Arc<Api>,
+    container: Arc<Container>,
+    memory_limit: u64,
+}
+
+impl StatusSource {
+    pub fn new(api: Arc<Api>, container: Arc<Container>, memory_limit: u64) -> StatusSource {
+        StatusSource { started: Instant::now(), api, container, memory_limit }
+    }
+
+    /// The state now; takes the time that measuring the CPU takes.
+    pub async fn read(&self) -> Status {
+        let cpu_cores = self.cpu_cores().await;
+        let metrics = &self.api.metrics;
+        let admission = self.api.admission.snapshot();
+        let load = |invocations: usize, units| Load { invocations: invocations as u64, units };
+        let number = |value: i64| u64::try_from(value).unwrap_or(0);
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pod: self.api.settings.pod.to_str().unwrap_or_default().into(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            readiness: self.api.readiness.explain(self.api.is_draining()),
+            capacity: load(admission.capacity.invocations, admission.capacity.units),
+            queue_units: admission.capacity.depth,
+            in_flight: load(admission.in_flight_invocations, admission.in_flight_units),
+            queued: load(admission.waiting_invocations, admission.waiting_units),
+            closed_gates: admission.closed_gates.iter().map(|gate| gate.name().to_owned()).collect(),
+            workers: number(metrics.workers.get()),
+            connections: number(metrics.connections.get()),
+            memory: Memory {
+                working_set_bytes: self.container.working_set(),
+                limit_bytes: self.memory_limit,
+                source: self.container.memory_source().into(),
+            },
+            cpu_cores,
+            reporter_connected: metrics.reporter_connected.get() == 1,
+            functions: metrics.in_flight_by_function(),
+            invocations: metrics.invocations_by_status(),
+            rejected: metrics.rejected_by_code(),
+        }
+    }
+
+    async fn cpu_cores(&self) -> Option<f64> {
+        let mut cpu = CpuWindow::new(1);
+        cpu.read(Instant::now(), self.container.cpu_time()?);
+        tokio::time::sleep(CPU_TIME).await;
+        cpu.read(Instant::now(), self.container.cpu_time()?);
+        Some(cpu.cores())
+    }
+}
