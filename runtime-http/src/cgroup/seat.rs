@@ -88,7 +88,7 @@ impl Seat {
         let made = match &mut self.leaf {
             Some(_) => None,
             None => {
-                let mut leaf = nested.root.create(&nested.next_name())?;
+                let mut leaf = nested.root.create(|| nested.next_name())?;
                 // Before the thread is in it: it never runs without its limit.
                 nested.set(&mut leaf, bandwidth)?;
                 times.creation = started.elapsed();
