@@ -1,6 +1,7 @@
 //! A real server, in a directory of its own.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -14,6 +15,7 @@ use http::{Request, request::Builder};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    cgroup::TestCgroup,
     client::{Answer, Broken, exchange},
     eventually,
     metrics::Metrics,
@@ -27,6 +29,7 @@ use crate::{
 /// How a server is started.
 pub struct Launch {
     directory: TempDir,
+    wrapper: Vec<String>,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -47,7 +50,7 @@ impl WasmBox {
         for name in ["functions", "cache"] {
             fs::create_dir(directory.path().join(name)).expect("a new directory");
         }
-        Launch { directory, flags: Vec::new(), environment: Vec::new() }
+        Launch { directory, wrapper: Vec::new(), flags: Vec::new(), environment: Vec::new() }
     }
 
     /// A server with one function.
@@ -84,6 +87,20 @@ impl Launch {
         self
     }
 
+    /// Starts the server through a command that becomes the one whose words are appended to it: in a namespace, as another user. What is
+    /// added last is innermost.
+    #[must_use]
+    pub fn through(mut self, wrapper: impl IntoIterator<Item = impl Into<String>>) -> Launch {
+        self.wrapper.extend(wrapper.into_iter().map(Into::into));
+        self
+    }
+
+    /// Starts the server in a cgroup.
+    #[must_use]
+    pub fn within(self, cgroup: &TestCgroup) -> Launch {
+        self.through(cgroup.enter())
+    }
+
     /// The directory in which all others are; tests may put files there.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -105,7 +122,10 @@ impl Launch {
     fn command(&self) -> Command {
         let log = OpenOptions::new().create(true).append(true).open(self.directory().join("log")).expect("a log file");
         let path = |name: &str, path: &Path| format!("{name}={}", path.display());
-        let mut command = Command::new(workspace::wasmbox());
+        let binary = workspace::wasmbox().into_os_string();
+        let mut words = self.wrapper.iter().map(OsString::from).chain([binary]);
+        let mut command = Command::new(words.next().expect("the server's binary is one"));
+        command.args(words);
         let named = |name: &str| self.flags.iter().any(|flag| flag.starts_with(&format!("{name}=")));
         command.arg("serve");
         for (name, value) in [("--host", "127.0.0.1"), ("--admin-host", "127.0.0.1"), ("--drain-timeout", "2s")] {
@@ -166,6 +186,16 @@ impl Launch {
     /// # Panics
     /// If it starts.
     pub fn refusal(&self) -> String {
+        let (code, said) = self.failure();
+        assert!(matches!(code, 1 | 2), "exit code {code}: {said}");
+        said
+    }
+
+    /// Starts a server that must fail to; gives its exit code, and what it says.
+    ///
+    /// # Panics
+    /// If it starts, or is ended by a signal.
+    pub fn failure(&self) -> (i32, String) {
         let known = self.log().len();
         let said = || self.log().split_off(known);
         let mut child = self.command().spawn().expect("the server's binary runs");
@@ -181,8 +211,7 @@ impl Launch {
                 None => thread::sleep(Duration::from_millis(5)),
             }
         };
-        assert!(matches!(status.code(), Some(1 | 2)), "{status}: {}", said());
-        said()
+        (status.code().unwrap_or_else(|| panic!("{status}: {}", said())), said())
     }
 }
 
@@ -333,7 +362,8 @@ impl WasmBox {
     #[must_use]
     pub fn stop(mut self) -> Launch {
         self.end();
-        let unused = Launch { directory: TempDir::new(), flags: Vec::new(), environment: Vec::new() };
+        let unused =
+            Launch { directory: TempDir::new(), wrapper: Vec::new(), flags: Vec::new(), environment: Vec::new() };
         std::mem::replace(&mut self.launch, unused)
     }
 
