@@ -38,6 +38,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let logs = logging::start(&config.log_level, config.log_format).map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::new());
     raise_descriptor_limit();
+    do_without_huge_pages();
     if config.wasm_runtime == WasmRuntime::Wasmedge {
         tracing::info!(
             "WASM_RUNTIME=wasmedge: wasmtime runs its modules; sections made by WasmEdge's compiler are ignored"
@@ -175,6 +176,14 @@ async fn drain(api: &Api, timeout: Duration) {
         if tokio::time::timeout(STOP_TIME, api.admission.idle()).await.is_err() {
             tracing::error!(in_flight = api.admission.in_flight(), "some invocations did not stop");
         }
+    }
+}
+
+/// The allocator asks for huge pages, and each worker has a heap: with 2 MiB at once an idle worker costs several times what it uses.
+/// This is for the whole process, guests' memories included: one that touches a page gets a page, where huge ones are given unasked, too.
+fn do_without_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!("transparent huge pages stay: {error}");
     }
 }
 
