@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use crate::eventually;
+use crate::{eventually, process::Process};
 
 /// How leaves' names begin.
 const LEAF: &str = "wasmbox-";
@@ -36,7 +36,8 @@ impl TestCgroup {
         assert!(rustix::process::geteuid().is_root(), "tests of cgroups make some: run them as root");
         let mut places = Vec::new();
         for controller in controllers {
-            let path = own(controller).join(format!("test-{}-{number}", process::id()));
+            let own = own(controller).unwrap_or_else(|missing| panic!("{missing}; tests of cgroups need it"));
+            let path = own.join(format!("test-{}-{number}", process::id()));
             fs::create_dir(&path).unwrap_or_else(|error| {
                 panic!(
                     "cannot make the cgroup {}: {error}; tests of cgroups need a writable v1 hierarchy",
@@ -115,45 +116,48 @@ impl Drop for TestCgroup {
     }
 }
 
-/// Where the v1 hierarchy of `controller` is mounted, the test's own cgroup is in it.
+/// The leaves of a server that was started in the test's own cgroup.
+pub fn leaves_of(server: Process) -> Vec<PathBuf> {
+    // Where there is no v1 hierarchy, none of its leaves is in it.
+    let entries = own("cpu").ok().and_then(|own| fs::read_dir(own).ok()).into_iter().flatten().flatten();
+    let name = format!("{LEAF}{}-", server.0);
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&name)).map(|entry| entry.path()).collect()
+}
+
+/// Where the v1 hierarchy of `controller` is mounted.
 ///
 /// # Panics
-/// If there is none.
+/// If it is not.
 pub fn mount_point(controller: &str) -> PathBuf {
-    mount(controller).1
+    mount(controller).unwrap_or_else(|missing| panic!("{missing}")).1
 }
 
 /// Root and mount point of a v1 hierarchy: proc_pid_mountinfo(5).
-fn mount(controller: &str) -> (PathBuf, PathBuf) {
+fn mount(controller: &str) -> Result<(PathBuf, PathBuf), String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
     let found = mounts.lines().find_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let (kind, options) = filesystem.split_once(' ')?;
         let options = options.rsplit(' ').next()?;
         let mut fields = mount.split(' ').skip(3).map(PathBuf::from);
-        (kind == "cgroup" && options.split(',').any(|option| option == controller))
-            .then(|| Some((fields.next()?, fields.next()?)))?
+        let is_its = kind == "cgroup" && options.split(',').any(|option| option == controller);
+        Some((fields.next()?, fields.next()?)).filter(|_| is_its)
     });
-    found.unwrap_or_else(|| panic!("no cgroup v1 hierarchy of the controller {controller} is mounted"))
+    found.ok_or_else(|| format!("no cgroup v1 hierarchy of the controller {controller} is mounted"))
 }
 
-/// The test's own cgroup.
-fn own(controller: &str) -> PathBuf {
-    let (root, mount_point) = mount(controller);
+/// The test's own cgroup; or what is missing.
+fn own(controller: &str) -> Result<PathBuf, String> {
+    let (root, mount_point) = mount(controller)?;
     let groups = fs::read_to_string("/proc/self/cgroup").expect("/proc is mounted");
     let group = groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let is_its = fields.next()?.split(',').any(|name| name == controller);
         fields.next().filter(|_| is_its)
     });
-    let group =
-        Path::new(group.unwrap_or_else(|| panic!("/proc/self/cgroup does not name the controller {controller}")));
-    let below = group.strip_prefix(&root).unwrap_or_else(|_| {
-        panic!(
-            "this process's cgroup {} of {controller} is not below {}, which is mounted",
-            group.display(),
-            root.display()
-        )
-    });
-    mount_point.join(below)
+    let group = group.ok_or_else(|| format!("/proc/self/cgroup does not name the controller {controller}"))?;
+    let below = Path::new(group).strip_prefix(&root).map_err(|_| {
+        format!("the test's own cgroup {group} of {controller} is not below {}, which is mounted", root.display())
+    })?;
+    Ok(mount_point.join(below))
 }

@@ -15,7 +15,7 @@ use http::{Request, request::Builder};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    cgroup::TestCgroup,
+    cgroup::{self, TestCgroup},
     client::{Answer, Broken, exchange},
     eventually,
     metrics::Metrics,
@@ -374,6 +374,8 @@ impl WasmBox {
             let status = self.wait();
             assert_eq!(status.code(), Some(0), "{status} after SIGTERM:\n{}", self.log());
             assert!(!process.exists(), "process {} is still there", process.0);
+            let leaves = cgroup::leaves_of(process);
+            assert!(leaves.is_empty(), "{leaves:?} are left");
         }
         for address in [self.address, self.admin] {
             assert!(!is_listening(address.port()), "something still listens on {address}");

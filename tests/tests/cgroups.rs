@@ -269,6 +269,42 @@ fn a_limited_neighbour_is_not_noticed() {
     assert!(limited.len() < 3, "{limited:?} times as long beside a loop at 100m");
 }
 
+/// A thread that is stopped by its quota holds nothing that others wait for: here functions that do nothing but write to the log.
+#[test]
+fn throttled_functions_hold_nobody_up() {
+    const LONG: Duration = Duration::from_millis(20);
+    let _quiet = quiet();
+    let cgroup = TestCgroup::cpu();
+    let server = WasmBox::launch()
+        .function(
+            "logs.wat",
+            guest::command_with(
+                r#"(data (i32.const 1024) "y\n")"#,
+                "(loop $again (call $write (i32.const 2) (i32.const 1024) (i32.const 2)) (br $again))",
+            ),
+        )
+        .function("hello.wat", guest::hello())
+        .flag("--memory-request", 1)
+        .within(&cgroup)
+        .start();
+    server.get("/hello").ok();
+    let logging: Vec<_> = (0..20)
+        .map(|_| server.wire("GET /logs HTTP/1.1\r\nHost: box\r\nCpu-Quota: 20\r\nInvocation-Timeout: 2000\r\n\r\n"))
+        .collect();
+    server.wait_until_running("logs", 20);
+    let (started, mut held_up) = (Instant::now(), Duration::ZERO);
+    while started.elapsed() < Duration::from_millis(1500) {
+        let asked = Instant::now();
+        server.get("/hello").ok();
+        held_up += Some(asked.elapsed()).filter(|time| *time > LONG).unwrap_or_default();
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert!(held_up < started.elapsed() / 3, "for {held_up:?} of {:?}", started.elapsed());
+    for mut request in logging {
+        request.answer().problem(504, "deadline-exceeded");
+    }
+}
+
 /// An invocation that used more than its budget leaves the next one on the same worker a whole one.
 #[test]
 fn nothing_is_carried_over() {
