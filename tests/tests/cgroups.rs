@@ -146,7 +146,7 @@ fn the_leaf_says_the_same() {
             let in_leaf = (after - before) / 1000.0;
             assert!((0.9..1.1).contains(&(in_leaf / used.cpu)), "{in_leaf} us in the leaf, {used:?}");
         }
-        _ => println!("not checked: cpuacct.usage, since cpuacct is not mounted together with cpu"),
+        _ => eprintln!("not checked: cpuacct.usage, since cpuacct is not mounted together with cpu"),
     }
 
     let line = server.logged(&["invocation:", "function=busy"]);
