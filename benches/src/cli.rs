@@ -6,6 +6,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
 use crate::cold::COLD;
+use crate::density::DENSITY;
+use crate::isolation::ISOLATION;
 use crate::target::{TARGETS, Target};
 
 const HELP: &str = "\
@@ -18,6 +20,11 @@ Targets:
   wasmbox-cold          the box's first answer of a 1 MB module that is in its
                         cache, after each of many starts; its later answers are
                         wasmbox-warm
+  isolation             the cost of CPU isolation: wasmbox-core without cgroups
+                        (-none), with one for each worker (-pinned), and with a
+                        fresh one for each invocation (-fresh); needs root
+  density               memory for each loaded function and each idle worker; a
+                        thousand invocations that sleep at once
 
 Each round starts every target anew, checks its answer, warms it up for a second
 and loads it with wrk: 1, 16 and 64 connections, hot and with a gap of 50 ms
@@ -26,7 +33,7 @@ the machine hits all alike. Reported are the medians of the rounds. Compare
 figures of one run only.
 
 Examples:
-  make bench                               all of it: 7 minutes, and the first
+  make bench                               all of it: 9 minutes, and the first
                                            time many more: it installs wasmtime
                                            below target/bench
   wasmbox-bench --quick                    one short round: does it work?
@@ -91,6 +98,21 @@ impl Cli {
         }
     }
 
+    /// Whether the cost of CPU isolation is measured.
+    pub fn isolation(&self) -> bool {
+        self.includes(ISOLATION)
+    }
+
+    /// Pairs of invocations for what the first carries over to the second.
+    pub fn pairs(&self) -> u32 {
+        if self.quick { 5 } else { 100 }
+    }
+
+    /// Whether memory and many invocations at once are measured.
+    pub fn density(&self) -> bool {
+        self.includes(DENSITY)
+    }
+
     /// Rounds of each target under each load.
     pub fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
@@ -107,7 +129,7 @@ impl Cli {
 }
 
 fn names() -> Vec<&'static str> {
-    TARGETS.iter().map(|target| target.name).chain([COLD]).collect()
+    TARGETS.iter().map(|target| target.name).chain([COLD, ISOLATION, DENSITY]).collect()
 }
 
 #[cfg(test)]
@@ -133,6 +155,8 @@ mod tests {
         let names: Vec<&str> = cli.targets().iter().map(|target| target.name).collect();
         assert_eq!(names, ["hyper", "wasmbox-http"]);
         assert_eq!(cli.cold_starts(), 0);
+        assert!(!cli.isolation() && !cli.density());
+        assert!(Cli::parse_from(["wasmbox-bench", "--only", "density"]).density());
         assert!(Cli::try_parse_from(["wasmbox-bench", "--only", "nginx"]).is_err());
     }
 

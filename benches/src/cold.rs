@@ -23,7 +23,7 @@ pub const WARM: &str = "wasmbox-warm";
 const WARM_ANSWERS: u32 = 50;
 
 const TARGET: Target =
-    Target { name: COLD, program: Program::Wasmbox, args: WASMBOX_SERVE, ready: "/-/ready", path: "/large" };
+    Target { name: COLD, program: Program::Wasmbox, args: WASMBOX_SERVE, env: &[], ready: "/-/ready", path: "/large" };
 
 /// Fills a cache with `wasmbox compile`, then starts the box `starts` times, and gives the rows [`COLD`] and [`WARM`].
 ///

@@ -26,6 +26,33 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two looks whether a server is up.
 const POLL: Duration = Duration::from_millis(5);
 
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    status: StatusCode,
+    /// `Server-Timing`, empty if there is none.
+    timing: String,
+    body: Bytes,
+    /// From sending the request to having all of it.
+    pub latency: Duration,
+}
+
+impl Answer {
+    /// # Errors
+    ///
+    /// When it is not 200.
+    pub fn ok(&self) -> Result<()> {
+        ensure!(self.status == StatusCode::OK, "answered {}: {}", self.status, String::from_utf8_lossy(&self.body));
+        Ok(())
+    }
+
+    /// The duration called `name` in `Server-Timing`.
+    pub fn timing(&self, name: &str) -> Option<Duration> {
+        let entry = self.timing.split(", ").find_map(|entry| entry.strip_prefix(name)?.strip_prefix(";dur="))?;
+        Some(Duration::from_secs_f64(entry.parse::<f64>().ok().filter(|ms| *ms >= 0.0)? / 1000.0))
+    }
+}
+
 /// A kept-alive connection.
 pub struct Connection {
     sender: SendRequest<Empty<Bytes>>,
@@ -41,7 +68,7 @@ impl Connection {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             if let Ok(mut connection) = Self::open(port).await
-                && let Ok((StatusCode::OK, _)) = connection.get(path).await
+                && let Ok(Answer { status: StatusCode::OK, .. }) = connection.get(path, &[]).await
             {
                 return Ok(connection);
             }
@@ -55,7 +82,12 @@ impl Connection {
         }
     }
 
-    async fn open(port: u16) -> Result<Self> {
+    /// Connects to a server that is up.
+    ///
+    /// # Errors
+    ///
+    /// When it does not accept.
+    pub async fn open(port: u16) -> Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
@@ -70,31 +102,46 @@ impl Connection {
     ///
     /// When the answer is another one.
     pub async fn hello(&mut self, path: &str) -> Result<Duration> {
-        let start = Instant::now();
-        let (status, body) = self.get(path).await?;
-        let latency = start.elapsed();
-        ensure!(
-            status == StatusCode::OK && body == HELLO,
-            "GET {path} answered {status}: {}",
-            String::from_utf8_lossy(&body)
-        );
-        Ok(latency)
+        let answer = self.get(path, &[]).await?;
+        answer.ok()?;
+        ensure!(answer.body == HELLO, "GET {path} answered: {}", String::from_utf8_lossy(&answer.body));
+        Ok(answer.latency)
     }
 
-    async fn get(&mut self, path: &str) -> Result<(StatusCode, Bytes)> {
-        let request = Request::get(path)
-            .header("host", "127.0.0.1")
-            .body(Empty::new())
-            .with_context(|| format!("{path} is not a path"))?;
+    /// One request, with further headers.
+    ///
+    /// # Errors
+    ///
+    /// When there is no whole answer.
+    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        let start = Instant::now();
+        let request = headers.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
+        let request =
+            request.header("host", "127.0.0.1").body(Empty::new()).with_context(|| format!("{path} is not a path"))?;
         let exchange = async {
             self.sender.ready().await?;
-            let response = self.sender.send_request(request).await?;
-            let status = response.status();
-            let body = response.into_body().collect().await?.to_bytes();
-            Ok((status, body))
+            let (head, body) = self.sender.send_request(request).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            let timing = head.headers.get("server-timing").and_then(|value| value.to_str().ok());
+            let timing = timing.unwrap_or_default().to_owned();
+            Ok(Answer { status: head.status, timing, body, latency: start.elapsed() })
         };
         timeout(ANSWER_LIMIT, exchange)
             .await
             .with_context(|| format!("GET {path}: no answer after {ANSWER_LIMIT:?}"))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timings_are_read() {
+        let timing = "queue;dur=0.001, compile;dur=0.020, cgroup;dur=0.153, exec;dur=1.500".to_owned();
+        let answer = Answer { status: StatusCode::OK, timing, body: Bytes::new(), latency: Duration::ZERO };
+        assert_eq!(answer.timing("cgroup"), Some(Duration::from_micros(153)));
+        assert_eq!(answer.timing("exec"), Some(Duration::from_micros(1500)));
+        assert_eq!(answer.timing("gc"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! What is expected of the box, next to its peers.
 
 use crate::cold::{COLD, WARM};
+use crate::isolation::{FRESH_TIME, IDLE_MS, NONE, PINNED, PINNED_TIME};
 use crate::row::Row;
 
 /// An expectation on two rows of one run.
@@ -16,8 +17,9 @@ pub struct Goal {
     of: &'static str,
     /// The target that it is compared with.
     with: &'static str,
-    /// Connections of both, without a gap.
+    /// Connections of both, and the gap.
     connections: u32,
+    gap_ms: u32,
     /// What is wanted of the result.
     pub bound: Bound,
 }
@@ -46,6 +48,7 @@ pub const GOALS: &[Goal] = &[
         of: "wasmbox-http",
         with: "wasmtime-serve-tuned",
         connections: 16,
+        gap_ms: 0,
         bound: Bound::AtLeast(2.0),
     },
     Goal {
@@ -55,6 +58,7 @@ pub const GOALS: &[Goal] = &[
         of: "wasmbox-http",
         with: "wasmtime-serve-tuned",
         connections: 16,
+        gap_ms: 0,
         bound: Bound::AtMost(1.0),
     },
     Goal {
@@ -64,6 +68,7 @@ pub const GOALS: &[Goal] = &[
         of: "wasmbox-core",
         with: "hyper",
         connections: 16,
+        gap_ms: 0,
         bound: Bound::AtLeast(0.5),
     },
     Goal {
@@ -73,6 +78,7 @@ pub const GOALS: &[Goal] = &[
         of: "wasmbox-http",
         with: "wasmtime-serve-tuned",
         connections: 1,
+        gap_ms: 0,
         bound: Bound::AtMost(1.15),
     },
     Goal {
@@ -82,7 +88,39 @@ pub const GOALS: &[Goal] = &[
         of: COLD,
         with: WARM,
         connections: 1,
+        gap_ms: 0,
         bound: Bound::AtMost(3.0),
+    },
+    Goal {
+        title: "throughput, a cgroup for each worker / none, 16 connections",
+        figure: |row| row.req_per_s,
+        comparison: Comparison::Ratio,
+        of: PINNED,
+        with: NONE,
+        connections: 16,
+        gap_ms: 0,
+        bound: Bound::AtLeast(0.95),
+    },
+    Goal {
+        title: "p50 after idle time, a cgroup for each worker - none, us",
+        figure: |row| row.p50_us as f64,
+        comparison: Comparison::Difference,
+        of: PINNED,
+        with: NONE,
+        connections: 1,
+        gap_ms: IDLE_MS,
+        bound: Bound::AtMost(30.0),
+    },
+    Goal {
+        title: "p99 of the cgroup's time after idle time, fresh / each worker's",
+        // The time is counted in whole microseconds.
+        figure: |row| row.p99_us.max(1) as f64,
+        comparison: Comparison::Ratio,
+        of: FRESH_TIME,
+        with: PINNED_TIME,
+        connections: 1,
+        gap_ms: IDLE_MS,
+        bound: Bound::AtLeast(10.0),
     },
 ];
 
@@ -91,7 +129,7 @@ impl Goal {
     pub fn result(&self, rows: &[Row]) -> Option<f64> {
         let figure = |name| {
             rows.iter()
-                .find(|row| row.name == name && row.connections == self.connections && row.gap_ms == 0)
+                .find(|row| row.name == name && row.connections == self.connections && row.gap_ms == self.gap_ms)
                 .map(self.figure)
         };
         let (of, with) = (figure(self.of)?, figure(self.with)?);
@@ -126,6 +164,8 @@ mod tests {
     use super::*;
     use crate::target::TARGETS;
 
+    const OTHERS: [&str; 6] = [COLD, WARM, NONE, PINNED, PINNED_TIME, FRESH_TIME];
+
     fn row(name: &'static str, connections: u32, gap_ms: u32, req_per_s: f64) -> Row {
         Row { name, connections, gap_ms, req_per_s, p50_us: 10, p99_us: 20, cpu_us: 1.0, rss_kib: 1, errors: 0 }
     }
@@ -134,7 +174,7 @@ mod tests {
     fn goals_name_rows_that_exist() {
         for goal in GOALS {
             for name in [goal.of, goal.with] {
-                let known = TARGETS.iter().any(|target| target.name == name) || [COLD, WARM].contains(&name);
+                let known = TARGETS.iter().any(|target| target.name == name) || OTHERS.contains(&name);
                 assert!(known, "{name}");
             }
         }

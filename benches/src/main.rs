@@ -6,17 +6,21 @@
 //! - [`fixture`]: programs, modules and directories of a run; [`tool`] builds and installs, [`module`] writes core modules
 //! - [`target`]: the servers; [`process`] is one's process, [`connection`] asks one single things, [`hello`] is the ceiling
 //! - [`load`]: one run of `wrk`; [`cold`]: the first answer after a start
+//! - [`isolation`]: what a cgroup costs an invocation, [`carry`]: what a spent budget costs the next one; [`density`]: memory
 //! - [`row`]: one line of the results; [`goal`]: what is expected; [`report`]: tables and JSON
 
 #![allow(clippy::print_stdout, reason = "its tables go to stdout")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+mod carry;
 mod cli;
 mod cold;
 mod connection;
+mod density;
 mod fixture;
 mod goal;
 mod hello;
+mod isolation;
 mod load;
 mod module;
 mod process;
@@ -76,7 +80,7 @@ async fn run(cli: &Cli) -> Result<()> {
     let targets = cli.targets();
     let starts = cli.cold_starts();
     let mut programs: Vec<Program> = targets.iter().map(|target| target.program).collect();
-    if starts > 0 {
+    if starts > 0 || cli.isolation() || cli.density() {
         programs.push(Program::Wasmbox);
     }
     let fixture = Fixture::prepare(&programs, &output, cli.wasmbox.clone()).await?;
@@ -85,6 +89,13 @@ async fn run(cli: &Cli) -> Result<()> {
     let mut rows = loaded(&fixture, &targets, cli.rounds(), cli.seconds()).await?;
     if starts > 0 {
         rows.extend(cold::measure(&fixture, starts).await?);
+    }
+    if cli.isolation() {
+        rows.extend(isolation::measure(&fixture, cli.rounds(), cli.seconds()).await?);
+        rows.extend(carry::measure(cli.pairs())?);
+    }
+    if cli.density() {
+        rows.extend(density::measure(&fixture).await?);
     }
     let results = output.join("results.json");
     report::save(&rows, &results)?;

@@ -1,6 +1,7 @@
 //! The core modules that are served, written as text and assembled here.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -24,6 +25,16 @@ const HELLO: &str = r#"(module
     (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))
 "#;
 
+/// A subscription to the monotonic clock: 48 bytes, its event behind it.
+const NAP: &str = r#"(module
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (i32.store (i32.const 16) (i32.const 1))
+    (i64.store (i32.const 24) (i64.const {nanoseconds}))
+    (drop (call $poll_oneoff (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 96)))))
+"#;
+
 /// The trivial WASI command.
 ///
 /// # Errors
@@ -31,6 +42,25 @@ const HELLO: &str = r#"(module
 /// Never, unless the text is wrong.
 pub fn hello() -> Result<Vec<u8>> {
     assemble(&HELLO.replace("{pages}", "1").replace("{more}", ""))
+}
+
+/// The trivial command with a constant of its own, so that its code is shared with no other.
+///
+/// # Errors
+///
+/// Never, unless the text is wrong.
+pub fn small(index: u32) -> Result<Vec<u8>> {
+    let more = format!("(func (export \"own\") (result i32) (i32.const {index}))");
+    assemble(&HELLO.replace("{pages}", "1").replace("{more}", &more))
+}
+
+/// A WASI command that sleeps for `time`.
+///
+/// # Errors
+///
+/// Never, unless the text is wrong.
+pub fn nap(time: Duration) -> Result<Vec<u8>> {
+    assemble(&NAP.replace("{nanoseconds}", &time.as_nanos().to_string()))
 }
 
 /// The same command with 1 MB of code and data around it, as a program with a language runtime has: thousands of

@@ -6,9 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::carry::{CARRIED, REFILLED};
 use crate::cold::{COLD, WARM};
+use crate::density::{FUNCTION, FUNCTION_COUNT, SLEEPER_COUNT, SLEEPING, WORKER, WORKER_COUNT};
 use crate::fixture;
 use crate::goal::{GOALS, Goal};
+use crate::isolation::{FRESH_TIME, IDLE_MS, PINNED_TIME};
 use crate::row::Row;
 
 /// A table for each load, with its targets side by side, then the goals.
@@ -57,6 +60,18 @@ fn load_of(row: &Row) -> String {
     if [COLD, WARM].contains(&row.name) {
         return "first answers after a start".to_owned();
     }
+    if [PINNED_TIME, FRESH_TIME].contains(&row.name) {
+        return format!("time spent on the cgroup, 1 connection, gap {IDLE_MS} ms");
+    }
+    match row.name {
+        FUNCTION => return format!("{FUNCTION_COUNT} functions loaded: first answers, RSS for each"),
+        WORKER => return format!("{WORKER_COUNT} workers idle after a nap: how late its answer was, RSS for each"),
+        SLEEPING => {
+            return format!("{SLEEPER_COUNT} invocations sleep at once: how late their answers are, RSS of the box");
+        }
+        CARRIED | REFILLED => return "throttled after an invocation that spent the budget".to_owned(),
+        _ => {}
+    }
     let plural = if row.connections == 1 { "" } else { "s" };
     match row.gap_ms {
         0 => format!("{} connection{plural}, hot", row.connections),
@@ -76,16 +91,22 @@ fn heading(text: &mut String, load: &str) {
 fn line(text: &mut String, row: &Row) {
     writeln!(
         text,
-        "  {:<22}{:>10}{:>10}{:>10}{:>10.1}{:>10.1}{:>8}",
+        "  {:<22}{:>10}{:>10}{:>10}{:>10.1}{:>10}{:>8}",
         row.name,
         grouped(row.req_per_s.round() as u64),
         grouped(row.p50_us),
         grouped(row.p99_us),
         row.cpu_us,
-        row.rss_kib as f64 / 1024.0,
+        mebibytes(row.rss_kib),
         grouped(row.errors)
     )
     .expect("a String takes all");
+}
+
+/// With as many decimals as the smaller figures need.
+fn mebibytes(kibibytes: u64) -> String {
+    let value = kibibytes as f64 / 1024.0;
+    if value < 1.0 { format!("{value:.3}") } else { format!("{value:.1}") }
 }
 
 /// The goals that this run says something about.

@@ -1,5 +1,7 @@
 //! One line of the results.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// What one target did under one load: of one round, or the medians of several.
@@ -51,6 +53,13 @@ pub fn median<T: PartialOrd + Copy>(values: impl Iterator<Item = T>) -> Option<T
     values.get(values.len() / 2).copied()
 }
 
+/// The median and the 99th percentile, in microseconds. `None` without a value.
+pub fn percentiles(mut values: Vec<Duration>) -> Option<(u64, u64)> {
+    values.sort_unstable();
+    let micros = |time: &Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    Some((micros(values.get(values.len() / 2)?), micros(values.get(values.len() * 99 / 100)?)))
+}
+
 /// Rounds to one decimal: more digits would be noise.
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
@@ -81,6 +90,13 @@ mod tests {
         expected.cpu_us = 1.2;
         assert_eq!(Row::of_rounds(&rounds), Some(expected));
         assert_eq!(Row::of_rounds(&[]), None);
+    }
+
+    #[test]
+    fn percentiles_are_of_all_values() {
+        let values = (1..=200).rev().map(Duration::from_micros).collect();
+        assert_eq!(percentiles(values), Some((101, 199)));
+        assert_eq!(percentiles(Vec::new()), None);
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Target {
     /// The arguments. Filled in are `{port}` and `{admin}`, two free ports; `{home}`, a directory with `functions` and
     /// `cache`; and `{component}`, the trivial `wasi:http` component.
     pub args: &'static [&'static str],
+    /// Variables of its environment, beside those of the bench.
+    pub env: &'static [(&'static str, &'static str)],
     /// The path that answers 200 once the server is up.
     pub ready: &'static str,
     /// The path of the function, which answers `hello`.
@@ -44,11 +46,12 @@ pub enum Program {
 
 /// All targets, in the order in which each round measures them.
 pub const TARGETS: &[Target] = &[
-    Target { name: "hyper", program: Program::Bench, args: &["hello", "{port}"], ready: "/", path: "/" },
+    Target { name: "hyper", program: Program::Bench, args: &["hello", "{port}"], env: &[], ready: "/", path: "/" },
     Target {
         name: "wasmbox-core",
         program: Program::Wasmbox,
         args: WASMBOX_SERVE,
+        env: &[],
         ready: "/-/ready",
         path: "/hello-core",
     },
@@ -56,6 +59,7 @@ pub const TARGETS: &[Target] = &[
         name: "wasmbox-http",
         program: Program::Wasmbox,
         args: WASMBOX_SERVE,
+        env: &[],
         ready: "/-/ready",
         path: "/hello-http",
     },
@@ -63,6 +67,7 @@ pub const TARGETS: &[Target] = &[
         name: "wasmtime-serve",
         program: Program::Wasmtime,
         args: &["serve", "--addr", "127.0.0.1:{port}", "-Scli", "{component}"],
+        env: &[],
         ready: "/",
         path: "/",
     },
@@ -81,6 +86,7 @@ pub const TARGETS: &[Target] = &[
             "-Opooling-pagemap-scan=y",
             "{component}",
         ],
+        env: &[],
         ready: "/",
         path: "/",
     },
@@ -131,6 +137,7 @@ impl Target {
         }));
         // wasmtime keeps compiled code below it, else in the user's home.
         command.env("XDG_CACHE_HOME", home.join("xdg-cache"));
+        command.envs(self.env.iter().copied());
         let server = Server::start(command, &fixture.log(self.name))?;
         Ok(Running { server, port })
     }

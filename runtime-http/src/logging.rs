@@ -1,17 +1,21 @@
 //! Structured logs on standard error.
 //!
-//! Whoever logs only appends to a buffer in memory; a thread of its own writes it out. A slow or stuck reader of the log never holds up a
-//! request: beyond [`MOST_BYTES`] lines are lost, and counted.
+//! Whoever logs only puts a line into a queue in memory; a thread of its own writes it out. A slow or stuck reader of the log never holds
+//! up a request: beyond [`MOST_BYTES`] lines are lost, and counted.
+//!
+//! There is no lock in it, because guests' standard error goes through it, too: a thread that its CPU quota stops while it holds a lock
+//! stops all who wait for that lock, until its period ends.
 
 mod line;
 
 use std::{
     io::{self, Write},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread::{self, JoinHandle, Thread},
     time::{Duration, Instant},
 };
 
@@ -27,6 +31,8 @@ pub enum LogFormat {
 
 /// The most that waits to be written.
 const MOST_BYTES: usize = 8 << 20;
+/// Lines of usual length are about as many.
+const MOST_LINES: usize = 1 << 16;
 /// Lines of this span are written together; a line appears this much later at most.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long the last lines may take to be written at the end, if the reader is stuck.
@@ -38,19 +44,14 @@ pub struct Logs {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
 struct Buffer {
-    state: Mutex<State>,
-    changed: Condvar,
-    lost: AtomicU64,
-}
-
-#[derive(Default)]
-struct State {
-    lines: Vec<u8>,
+    lines: SyncSender<Vec<u8>>,
+    /// In `lines`, in sum.
+    bytes: AtomicUsize,
     /// The writer waits for the first line, without a time limit.
-    asleep: bool,
-    closed: bool,
+    asleep: AtomicBool,
+    closed: AtomicBool,
+    lost: AtomicU64,
 }
 
 /// Starts logging. `level` is a filter in `tracing`'s syntax: `info`, `debug`, `info,guest=off`.
@@ -59,15 +60,16 @@ struct State {
 /// If `level` is none, or the thread cannot be started.
 pub fn start(level: &str, format: LogFormat) -> Result<Logs, String> {
     let filter = parse_level(level)?;
-    let buffer = Arc::new(Buffer::default());
+    let (buffer, lines) = Buffer::new();
     let thread = {
         let buffer = buffer.clone();
         thread::Builder::new()
             .name("log".into())
-            .spawn(move || buffer.write_out(&mut io::stderr()))
+            .spawn(move || buffer.write_out(&lines, &mut io::stderr()))
             .map_err(|error| format!("cannot start the log's thread: {error}"))?
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Writer(buffer.clone()));
+    let writer = Writer { buffer: buffer.clone(), thread: thread.thread().clone() };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         LogFormat::Text => builder.fmt_fields(line::TextFields).event_format(line::TextLine).init(),
         LogFormat::Json => {
@@ -105,9 +107,9 @@ impl Logs {
 
 impl Drop for Logs {
     fn drop(&mut self) {
-        self.buffer.state().closed = true;
-        self.buffer.changed.notify_one();
         let Some(thread) = self.thread.take() else { return };
+        self.buffer.closed.store(true, Ordering::SeqCst);
+        thread.thread().unpark();
         let give_up = Instant::now() + LAST_WRITE;
         while !thread.is_finished() && Instant::now() < give_up {
             thread::sleep(Duration::from_millis(1));
@@ -120,64 +122,85 @@ impl Drop for Logs {
 }
 
 impl Buffer {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new() -> (Arc<Buffer>, Receiver<Vec<u8>>) {
+        let (lines, receiver) = sync_channel(MOST_LINES);
+        let buffer = Buffer {
+            lines,
+            bytes: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+        };
+        (Arc::new(buffer), receiver)
     }
 
-    fn append(&self, line: &[u8]) {
-        let mut state = self.state();
-        if state.lines.len() + line.len() > MOST_BYTES {
+    /// Whether the writer must be woken for it.
+    fn append(&self, line: &[u8]) -> bool {
+        let waiting = self.bytes.fetch_add(line.len(), Ordering::Relaxed);
+        // As long as nobody blocks in receiving, sending takes no lock.
+        if waiting + line.len() > MOST_BYTES || self.lines.try_send(line.to_vec()).is_err() {
+            self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return;
+            return false;
         }
-        state.lines.extend_from_slice(line);
-        if std::mem::take(&mut state.asleep) {
-            self.changed.notify_one();
-        }
+        // With the writer's: either this sees that it is asleep, or it sees this line.
+        fence(Ordering::SeqCst);
+        self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed)
     }
 
-    fn write_out(&self, to: &mut impl Write) {
-        let mut lines = Vec::new();
+    fn write_out(&self, lines: &Receiver<Vec<u8>>, to: &mut impl Write) {
+        let mut text = Vec::new();
         loop {
-            let closed = {
-                let mut state = self.state();
-                while state.lines.is_empty() && !state.closed {
-                    state.asleep = true;
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                std::mem::swap(&mut lines, &mut state.lines);
-                state.closed
-            };
-            // Nobody can be told that the log cannot be written.
-            let _ = to.write_all(&lines);
-            if closed && lines.is_empty() {
-                return;
+            let closed = self.closed.load(Ordering::SeqCst);
+            text.clear();
+            // What comes meanwhile is for the next time: so `text` is bounded, too.
+            for line in lines.try_iter().take(MOST_LINES) {
+                text.extend_from_slice(&line);
             }
-            lines.clear();
-            if !closed {
-                thread::sleep(GATHER);
+            self.bytes.fetch_sub(text.len(), Ordering::Relaxed);
+            if !text.is_empty() {
+                self.asleep.store(false, Ordering::Relaxed);
+                // Nobody can be told that the log cannot be written.
+                let _ = to.write_all(&text);
+                if !closed {
+                    thread::sleep(GATHER);
+                }
+            } else if closed {
+                return;
+            } else if self.asleep.load(Ordering::Relaxed) {
+                thread::park();
+                self.asleep.store(false, Ordering::Relaxed);
+            } else {
+                // Looks once more before it sleeps.
+                self.asleep.store(true, Ordering::Relaxed);
+                fence(Ordering::SeqCst);
             }
         }
     }
 }
 
 /// Hands whole lines to the buffer.
-struct Writer(Arc<Buffer>);
+struct Writer {
+    buffer: Arc<Buffer>,
+    thread: Thread,
+}
 
 impl<'a> MakeWriter<'a> for Writer {
     type Writer = LineWriter<'a>;
 
     fn make_writer(&'a self) -> LineWriter<'a> {
-        LineWriter(&self.0)
+        LineWriter(self)
     }
 }
 
 /// `tracing-subscriber` writes each event with one call.
-struct LineWriter<'a>(&'a Buffer);
+struct LineWriter<'a>(&'a Writer);
 
 impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.append(line);
+        if self.0.buffer.append(line) {
+            self.0.thread.unpark();
+        }
         Ok(line.len())
     }
 
@@ -192,15 +215,15 @@ mod tests {
 
     #[test]
     fn a_stuck_reader_costs_lines_not_time() {
-        let buffer = Buffer::default();
+        let (buffer, lines) = Buffer::new();
         let line = [b'x'; 1 << 20];
         for _ in 0..10 {
             buffer.append(&line);
         }
         assert_eq!(buffer.lost.load(Ordering::Relaxed), 2);
-        buffer.state().closed = true;
+        buffer.closed.store(true, Ordering::SeqCst);
         let mut written = Vec::new();
-        buffer.write_out(&mut written);
+        buffer.write_out(&lines, &mut written);
         assert_eq!(written.len(), 8 << 20);
     }
 }

@@ -128,6 +128,17 @@ pub fn busy() -> String {
     command("(loop $again (br $again))")
 }
 
+/// Counts to `number`, and ends: a fixed amount of work.
+pub fn counting(number: u64) -> String {
+    let body = format!(
+        "(local $left i64) (local.set $left (i64.const {number}))
+         (loop $again
+           (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+           (br_if $again (i64.ne (local.get $left) (i64.const 0))))"
+    );
+    command(&body)
+}
+
 /// Does nothing for ever.
 pub fn sleeping() -> String {
     command("(call $sleep (i64.const 86400000))")

@@ -7,12 +7,14 @@
 //! - [`server`]: [`WasmBox`], a running server that leaves nothing behind
 //! - [`client`]: whole requests and answers; [`wire`]: single bytes of HTTP/1.1
 //! - [`guest`]: commands as text; [`binary`]: modules as bytes; [`component`]: the wasi:http guest of `guests/`
+//! - [`cgroup`]: cgroups of a test's own, to start servers in
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
 //! - [`queue_proxy`]: what boxes report to
 //! - [`vm`]: a virtual machine with cgroup v2
 //! - [`workspace`]: where things are; [`temporary`]: directories; [`patience`]: waiting
 
 pub mod binary;
+pub mod cgroup;
 pub mod client;
 pub mod component;
 pub mod guest;
@@ -26,6 +28,7 @@ pub mod vm;
 pub mod wire;
 pub mod workspace;
 
+pub use cgroup::TestCgroup;
 pub use client::{Answer, Problem};
 pub use http::Request;
 pub use patience::eventually;

@@ -15,6 +15,7 @@ use http::{Request, request::Builder};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    cgroup::{self, TestCgroup},
     client::{Answer, Broken, exchange},
     eventually,
     metrics::Metrics,
@@ -28,8 +29,7 @@ use crate::{
 /// How a server is started.
 pub struct Launch {
     directory: TempDir,
-    /// What runs the server's binary; nothing: it is run as it is.
-    through: Vec<String>,
+    wrapper: Vec<String>,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -50,7 +50,7 @@ impl WasmBox {
         for name in ["functions", "cache"] {
             fs::create_dir(directory.path().join(name)).expect("a new directory");
         }
-        Launch { directory, through: Vec::new(), flags: Vec::new(), environment: Vec::new() }
+        Launch { directory, wrapper: Vec::new(), flags: Vec::new(), environment: Vec::new() }
     }
 
     /// A server with one function.
@@ -87,19 +87,18 @@ impl Launch {
         self
     }
 
-    /// Runs the server by a command that becomes it: its path and arguments are appended.
+    /// Starts the server through a command that becomes the one whose words are appended to it: in a namespace, as another user. What is
+    /// added last is innermost.
     #[must_use]
-    pub fn through(mut self, command: Vec<String>) -> Launch {
-        self.through = command;
+    pub fn through(mut self, wrapper: impl IntoIterator<Item = impl Into<String>>) -> Launch {
+        self.wrapper.extend(wrapper.into_iter().map(Into::into));
         self
     }
 
-    /// Starts it in a cgroup.
+    /// Starts the server in a cgroup.
     #[must_use]
-    pub fn cgroup(mut self, cgroup: &Path) -> Launch {
-        let shell = ["/bin/sh", "-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""].map(String::from);
-        self.through.extend(shell.into_iter().chain([cgroup.display().to_string()]));
-        self
+    pub fn within(self, cgroup: &TestCgroup) -> Launch {
+        self.through(cgroup.enter())
     }
 
     /// The directory in which all others are; tests may put files there.
@@ -123,8 +122,9 @@ impl Launch {
     fn command(&self) -> Command {
         let log = OpenOptions::new().create(true).append(true).open(self.directory().join("log")).expect("a log file");
         let path = |name: &str, path: &Path| format!("{name}={}", path.display());
-        let mut words = self.through.iter().map(OsString::from).chain([workspace::wasmbox().into_os_string()]);
-        let mut command = Command::new(words.next().expect("the server's path at least"));
+        let binary = workspace::wasmbox().into_os_string();
+        let mut words = self.wrapper.iter().map(OsString::from).chain([binary]);
+        let mut command = Command::new(words.next().expect("the server's binary is one"));
         command.args(words);
         let named = |name: &str| self.flags.iter().any(|flag| flag.starts_with(&format!("{name}=")));
         command.arg("serve");
@@ -186,6 +186,16 @@ impl Launch {
     /// # Panics
     /// If it starts.
     pub fn refusal(&self) -> String {
+        let (code, said) = self.failure();
+        assert!(matches!(code, 1 | 2), "exit code {code}: {said}");
+        said
+    }
+
+    /// Starts a server that must fail to; gives its exit code, and what it says.
+    ///
+    /// # Panics
+    /// If it starts, or is ended by a signal.
+    pub fn failure(&self) -> (i32, String) {
         let known = self.log().len();
         let said = || self.log().split_off(known);
         let mut child = self.command().spawn().expect("the server's binary runs");
@@ -201,8 +211,7 @@ impl Launch {
                 None => thread::sleep(Duration::from_millis(5)),
             }
         };
-        assert!(matches!(status.code(), Some(1 | 2)), "{status}: {}", said());
-        said()
+        (status.code().unwrap_or_else(|| panic!("{status}: {}", said())), said())
     }
 }
 
@@ -354,7 +363,7 @@ impl WasmBox {
     pub fn stop(mut self) -> Launch {
         self.end();
         let unused =
-            Launch { directory: TempDir::new(), through: Vec::new(), flags: Vec::new(), environment: Vec::new() };
+            Launch { directory: TempDir::new(), wrapper: Vec::new(), flags: Vec::new(), environment: Vec::new() };
         std::mem::replace(&mut self.launch, unused)
     }
 
@@ -365,6 +374,8 @@ impl WasmBox {
             let status = self.wait();
             assert_eq!(status.code(), Some(0), "{status} after SIGTERM:\n{}", self.log());
             assert!(!process.exists(), "process {} is still there", process.0);
+            let leaves = cgroup::leaves_of(process);
+            assert!(leaves.is_empty(), "{leaves:?} are left");
         }
         for address in [self.address, self.admin] {
             assert!(!is_listening(address.port()), "something still listens on {address}");

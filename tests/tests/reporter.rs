@@ -1,10 +1,12 @@
 //! Reports of the CPU utilization to a queue-proxy.
 
-use std::{fs, net::TcpListener, path::PathBuf, process, thread};
+use std::net::TcpListener;
 
 use rustix::process::Signal;
 use wasmbox_tests::{
-    WasmBox, eventually, guest,
+    WasmBox,
+    cgroup::TestCgroup,
+    eventually, guest,
     queue_proxy::{Peer, QueueProxy},
     server::Launch,
 };
@@ -29,35 +31,12 @@ fn wait_for_reports(queue_proxy: &QueueProxy, number: usize) -> Vec<f64> {
     eventually(&format!("{number} reports"), || Some(queue_proxy.reports()).filter(|reports| reports.len() >= number))
 }
 
-/// A cpuacct cgroup of the test's own (v1, root): what else the machine does is not in it.
-struct OwnCgroup(PathBuf);
-
-impl OwnCgroup {
-    fn new() -> Option<OwnCgroup> {
-        let path = PathBuf::from(format!("/sys/fs/cgroup/cpuacct/wasmbox-test-{}", process::id()));
-        fs::create_dir(&path).ok()?;
-        path.join("cpuacct.usage").exists().then_some(OwnCgroup(path))
-    }
-}
-
-impl Drop for OwnCgroup {
-    fn drop(&mut self) {
-        if !thread::panicking() {
-            // The kernel lets go of an ended process a little later.
-            eventually("the cgroup is empty", || fs::remove_dir(&self.0).ok());
-        }
-    }
-}
-
 #[test]
 fn a_busy_guest_is_reported() {
     let queue_proxy = QueueProxy::start(0, Peer::Reads);
-    let cgroup = OwnCgroup::new();
-    let mut launch = launch(queue_proxy.port());
-    if let Some(cgroup) = &cgroup {
-        launch = launch.cgroup(&cgroup.0);
-    }
-    let mut server = launch.start();
+    // What else the machine does is not in it.
+    let cgroup = TestCgroup::new(&["cpu", "cpuacct"]);
+    let mut server = launch(queue_proxy.port()).within(&cgroup).start();
     let latest = |number: usize| {
         let before = queue_proxy.reports().len();
         let reports = wait_for_reports(&queue_proxy, before + number);
@@ -69,9 +48,7 @@ fn a_busy_guest_is_reported() {
     server.wait_until_running("busy", 1);
     // On a machine with much else to do, it takes a while until the guest gets so much.
     eventually("a busy core", || latest(5).iter().any(|cores| *cores > 0.5).then_some(()));
-    if cgroup.is_some() {
-        assert!(idle.iter().any(|cores| *cores < 0.25), "an idle box: {idle:?}");
-    }
+    assert!(idle.iter().any(|cores| *cores < 0.25), "an idle box: {idle:?}");
     assert!(connected(&server));
     assert!(server.metrics().sum("wasmbox_reports_total", &[]) >= 25.0);
     assert_eq!(queue_proxy.paths(), ["/"]);

@@ -124,19 +124,32 @@ impl Root {
         move |errno| LeafError { step, path, errno }
     }
 
-    /// Makes a leaf.
+    /// Makes a leaf, with the first of `names` that no living process has: boxes in different containers may have the same process number,
+    /// and share a root.
     ///
     /// # Errors
     /// [`LeafError`]; nothing is left then.
-    pub fn create(&self, name: &str) -> Result<Leaf, LeafError> {
-        debug_assert!(name.starts_with(PREFIX));
-        match rustix::fs::mkdirat(&self.dir, name, Mode::from_bits_truncate(0o755)) {
-            // Of an earlier process with the same number; if it is not, joining it would still limit only this thread.
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(self.error(Step::Create, name)(errno)),
+    pub fn create(&self, mut names: impl FnMut() -> String) -> Result<Leaf, LeafError> {
+        loop {
+            match self.create_named(&names()) {
+                Err(LeafError { errno: Errno::WOULDBLOCK, .. }) => {}
+                result => return result,
+            }
         }
+    }
+
+    fn create_named(&self, name: &str) -> Result<Leaf, LeafError> {
+        debug_assert!(name.starts_with(PREFIX));
+        let made = match rustix::fs::mkdirat(&self.dir, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => true,
+            // Of an earlier process with the same number, or of a living one, whose lock will tell.
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(self.error(Step::Create, name)(errno)),
+        };
         self.open_leaf(name).inspect_err(|_| {
-            let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR);
+            if made {
+                let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR);
+            }
         })
     }
 
@@ -148,7 +161,7 @@ impl Root {
             Mode::empty(),
         )
         .map_err(self.error(Step::Open, name))?;
-        rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(self.error(Step::Open, name))?;
+        rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).map_err(self.error(Step::Open, name))?;
         if self.version == Version::V2 {
             write_at(&dir, "cgroup.type", "threaded").map_err(self.error(Step::MakeThreaded, name))?;
         }

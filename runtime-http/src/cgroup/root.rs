@@ -19,7 +19,7 @@ pub const HOST_VOLUME: &str = "/data";
 /// Why there can be no leaves, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Impossible {
-    #[error(transparent)]
+    #[error("{0}; {remedy}", remedy = Remedy::Other)]
     NotFound(#[from] NotFound),
     #[error("{error}; {remedy}")]
     Step { error: LeafError, remedy: Remedy },
@@ -97,8 +97,12 @@ pub fn find(named: Option<&Path>, pod_uid: Option<&str>) -> Result<Root, Impossi
 
 /// Does all that a worker will do, on a thread of its own, whose end also ends its stay in the leaf.
 fn probe(root: &Root) -> Result<(), Impossible> {
-    let name = format!("{PREFIX}{}-probe", std::process::id());
-    let mut leaf = root.create(&name)?;
+    let mut number = 0;
+    let mut leaf = root.create(|| {
+        number += 1;
+        format!("{PREFIX}{}-probe-{number}", std::process::id())
+    })?;
+    let name = leaf.name().to_owned();
     let tried = thread::scope(|scope| {
         let attempt = || {
             let error = |step, path: &Path| {

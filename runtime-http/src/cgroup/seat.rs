@@ -17,7 +17,8 @@ use super::{
 };
 use crate::limits::CpuQuota;
 
-/// The part of a budget that is noticeable. So at most this part of a period's budget is missing when an invocation starts.
+/// The part of a budget that is noticeable. So at most this part of a period's budget is missing when an invocation starts, and
+/// what the box itself has used on this thread since it was filled: a few times as much where functions are trivial.
 const NOTICEABLE: u32 = 16;
 
 /// What an invocation's cgroup cost before it started.
@@ -88,7 +89,7 @@ impl Seat {
         let made = match &mut self.leaf {
             Some(_) => None,
             None => {
-                let mut leaf = nested.root.create(&nested.next_name())?;
+                let mut leaf = nested.root.create(|| nested.next_name())?;
                 // Before the thread is in it: it never runs without its limit.
                 nested.set(&mut leaf, bandwidth)?;
                 times.creation = started.elapsed();
