@@ -13,6 +13,15 @@ use tokio::sync::oneshot;
 
 use crate::{limits::MemoryRequest, metrics::Metrics};
 
+/// What can be short beside the units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// CPU in use.
+    Cpu,
+    /// Memory in use, not just requested.
+    Memory,
+}
+
 /// Bounds of admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
@@ -53,6 +62,8 @@ struct State {
     waiting_units: u64,
     next_ticket: u64,
     draining: bool,
+    /// By [`Gate`]: whether nothing new may start.
+    closed: [bool; 2],
 }
 
 struct Waiter {
@@ -133,7 +144,9 @@ impl Admission {
     }
 
     fn fits(&self, state: &State, units: u64) -> bool {
-        state.in_flight < self.capacity.invocations && state.units + units <= self.capacity.units
+        state.closed == [false; 2]
+            && state.in_flight < self.capacity.invocations
+            && state.units + units <= self.capacity.units
     }
 
     fn occupy(self: &Arc<Self>, state: &mut State, units: u64) -> Permit {
@@ -159,6 +172,14 @@ impl Admission {
             };
             // If the waiter is gone, the permit comes back and is dropped here, without the lock.
             drop(waiter.admitted.send(Ok(permit)));
+        }
+    }
+
+    /// While a gate is closed, nothing starts.
+    pub fn set_gate(self: &Arc<Self>, gate: Gate, open: bool) {
+        self.state().closed[gate as usize] = !open;
+        if open {
+            self.admit_waiting();
         }
     }
 

@@ -15,9 +15,12 @@ use crate::{
     api::{Api, ApiSettings},
     boot,
     config::{Config, WasmRuntime},
+    container::Container,
     io::IoThreads,
     logging,
+    memory::Account,
     metrics::Metrics,
+    sampler::{Sampler, Thresholds},
     sandbox::StopReason,
     server::Server,
     worker::WorkerPool,
@@ -46,6 +49,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let directory = boot::functions_dir(&config)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let core = boot::Core::new(&config, cores, &metrics)?;
+    let engine = core.toolchain.engine().clone();
+    let container = Container::for_limit(config.thresholds.memory_limit);
     // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
@@ -58,14 +63,21 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             caps: config.caps,
             max_body: config.max_body,
             max_output: config.max_output,
+            preallocation: config.preallocation,
             pod: HeaderValue::from_str(&config.pod_name).unwrap_or(HeaderValue::from_static("unknown")),
         },
         store,
         admission: Admission::new(config.capacity, metrics.clone()),
         workers: WorkerPool::new(runtime.handle().clone(), core.ticker.awake(), config.worker_idle, metrics.clone())?,
+        memory: Account::new(metrics.growth_waits.clone()),
         metrics: metrics.clone(),
         draining: false.into(),
     });
+    let thresholds = Thresholds {
+        memory_limit: container.memory_limit().unwrap_or(u64::MAX).min(config.thresholds.memory_limit),
+        ..config.thresholds
+    };
+    let sampler = Sampler::start(api.clone(), engine, container, thresholds)?;
     runtime.block_on(async {
         let server = Server::bind(
             &config.host,
@@ -99,6 +111,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     })?;
     // Compilations that nobody waits for any more are left to the end of the process.
     runtime.shutdown_background();
+    drop(sampler);
     drop(api);
     tracing::info!("ended");
     Ok(())

@@ -8,12 +8,14 @@
 //! - [`client`]: whole requests and answers; [`wire`]: single bytes of HTTP/1.1
 //! - [`guest`]: commands as text; [`binary`]: modules as bytes; [`component`]: the wasi:http guest of `guests/`
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
+//! - [`memory_cgroup`]: a container's memory limit
 //! - [`workspace`]: where things are; [`temporary`]: directories; [`patience`]: waiting
 
 pub mod binary;
 pub mod client;
 pub mod component;
 pub mod guest;
+pub mod memory_cgroup;
 pub mod metrics;
 pub mod patience;
 pub mod process;
@@ -24,6 +26,7 @@ pub mod workspace;
 
 pub use client::{Answer, Problem};
 pub use http::Request;
+pub use memory_cgroup::MemoryCgroup;
 pub use patience::eventually;
 pub use server::WasmBox;
 pub use wire::Wire;

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     client::{Answer, Broken, exchange},
     eventually,
+    memory_cgroup::MemoryCgroup,
     metrics::Metrics,
     patience::PATIENCE,
     process::{Process, is_listening},
@@ -29,6 +30,7 @@ pub struct Launch {
     directory: TempDir,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
+    memory: Option<MemoryCgroup>,
 }
 
 /// A running server. Dropping it ends it with SIGTERM, and checks that it obeys and that nothing of it is left.
@@ -47,7 +49,7 @@ impl WasmBox {
         for name in ["functions", "cache"] {
             fs::create_dir(directory.path().join(name)).expect("a new directory");
         }
-        Launch { directory, flags: Vec::new(), environment: Vec::new() }
+        Launch { directory, flags: Vec::new(), environment: Vec::new(), memory: None }
     }
 
     /// A server with one function.
@@ -84,6 +86,13 @@ impl Launch {
         self
     }
 
+    /// Runs the server in `cgroup`.
+    #[must_use]
+    pub fn memory(mut self, cgroup: MemoryCgroup) -> Launch {
+        self.memory = Some(cgroup);
+        self
+    }
+
     /// The directory in which all others are; tests may put files there.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -105,7 +114,15 @@ impl Launch {
     fn command(&self) -> Command {
         let log = OpenOptions::new().create(true).append(true).open(self.directory().join("log")).expect("a log file");
         let path = |name: &str, path: &Path| format!("{name}={}", path.display());
-        let mut command = Command::new(workspace::wasmbox());
+        let mut command = match &self.memory {
+            None => Command::new(workspace::wasmbox()),
+            // The shell joins it and becomes the server.
+            Some(cgroup) => {
+                let mut command = Command::new("/bin/sh");
+                command.args(["-c", "echo 0 > \"$0\" && exec \"$@\""]).arg(cgroup.procs()).arg(workspace::wasmbox());
+                command
+            }
+        };
         let named = |name: &str| self.flags.iter().any(|flag| flag.starts_with(&format!("{name}=")));
         command.arg("serve");
         for (name, value) in [("--host", "127.0.0.1"), ("--admin-host", "127.0.0.1"), ("--drain-timeout", "2s")] {
@@ -208,6 +225,14 @@ impl WasmBox {
 
     pub fn launched(&self) -> &Launch {
         &self.launch
+    }
+
+    /// The cgroup that it was started in.
+    ///
+    /// # Panics
+    /// If it was started in none.
+    pub fn memory(&self) -> &MemoryCgroup {
+        self.launch.memory.as_ref().expect("the server was started in a memory cgroup")
     }
 
     pub fn functions(&self) -> PathBuf {
@@ -333,7 +358,7 @@ impl WasmBox {
     #[must_use]
     pub fn stop(mut self) -> Launch {
         self.end();
-        let unused = Launch { directory: TempDir::new(), flags: Vec::new(), environment: Vec::new() };
+        let unused = Launch { directory: TempDir::new(), flags: Vec::new(), environment: Vec::new(), memory: None };
         std::mem::replace(&mut self.launch, unused)
     }
 

@@ -36,7 +36,8 @@ use self::{
 };
 use crate::{
     admission::{Admission, Permit, Refused},
-    limits::{LimitCaps, Limits, RequestedLimits},
+    limits::{Fraction, LimitCaps, Limits, RequestedLimits},
+    memory::Account,
     metrics::Metrics,
     record::{Answered, Record},
     sandbox::{Failure, Input, Invocation, Program, Reply, RequestBody, Stdio, Stop, StopOnDrop},
@@ -62,6 +63,8 @@ pub struct ApiSettings {
     /// Bytes of a request's body, and of an answer's.
     pub max_body: u64,
     pub max_output: u64,
+    /// The share of `Memory-Request` that is made resident before a guest runs.
+    pub preallocation: Option<Fraction>,
     /// The header `Pod`.
     pub pod: HeaderValue,
 }
@@ -72,6 +75,7 @@ pub struct Api {
     pub store: Arc<ModuleStore>,
     pub admission: Arc<Admission>,
     pub workers: WorkerPool,
+    pub memory: Arc<Account>,
     pub metrics: Arc<Metrics>,
     /// Set once, when the server begins to shut down.
     pub draining: AtomicBool,
@@ -231,7 +235,8 @@ impl Api {
             max_body: self.settings.max_body,
             hold: function.hold,
             input,
-            stop: exchange.stop.clone(),
+            preallocated: self.settings.preallocation.map_or(0, |share| share.of(limits.memory.bytes())),
+            holding: self.memory.open(exchange.record.id, exchange.stop.clone()),
             record: exchange.record.clone(),
         };
         let (reply, replied) = oneshot::channel();
