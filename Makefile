@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 10
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build examples test lint fmt api-test fuzz bench clean toolchain
+.PHONY: help run build examples test lint fmt api-test fuzz bench simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
@@ -59,6 +59,9 @@ fuzz: toolchain $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz each parser for a 
 
 bench: toolchain ## Measure the server beside wasmtime serve and bare hyper
 	$(CARGO) run --profile dist -p wasmbox-bench -- $(ARGS)
+
+simulate: toolchain ## Admission beside a plain FIFO and the Knative fork's breaker, on a virtual clock (ARGS='--seed 7')
+	$(CARGO) run --release -p wasmbox-bench --bin simulate -- $(ARGS)
 
 clean: ## Remove everything built
 	rm -rf target fuzz/corpus fuzz/artifacts

@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    admission::Capacity,
+    admission::{Capacity, OverbookingRatio},
     container::Container,
     engine::{EngineSize, invocations_that_fit},
     limits::{Cores, CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit, MemoryRequest},
@@ -144,7 +144,10 @@ pub struct Settings {
     /// That share of its Memory-Request, as far as its memory exists already [default: 0.5]
     #[arg(long, value_name = "SHARE")]
     pub mem_pre_allocation_ratio: Option<Fraction>,
-    /// Memory-Request admitted at once, in MiB [default: the memory limit]
+    /// How much more Memory-Request is admitted than there is memory, 0.1 to 100 [default: 1]
+    #[arg(long, value_name = "RATIO")]
+    pub overbooking_ratio: Option<OverbookingRatio>,
+    /// Memory-Request admitted at once, in MiB [default: the memory limit times the overbooking ratio]
     #[arg(long, value_name = "MIB")]
     pub concurrent_resource_request: Option<u64>,
     /// Memory-Request waiting at most, in MiB [default: twice what is admitted]
@@ -215,6 +218,7 @@ pub const ENVIRONMENT: &[(&str, &[&str])] = &[
     ("resource-utilization-threshold", &["RESOURCE_UTILIZATION_THRESHOLD"]),
     ("enable-mem-pre-allocation", &["ENABLE_MEM_PRE_ALLOCATION"]),
     ("mem-pre-allocation-ratio", &["MEM_PRE_ALLOCATION_RATIO"]),
+    ("overbooking-ratio", &["OVERBOOKING_RATIO"]),
     ("concurrent-resource-request", &["CONCURRENT_RESOURCE_REQUEST"]),
     ("queue-depth-resource-units", &["QUEUE_DEPTH_RESOURCE_UNITS"]),
     ("max-connections", &["MAX_CONNECTIONS"]),
@@ -361,6 +365,8 @@ pub struct Config {
 const MIB: u64 = 1 << 20;
 /// The address space reserved for a linear memory.
 const LARGEST_MEMORY: u64 = 4 << 30;
+/// Of admission: 4 PiB.
+const MOST_UNITS: u64 = u32::MAX as u64;
 
 impl Config {
     /// Completes settings with defaults, and checks what depends on more than one of them.
@@ -387,8 +393,9 @@ impl Config {
         let output_buffer_bytes = settings.output_buffer_bytes.unwrap_or(64 << 10);
         at_most("--output-buffer-bytes", output_buffer_bytes as u64, 16 << 20)?;
         let memory_limit = settings.memory_limit.map_or_else(available_memory, MemoryLimit::bytes);
-        let units = settings.concurrent_resource_request.unwrap_or((memory_limit / MIB).max(1));
-        within("--concurrent-resource-request", units, 1, u64::from(u32::MAX))?;
+        let overbooked = settings.overbooking_ratio.unwrap_or(OverbookingRatio::ONE).times(memory_limit / MIB);
+        let units = settings.concurrent_resource_request.unwrap_or(overbooked.clamp(1, MOST_UNITS));
+        within("--concurrent-resource-request", units, 1, MOST_UNITS)?;
         // Each occupies a unit at least.
         let admissible = u32::try_from(units).unwrap_or(u32::MAX);
         let max_invocations =

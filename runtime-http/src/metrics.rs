@@ -14,7 +14,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::record::Usage;
+use crate::{admission::Gate, record::Usage};
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
@@ -45,6 +45,9 @@ pub struct Metrics {
     pub cached_modules: IntGauge,
     pub cached_bytes: IntGauge,
     pub rejected: IntCounterVec,
+    pub admitted: IntCounter,
+    /// 1 or 0, by gate.
+    pub gate_closed: IntGaugeVec,
     pub in_flight_units: IntGauge,
     pub queued_invocations: IntGauge,
     pub queued_units: IntGauge,
@@ -138,6 +141,12 @@ impl Metrics {
                 "Requests refused before a guest ran, by problem code.",
                 &["code"],
             ),
+            admitted: declare.counter("wasmbox_admitted_total", "Invocations that admission let run."),
+            gate_closed: declare.gauges(
+                "wasmbox_admission_gate_closed",
+                "Whether (1) or not (0) nothing new starts, by what is short (cpu, memory).",
+                &["gate"],
+            ),
             in_flight_units: declare
                 .gauge("wasmbox_in_flight_resource_units", "Memory-Request of running invocations, MiB."),
             queued_invocations: declare.gauge("wasmbox_queued_invocations", "Invocations that wait for admission."),
@@ -171,6 +180,9 @@ impl Metrics {
         // Known label values are shown as zero from the start, so that rates have a beginning.
         for result in ["ok", "invalid"] {
             metrics.compiles.with_label_values(&[result]);
+        }
+        for gate in Gate::ALL {
+            metrics.gate_closed.with_label_values(&[gate.name()]);
         }
         metrics
     }

@@ -43,6 +43,8 @@ const STALL_WINDOW: Duration = Duration::from_millis(100);
 const RECLAIM_PERIOD: Duration = Duration::from_secs(2);
 /// Between two lines on the same gate.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
+/// Nothing has run for this long: what the last burst left behind is given back.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// What the sampler watches for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,6 +78,8 @@ struct Watch {
     stall: Option<(Instant, Duration)>,
     stalled: bool,
     reclaimed: Option<Instant>,
+    /// When guests were last seen to hold memory; `None` after what they left was given back.
+    busy: Option<Instant>,
 }
 
 impl Sampler {
@@ -99,6 +103,7 @@ impl Sampler {
             stall: None,
             stalled: false,
             reclaimed: None,
+            busy: None,
         };
         let mut pause = watch.look(Instant::now());
         let ended = Arc::new(AtomicBool::new(false));
@@ -148,8 +153,7 @@ impl Watch {
         let expected = self.forecast.expected(AHEAD);
         let strained = expected > self.marks.high || first.is_some() || self.stalled;
         let relaxed = expected < self.marks.low && first.is_none() && !self.stalled;
-        // When nothing runs, nothing will become free by waiting.
-        let open = self.api.admission.in_flight() == 0 || if self.memory_gate.open { !strained } else { relaxed };
+        let open = if self.memory_gate.open { !strained } else { relaxed };
         self.memory_gate.set(&self.api, now, open, || {
             format!(
                 "working set {} MiB of {} MiB, guests {} MiB{}{}",
@@ -163,6 +167,7 @@ impl Watch {
         if strained || working_set > self.thresholds.reclaim.of(self.marks.limit) {
             self.reclaim(now, working_set);
         }
+        self.look_for_quiet(now, committed > 0);
         if strained {
             self.evict(now, expected);
         }
@@ -205,6 +210,15 @@ impl Watch {
             after_mib = after >> 20,
             "gave memory back"
         );
+    }
+
+    fn look_for_quiet(&mut self, now: Instant, busy: bool) {
+        if busy {
+            self.busy = Some(now);
+        } else if self.busy.is_some_and(|last| now.duration_since(last) >= QUIET) {
+            self.busy = None;
+            reclaim::collect();
+        }
     }
 
     fn look_at_cpu(&mut self, now: Instant) {

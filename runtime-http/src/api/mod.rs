@@ -224,7 +224,11 @@ impl Api {
             Input::Http(Request::from_parts(head, body.body))
         };
         let queued = Instant::now();
-        let permit: Permit = self.admission.admit(limits.memory, deadline).await?;
+        let permit: Permit = self
+            .admission
+            .admit(&function.share, limits.memory, deadline)
+            .await
+            .map_err(|refused| self.refused(refused))?;
         let _ = exchange.record.queue.set(queued.elapsed());
         let invocation = Invocation {
             program: function.program.clone(),
@@ -248,6 +252,13 @@ impl Api {
         })?;
         // The channel closes without a reply only if the worker panicked.
         replied.await.map_err(|_| Problem::new(Code::Internal, "the worker failed; the server's log says why"))
+    }
+
+    /// Counts what admission refused. It has a record, and so a line in the log, too.
+    fn refused(&self, refused: Refused) -> Problem {
+        let problem = Problem::from(refused);
+        self.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
+        problem
     }
 
     fn answer(&self, reply: Reply, mut exchange: Exchange) -> Response<AnswerBody> {

@@ -60,6 +60,22 @@ fn flags_over_environment_over_file() {
 }
 
 #[test]
+fn capacity_follows_from_memory_and_overbooking() {
+    let units = |variables: &[(&str, &str)]| Config::new(environment(variables).unwrap()).unwrap().capacity.units;
+    let limit = ("MEMORY_LIMIT", "300Mi");
+    assert_eq!(units(&[limit]), 300);
+    assert_eq!(units(&[limit, ("OVERBOOKING_RATIO", "2.5")]), 750);
+    assert_eq!(units(&[limit, ("OVERBOOKING_RATIO", "2.5"), ("CONCURRENT_RESOURCE_REQUEST", "10")]), 10);
+    assert_eq!(units(&[("MEMORY_LIMIT", "64Ki"), ("OVERBOOKING_RATIO", "0.1")]), 1);
+    let file: Settings = toml::from_str("memory-limit = '1Gi'\noverbooking-ratio = 1.5").unwrap();
+    assert_eq!(Config::new(file).unwrap().capacity.units, 1536);
+    for bad in ["0", "-1", "NaN", "1e1", "101"] {
+        let message = environment(&[("OVERBOOKING_RATIO", bad)]).unwrap_err().to_string();
+        assert!(message.contains("OVERBOOKING_RATIO") && message.contains("from 0.1 to 100"), "{message}");
+    }
+}
+
+#[test]
 fn a_misspelt_key_in_the_file_is_an_error() {
     assert!(toml::from_str::<Settings>("prot = 1").unwrap_err().to_string().contains("prot"));
 }

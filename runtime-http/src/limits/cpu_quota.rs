@@ -54,7 +54,7 @@ impl FromStr for CpuQuota {
 }
 
 /// Decimal digits only: no sign, no exponent, no space, no `NaN`.
-pub(super) fn parse_digits(text: &str) -> Option<u64> {
+pub(crate) fn parse_digits(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

@@ -7,6 +7,7 @@ use super::{
     settings::{FunctionSettings, OutputMode, PathMode},
 };
 use crate::{
+    admission::{Share, Shares},
     limits::{LimitCaps, Limits},
     metrics::{FunctionMetrics, Metrics},
     sandbox::{Grants, Program},
@@ -29,6 +30,8 @@ pub struct Function {
     /// Bytes of output held back before the response starts.
     pub hold: usize,
     pub metrics: Arc<FunctionMetrics>,
+    /// Of admission.
+    pub share: Arc<Share>,
 }
 
 /// The operator's values, which settings refine.
@@ -50,12 +53,14 @@ impl Function {
         settings: FunctionSettings,
         defaults: &Defaults,
         metrics: &Metrics,
+        shares: &Shares,
     ) -> Self {
         let name: Arc<str> = stem(&found.file).into();
         let hold = settings.output_buffer_bytes.unwrap_or(defaults.hold);
         let least_hold = if settings.output == OutputMode::Cgi { LEAST_CGI_HOLD } else { 0 };
         Function {
             metrics: metrics.function(&name),
+            share: shares.of(&name),
             name,
             found,
             program: Arc::new(program),

@@ -38,7 +38,7 @@ use self::{
     native::Code,
     settings::{BadSettings, FunctionSettings, Grants},
 };
-use crate::{metrics::Metrics, sandbox::ProgramError};
+use crate::{admission::Shares, metrics::Metrics, sandbox::ProgramError};
 
 /// Why a function cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +98,7 @@ pub struct ModuleStore {
     grants: Grants,
     bounds: StoreBounds,
     metrics: Arc<Metrics>,
+    shares: Shares,
     entries: Mutex<Entries>,
     loads: Semaphore,
     compiles: Semaphore,
@@ -148,6 +149,7 @@ impl ModuleStore {
             defaults,
             grants,
             bounds,
+            shares: Shares::default(),
             entries: Mutex::default(),
             loads: Semaphore::new(LOADS_AT_ONCE),
             compiles: Semaphore::new(bounds.compile_jobs),
@@ -263,7 +265,7 @@ impl ModuleStore {
             Code::Component(component) => self.compiler.toolchain().component(component),
         };
         let program = program.map_err(|source| LoadError::Program { file: file.to_owned(), source })?;
-        Ok(Function::new(found, program, code_bytes, settings, &self.defaults, &self.metrics))
+        Ok(Function::new(found, program, code_bytes, settings, &self.defaults, &self.metrics, &self.shares))
     }
 
     /// Reads the files; blocks.

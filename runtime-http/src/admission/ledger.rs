@@ -1,0 +1,262 @@
+//! The rules of admission: who runs, who waits, who is next. Without a clock, a lock or a task, so that tests and the simulation run what
+//! serves. After each change nobody waits who might run: the change's verdicts say who starts by it.
+
+use std::sync::Arc;
+
+use super::{
+    gate::{ClosedGates, Gate},
+    share::Share,
+    waiting::{Ticket, Waiter, Waiting},
+};
+
+/// Bounds of admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Capacity {
+    /// The most units in flight.
+    pub units: u64,
+    /// The most units waiting.
+    pub depth: u64,
+    /// The most invocations in flight, whatever their units: there is an instance slot and a worker for each.
+    pub invocations: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("Memory-Request of {requested} MiB is more than the {capacity} MiB this server admits at once")]
+    ExceedsCapacity { requested: u64, capacity: u64 },
+    #[error("{queued} MiB are waiting already, {requested} MiB more would exceed the depth of {depth} MiB")]
+    QueueFull { queued: u64, requested: u64, depth: u64 },
+    #[error("no capacity became free before the invocation's deadline")]
+    QueueTimeout,
+    #[error("the server is shutting down")]
+    Draining,
+}
+
+/// What becomes of somebody who was not refused.
+#[derive(Debug)]
+pub enum Arrival<W> {
+    /// He runs, until [`Ledger::release`].
+    Starts,
+    /// He waits, until a verdict or [`Ledger::leave`].
+    Waits { ticket: Ticket, verdicts: Vec<Verdict<W>> },
+}
+
+/// What became of somebody who waited.
+#[derive(Debug)]
+#[must_use = "who is not told waits for ever"]
+pub struct Verdict<W> {
+    /// How to reach him.
+    pub reach: W,
+    pub share: Arc<Share>,
+    pub units: u64,
+    /// He runs, until [`Ledger::release`]; or does not.
+    pub result: Result<(), Refused>,
+}
+
+/// The state of admission at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Snapshot {
+    pub in_flight_invocations: usize,
+    pub in_flight_units: u64,
+    pub waiting_invocations: usize,
+    pub waiting_units: u64,
+    pub closed_gates: Vec<Gate>,
+    pub draining: bool,
+    pub capacity: Capacity,
+}
+
+/// Who runs and who waits. `W` is how to reach somebody who waits.
+#[derive(Debug)]
+pub struct Ledger<W> {
+    capacity: Capacity,
+    in_flight: usize,
+    units: u64,
+    waiting: Waiting<W>,
+    /// There is one when somebody waits and no gate is closed.
+    claim: Option<Claim>,
+    closed: ClosedGates,
+    draining: bool,
+}
+
+/// Held by who was first in turn and did not fit, until he starts or leaves.
+#[derive(Debug)]
+struct Claim {
+    ticket: Ticket,
+    units: u64,
+    /// Units that may still start before him; at first his own.
+    spare: u64,
+}
+
+/// How many functions' heads are looked at for one that fits beside the claim.
+const LOOK_AHEAD: usize = 16;
+
+impl<W> Ledger<W> {
+    pub fn new(capacity: Capacity) -> Self {
+        Ledger {
+            capacity,
+            in_flight: 0,
+            units: 0,
+            waiting: Waiting::new(),
+            claim: None,
+            closed: ClosedGates::default(),
+            draining: false,
+        }
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub fn units(&self) -> u64 {
+        self.units
+    }
+
+    pub fn waiting_units(&self) -> u64 {
+        self.waiting.units()
+    }
+
+    pub fn waiting_invocations(&self) -> usize {
+        self.waiting.invocations()
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            in_flight_invocations: self.in_flight,
+            in_flight_units: self.units,
+            waiting_invocations: self.waiting.invocations(),
+            waiting_units: self.waiting.units(),
+            closed_gates: self.closed.iter().collect(),
+            draining: self.draining,
+            capacity: self.capacity,
+        }
+    }
+
+    /// Somebody comes who wants `units` for the function of `share`. `reach` is asked only if he must wait.
+    ///
+    /// # Errors
+    /// [`Refused`], but never `QueueTimeout`: there is no clock here.
+    pub fn arrive(&mut self, share: &Arc<Share>, units: u64, reach: impl FnOnce() -> W) -> Result<Arrival<W>, Refused> {
+        if self.draining {
+            return Err(Refused::Draining);
+        }
+        if units > self.capacity.units {
+            return Err(Refused::ExceedsCapacity { requested: units, capacity: self.capacity.units });
+        }
+        if self.may_start_now(share, units) {
+            self.claim.iter_mut().for_each(|claim| claim.spare -= units);
+            self.occupy(share, units);
+            return Ok(Arrival::Starts);
+        }
+        let mut verdicts = self.make_room(share, units)?;
+        let ticket = self.waiting.push(Waiter { share: share.clone(), units, reach: reach() });
+        verdicts.extend(self.start_waiting());
+        Ok(Arrival::Waits { ticket, verdicts })
+    }
+
+    /// Whether somebody who comes starts before all who wait. None of them might start now.
+    fn may_start_now(&self, share: &Share, units: u64) -> bool {
+        let passes = match &self.claim {
+            None => self.waiting.is_empty(),
+            Some(claim) => units <= claim.spare && !self.waiting.has(share),
+        };
+        passes && self.is_open() && self.fits(units)
+    }
+
+    /// Makes `units` of `share` fit into the depth.
+    fn make_room(&mut self, share: &Share, units: u64) -> Result<Vec<Verdict<W>>, Refused> {
+        let (queued, depth) = (self.waiting.units(), self.capacity.depth);
+        let full = |requested| Refused::QueueFull { queued, requested, depth };
+        let excess = (queued + units).saturating_sub(depth);
+        if excess == 0 {
+            return Ok(Vec::new());
+        }
+        let displaced = self.waiting.displaced_by(share, units, excess).ok_or(full(units))?;
+        let waiters = displaced.into_iter().filter_map(|ticket| self.waiting.remove(ticket));
+        let refused = |waiter: Waiter<W>| {
+            let full = full(waiter.units);
+            waiter.refused(full)
+        };
+        Ok(waiters.map(refused).collect())
+    }
+
+    /// Somebody has run.
+    pub fn release(&mut self, share: &Share, units: u64) -> Vec<Verdict<W>> {
+        self.in_flight -= 1;
+        self.units -= units;
+        share.give_back(units);
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        self.waiting.reorder(share.id());
+        self.start_waiting()
+    }
+
+    /// Somebody does not want to wait any more. Nothing happens if he has had his verdict.
+    pub fn leave(&mut self, ticket: Ticket) -> Vec<Verdict<W>> {
+        if self.waiting.remove(ticket).is_none() {
+            return Vec::new();
+        }
+        self.claim.take_if(|claim| claim.ticket == ticket);
+        self.start_waiting()
+    }
+
+    pub fn set_gate(&mut self, gate: Gate, open: bool) -> Vec<Verdict<W>> {
+        self.closed.set(gate, open);
+        self.start_waiting()
+    }
+
+    /// Refuses all who wait and all who come.
+    pub fn drain(&mut self) -> Vec<Verdict<W>> {
+        self.draining = true;
+        self.claim = None;
+        self.waiting.take_all().map(|waiter| waiter.refused(Refused::Draining)).collect()
+    }
+
+    /// Closed gates let one through when nothing runs: waiting for the end of nothing would last for ever.
+    fn is_open(&self) -> bool {
+        self.closed.is_empty() || self.in_flight == 0
+    }
+
+    fn fits(&self, units: u64) -> bool {
+        self.in_flight < self.capacity.invocations && self.units + units <= self.capacity.units
+    }
+
+    fn occupy(&mut self, share: &Share, units: u64) {
+        self.in_flight += 1;
+        self.units += units;
+        share.take(units);
+    }
+
+    fn start_waiting(&mut self) -> Vec<Verdict<W>> {
+        let mut verdicts = Vec::new();
+        while let Some(waiter) = self.next() {
+            self.occupy(&waiter.share, waiter.units);
+            self.waiting.reorder(waiter.share.id());
+            verdicts.push(Verdict { reach: waiter.reach, share: waiter.share, units: waiter.units, result: Ok(()) });
+        }
+        verdicts
+    }
+
+    /// Takes out who starts next: the first in turn who fits, and whom the claim lets pass.
+    fn next(&mut self) -> Option<Waiter<W>> {
+        if !self.is_open() {
+            return None;
+        }
+        let (first, units) = self.waiting.heads().next()?;
+        if self.claim.is_none() && !self.fits(units) {
+            self.claim = Some(Claim { ticket: first, units, spare: units });
+        }
+        let passes = |ticket, units| {
+            self.claim.as_ref().is_none_or(|claim| claim.ticket == ticket || units <= claim.spare) && self.fits(units)
+        };
+        // Who has the claim may be further back by now: others have fewer units in flight.
+        let claimed = self.claim.iter().map(|claim| (claim.ticket, claim.units));
+        let candidates = self.waiting.heads().take(LOOK_AHEAD).chain(claimed);
+        let (ticket, units) = { candidates }.find(|(ticket, units)| passes(*ticket, *units))?;
+        match &mut self.claim {
+            Some(claim) if claim.ticket != ticket => claim.spare -= units,
+            claim => *claim = None,
+        }
+        self.waiting.remove(ticket)
+    }
+}

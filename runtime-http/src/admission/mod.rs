@@ -1,0 +1,215 @@
+//! Admission: how much may run at once. Units are MiB of `Memory-Request`.
+//!
+//! The permit is the only way to occupy capacity, and dropping it the only way to free it. Who does not get one at once waits: at most
+//! `depth` units of them, each until his deadline, and whoever leaves frees his place. The rules:
+//!
+//! 1. Within a function, first come, first served.
+//! 2. Between functions, the one with the fewest units in flight is next; of equals the one whose first waits longest. So each function
+//!    that wants more than its part gets the same part of the box, whether its invocations are many or few, short or long: in the long
+//!    run this is max-min fairness in units times seconds, and nobody's run time need be known or remembered. What a function did not
+//!    use before gives it no credit.
+//! 3. Who is next but does not fit gets a *claim*. While he waits for room, others may start, in the order of rule 2, but only as many
+//!    units in all as he wants himself; then nobody starts before him. So room is not left empty for one that is large, and he is
+//!    not starved by many that are small: what passes him delays him by no more than another one of his size. There is one claim at a
+//!    time. Without the bound small ones could pass for ever; with none allowed to pass, half a box could be empty for minutes.
+//! 4. Who comes when `depth` is reached is refused, unless another function has much more waiting: then its latest are, as long as
+//!    it still has no less waiting than he and his (as fair queues in networks drop from the longest flow). Else who floods a box
+//!    would have all of its queue, and rule 2 nobody to choose.
+//! 5. While a [`Gate`] is closed, nothing starts, except one when nothing runs, so that no box waits for itself.
+//!
+//! Nobody is starved: each claim is met as soon as what runs has ended and what may pass has passed; a function whose own have
+//! ended has none in flight, its first becomes the oldest of those, and gets the next claim.
+//!
+//! - [`ledger`]: the rules, without clock or task; [`waiting`]: the queues and their orders; [`share`]: units in flight by function
+//! - [`gate`]: what closes admission; [`overbooking`]: capacity from memory
+//! - here: the same for tasks, with deadlines, metrics, and guards
+
+pub mod gate;
+pub mod ledger;
+pub mod overbooking;
+pub mod share;
+pub mod waiting;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+pub use self::{
+    gate::Gate,
+    ledger::{Capacity, Refused, Snapshot},
+    overbooking::OverbookingRatio,
+    share::{Share, Shares},
+};
+use self::{
+    ledger::{Arrival, Ledger, Verdict},
+    waiting::Ticket,
+};
+use crate::{limits::MemoryRequest, metrics::Metrics};
+
+/// How to reach somebody who waits.
+type Reach = oneshot::Sender<Result<Permit, Refused>>;
+
+/// Decides who may run.
+pub struct Admission {
+    ledger: Mutex<Ledger<Reach>>,
+    metrics: Arc<Metrics>,
+    /// Notified when the last permit is dropped.
+    idle: tokio::sync::Notify,
+}
+
+/// The right to run one invocation; held by the worker until it has ended.
+pub struct Permit {
+    admission: Arc<Admission>,
+    share: Arc<Share>,
+    units: u64,
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Permit").field("units", &self.units).finish_non_exhaustive()
+    }
+}
+
+/// A waiter's place: frees it when his client left, or his deadline came.
+struct Place<'a> {
+    admission: &'a Arc<Admission>,
+    ticket: Ticket,
+}
+
+impl Admission {
+    pub fn new(capacity: Capacity, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Admission { ledger: Mutex::new(Ledger::new(capacity)), metrics, idle: tokio::sync::Notify::new() })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger<Reach>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.ledger().in_flight()
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.ledger().snapshot()
+    }
+
+    /// Waits, until `deadline`, for room for `memory` of the function that has `share`.
+    ///
+    /// # Errors
+    /// [`Refused`]: at once, but `QueueTimeout` at the deadline, and `QueueFull` also when others displace it.
+    pub async fn admit(
+        self: &Arc<Self>,
+        share: &Arc<Share>,
+        memory: MemoryRequest,
+        deadline: Instant,
+    ) -> Result<Permit, Refused> {
+        let units = memory.mebibytes();
+        let mut receiver = None;
+        let arrival = {
+            let mut ledger = self.ledger();
+            let arrival = ledger.arrive(share, units, || {
+                let (sender, admitted) = oneshot::channel();
+                receiver = Some(admitted);
+                sender
+            });
+            self.show(&ledger);
+            arrival?
+        };
+        let (place, verdicts) = match arrival {
+            Arrival::Starts => return Ok(self.permit(share.clone(), units)),
+            Arrival::Waits { ticket, verdicts } => (Place { admission: self, ticket }, verdicts),
+        };
+        self.tell(verdicts);
+        let admitted = receiver.expect("who waits was asked how to reach him");
+        let result = tokio::time::timeout_at(deadline.into(), admitted).await;
+        drop(place);
+        match result {
+            Ok(Ok(result)) => result,
+            // The sender is dropped only after sending.
+            Ok(Err(_)) => Err(Refused::Draining),
+            // Perhaps it came between the timeout and leaving the queue; then it is dropped, and free again.
+            Err(_) => Err(Refused::QueueTimeout),
+        }
+    }
+
+    fn permit(self: &Arc<Self>, share: Arc<Share>, units: u64) -> Permit {
+        self.metrics.admitted.inc();
+        Permit { admission: self.clone(), share, units }
+    }
+
+    /// Changes the ledger, and tells those whom it concerns.
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut Ledger<Reach>) -> Vec<Verdict<Reach>>) {
+        let verdicts = {
+            let mut ledger = self.ledger();
+            let verdicts = change(&mut ledger);
+            self.show(&ledger);
+            verdicts
+        };
+        self.tell(verdicts);
+    }
+
+    /// Without the lock: the permit of one who is gone comes back, and is dropped here.
+    fn tell(self: &Arc<Self>, verdicts: Vec<Verdict<Reach>>) {
+        for Verdict { reach, share, units, result } in verdicts {
+            drop(reach.send(result.map(|()| self.permit(share, units))));
+        }
+    }
+
+    /// Opens or closes a gate. Who waits for it starts at once.
+    pub fn set_gate(self: &Arc<Self>, gate: Gate, open: bool) {
+        self.metrics.gate_closed.with_label_values(&[gate.name()]).set(i64::from(!open));
+        self.change(|ledger| ledger.set_gate(gate, open));
+    }
+
+    /// Refuses all who wait and all who come.
+    pub fn drain(self: &Arc<Self>) {
+        self.change(Ledger::drain);
+    }
+
+    /// Returns when nothing is in flight.
+    pub async fn idle(&self) {
+        loop {
+            let mut notified = std::pin::pin!(self.idle.notified());
+            notified.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    fn show(&self, ledger: &Ledger<Reach>) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let (in_flight, waiting) = (ledger.units(), ledger.waiting_units());
+        self.metrics.in_flight_units.set(gauge(in_flight));
+        self.metrics.queued_units.set(gauge(waiting));
+        self.metrics.queued_invocations.set(gauge(ledger.waiting_invocations() as u64));
+        self.metrics.requested_memory_bytes.set(gauge((in_flight + waiting) << 20));
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut nobody_runs = false;
+        self.admission.change(|ledger| {
+            let verdicts = ledger.release(&self.share, self.units);
+            nobody_runs = ledger.in_flight() == 0;
+            verdicts
+        });
+        if nobody_runs {
+            self.admission.idle.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.admission.change(|ledger| ledger.leave(self.ticket));
+    }
+}
+
+#[cfg(test)]
+mod tests;
