@@ -228,7 +228,7 @@ fn nothing_starts_while_cores_are_busy() {
 #[test]
 fn memory_can_be_allocated_ahead() {
     let untouched = r#"(module (memory (export "memory") 1024) (func (export "_start") (loop $again (br $again))))"#;
-    for (enabled, expected) in [("true", 30..40), ("false", 0..10)] {
+    for (enabled, expected) in [("true", 20..40), ("false", 0..10)] {
         let server = WasmBox::launch()
             .function("untouched.wat", untouched)
             .function("hello.wat", guest::hello())

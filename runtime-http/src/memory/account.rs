@@ -30,9 +30,16 @@ pub struct Account {
     ceiling: AtomicI64,
     /// As many as are in `waiting`; changed under its lock.
     waiters: AtomicUsize,
-    waiting: Mutex<BTreeMap<Seniority, Waiter>>,
+    waiting: Mutex<Waiting>,
     next: AtomicU64,
     waits: IntCounter,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    by_seniority: BTreeMap<Seniority, Waiter>,
+    /// Since when somebody waits.
+    since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -58,6 +65,8 @@ pub struct Holding {
 pub struct First {
     pub seniority: Seniority,
     pub since: Instant,
+    /// Since when somebody waits, this one or others before it.
+    pub short_since: Instant,
     /// How many bytes must become free for it.
     pub missing: u64,
 }
@@ -98,13 +107,18 @@ impl Account {
             return None;
         }
         let waiting = self.waiting();
-        let (seniority, waiter) = waiting.first_key_value()?;
+        let (seniority, waiter) = waiting.by_seniority.first_key_value()?;
         let wanted = signed(self.committed() + waiter.bytes);
         let missing = wanted.saturating_sub(self.ceiling.load(Ordering::SeqCst));
-        Some(First { seniority: *seniority, since: waiter.since, missing: u64::try_from(missing).unwrap_or(0) })
+        Some(First {
+            seniority: *seniority,
+            since: waiter.since,
+            short_since: waiting.since.unwrap_or(waiter.since),
+            missing: u64::try_from(missing).unwrap_or(0),
+        })
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<Seniority, Waiter>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -126,7 +140,7 @@ impl Account {
 
     fn serve(&self) {
         let mut waiting = self.waiting();
-        while let Some(first) = waiting.first_entry() {
+        while let Some(first) = waiting.by_seniority.first_entry() {
             if !self.take(first.get().bytes) {
                 break;
             }
@@ -135,6 +149,9 @@ impl Account {
             // If the guest has ended meanwhile, the holding gives it back.
             waiter.holding.held.fetch_add(waiter.bytes, Ordering::SeqCst);
             let _ = waiter.granted.send(());
+        }
+        if waiting.by_seniority.is_empty() {
+            waiting.since = None;
         }
     }
 }
@@ -157,7 +174,8 @@ impl Holding {
         self.account.waits.inc();
         {
             let mut waiting = self.account.waiting();
-            waiting.insert(self.seniority, waiter);
+            waiting.since.get_or_insert(waiter.since);
+            waiting.by_seniority.insert(self.seniority, waiter);
             self.account.waiters.fetch_add(1, Ordering::SeqCst);
         }
         let _place = Place(self);
@@ -193,7 +211,7 @@ struct Place<'a>(&'a Holding);
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let account = &self.0.account;
-        let left = account.waiting().remove(&self.0.seniority);
+        let left = account.waiting().by_seniority.remove(&self.0.seniority);
         if left.is_some() {
             account.waiters.fetch_sub(1, Ordering::SeqCst);
             // The next one may want less.

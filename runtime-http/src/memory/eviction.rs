@@ -12,7 +12,7 @@ use super::{
 
 /// Evicting who holds less hardly helps; they go only if nobody holds more.
 const WORTHWHILE: u64 = 1 << 20;
-/// How long a growth waits before others are evicted for it: many end by themselves.
+/// How long growths wait before others are evicted for them: many end by themselves.
 const PATIENCE: Duration = Duration::from_millis(30);
 /// How long a growth waits that evicting others cannot help. What the box has for itself is known after [`super::forecast`]'s window.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
@@ -32,9 +32,13 @@ impl Need {
         if expected > marks.eviction {
             return Some(Need::Working { bytes: expected - marks.high });
         }
-        let First { seniority, since, missing } = first?;
+        let First { seniority, since, short_since, missing } = first?;
         let waited = now.duration_since(since);
-        (missing > 0 && waited >= PATIENCE).then_some(Need::Growth { bytes: missing, by: seniority, waited })
+        (missing > 0 && now.duration_since(short_since) >= PATIENCE).then_some(Need::Growth {
+            bytes: missing,
+            by: seniority,
+            waited,
+        })
     }
 
     /// Who must go, the youngest first; those who were told to end already count.
@@ -150,10 +154,10 @@ mod tests {
         let marks = Marks::new(1000 * MIB, 0.85, 0.95);
         let now = Instant::now();
         let by = running(&[0])[0].seniority;
-        let first = |since| Some(First { seniority: by, since, missing: 7 });
+        let first = |short_since| Some(First { seniority: by, since: now, short_since, missing: 7 });
         assert_eq!(Need::of(10 * MIB, &marks, first(now), now), None);
         let need = Need::of(10 * MIB, &marks, first(now - PATIENCE), now);
-        assert_eq!(need, Some(Need::Growth { bytes: 7, by, waited: PATIENCE }));
+        assert_eq!(need, Some(Need::Growth { bytes: 7, by, waited: Duration::ZERO }));
         assert_eq!(Need::of(960 * MIB, &marks, None, now), Some(Need::Working { bytes: 110 * MIB }));
     }
 }
