@@ -499,8 +499,8 @@ fn canonical(roots: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
 
 /// The container's memory limit or the machine's memory, whichever is less; bytes.
 fn available_memory() -> u64 {
-    let pages = rustix::system::sysinfo();
-    let machine = u64::try_from(pages.totalram).unwrap_or(u64::MAX).saturating_mul(u64::from(pages.mem_unit).max(1));
+    let system = rustix::system::sysinfo();
+    let machine = system.totalram.saturating_mul(u64::from(system.mem_unit).max(1));
     Container::open().memory_limit().map_or(machine, |limit| limit.min(machine))
 }
 

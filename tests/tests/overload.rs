@@ -119,7 +119,7 @@ fn a_minute_at_ten_times_capacity() {
     // Eight of 32 MiB fill it.
     let outcomes = overload(&server, 80, Duration::from_secs(60), &[("/growing", 32), ("/filling", 32), ("/hello", 1)]);
     assert_recovered(&server, before);
-    println!("{outcomes:?}, {} MiB in use", server.memory().usage() >> 20);
+    eprintln!("{outcomes:?}, {} MiB in use", server.memory().usage() >> 20);
     assert_known(&outcomes, ANSWERS);
     assert!(outcomes[&(200, String::new())] > 100, "{outcomes:?}");
 }
@@ -136,7 +136,7 @@ fn overbooked_memory_is_taken_back_from_the_youngest() {
     let before = median(&server);
     let outcomes = overload(&server, 40, Duration::from_secs(10), &[("/growing", 26)]);
     assert_recovered(&server, before);
-    println!("{outcomes:?}, {} MiB in use", server.memory().usage() >> 20);
+    eprintln!("{outcomes:?}, {} MiB in use", server.memory().usage() >> 20);
     assert_known(&outcomes, ANSWERS);
     assert!(outcomes[&(200, String::new())] > 10, "{outcomes:?}");
     let evicted = outcomes.get(&(503, "evicted".into())).copied().unwrap_or(0);
@@ -158,7 +158,7 @@ fn many_fill_fresh_memory_at_once() {
     let before = median(&server);
     let outcomes = overload(&server, 24, Duration::from_secs(5), &[("/filling", 41)]);
     assert_recovered(&server, before);
-    println!("{outcomes:?}, {} MiB in use", server.memory().usage() >> 20);
+    eprintln!("{outcomes:?}, {} MiB in use", server.memory().usage() >> 20);
     assert_known(&outcomes, ANSWERS);
     assert!(outcomes[&(200, String::new())] > 10, "{outcomes:?}");
 }
@@ -188,7 +188,7 @@ fn untouched_memory_is_lent_and_taken_back() {
     for answer in &answers {
         *outcomes.entry(outcome(answer)).or_default() += 1;
     }
-    println!("{outcomes:?}");
+    eprintln!("{outcomes:?}");
     assert_eq!(server.memory().oom_kills(), 0);
     assert_known(&outcomes, ANSWERS);
     assert_eq!(answers[0].status, 200, "the oldest ends: {outcomes:?}");
