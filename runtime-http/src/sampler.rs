@@ -96,7 +96,7 @@ impl Sampler {
             container,
             thresholds,
             marks,
-            forecast: Forecast::default(),
+            forecast: Forecast::new(marks),
             memory_gate: Watched::new(Gate::Memory),
             cpu_gate: Watched::new(Gate::Cpu),
             cpu: None,
@@ -144,7 +144,7 @@ impl Watch {
         };
         let committed = before.max(memory.committed());
         self.forecast.read(now, working_set, committed);
-        memory.set_ceiling(self.forecast.ceiling(&self.marks));
+        memory.set_ceiling(self.forecast.ceiling());
         let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.api.metrics.working_set_bytes.set(gauge(working_set));
         self.api.metrics.guest_memory_bytes.set(gauge(committed));

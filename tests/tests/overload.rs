@@ -163,25 +163,21 @@ fn many_fill_fresh_memory_at_once() {
     assert!(outcomes[&(200, String::new())] > 10, "{outcomes:?}");
 }
 
-/// Memory that was grown long ago and never touched does not count, until it is touched.
+/// Memory that guests grow to and do not touch is lent to others, but never so much that the box falls over when all is touched at once.
 #[test]
-fn untouched_memory_is_lent_and_taken_back() {
+fn untouched_memory_may_be_touched_all_at_once() {
     let _alone = alone();
     let server = small()
-        .function("filling.wat", guest::filling(24, 6000))
+        .function("filling.wat", guest::filling(24, 4000))
         .flag("--concurrent-resource-request", 2048)
         .flag("--max-invocations", 100)
         .start();
     let answers: Vec<Answer> = thread::scope(|scope| {
-        let server = &server;
-        let calls: Vec<_> = (0..40)
-            .map(|call| {
-                scope.spawn(move || {
-                    thread::sleep(Duration::from_millis(call * 100));
-                    server.call(Request::get("/filling").header("Memory-Request", "25"), "")
-                })
-            })
-            .collect();
+        let call = || {
+            let request = Request::get("/filling").header("Memory-Request", "25");
+            server.call(request.header("Invocation-Timeout", "10000"), "")
+        };
+        let calls: Vec<_> = (0..50).map(|_| scope.spawn(call)).collect();
         calls.into_iter().map(|call| call.join().expect("an answer")).collect()
     });
     let mut outcomes = Outcomes::new();
@@ -191,7 +187,7 @@ fn untouched_memory_is_lent_and_taken_back() {
     eprintln!("{outcomes:?}");
     assert_eq!(server.memory().oom_kills(), 0);
     assert_known(&outcomes, ANSWERS);
-    assert_eq!(answers[0].status, 200, "the oldest ends: {outcomes:?}");
+    assert!(outcomes[&(200, String::new())] >= 5, "{outcomes:?}");
 }
 
 /// What can never fit is told so, rather than waited for: nobody else holds anything.
