@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     admission::{Capacity, OverbookingRatio},
     cgroup::{self, CgroupSettings},
+    container::Container,
     engine::{EngineSize, invocations_that_fit},
-    limits::{CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
+    limits::{Cores, CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit, MemoryRequest},
     logging::LogFormat,
     readiness::ReadinessSettings,
     reporter::{QueueProxyHost, ReporterSettings},
+    sampler::Thresholds,
     store::settings::OutboundHost,
 };
 
@@ -121,7 +123,7 @@ pub struct Settings {
     /// Deepest Wasm stack, in bytes [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     pub max_wasm_stack: Option<usize>,
-    /// Most invocations at once, whatever their size [default: 1000, or what vm.max_map_count allows]
+    /// Most invocations at once, whatever their size [default: 1000, or what capacity and vm.max_map_count allow]
     #[arg(long, value_name = "NUMBER")]
     pub max_invocations: Option<u32>,
     /// Enforce Cpu-Quota with cgroups; auto: where it is possible [default: auto]
@@ -141,7 +143,25 @@ pub struct Settings {
     pub pod_uid: Option<String>,
     /// Memory of the box, MiB or with suffix; what is admitted follows from it [default: the container's limit, else the machine's memory]
     #[arg(long, value_name = "SIZE")]
-    pub memory_limit: Option<MemoryRequest>,
+    pub memory_limit: Option<MemoryLimit>,
+    /// Share of the memory limit above which nothing new starts, and growing guests wait [default: 0.85]
+    #[arg(long, value_name = "SHARE")]
+    pub memory_high: Option<Fraction>,
+    /// Share of the memory limit above which the youngest invocations are ended [default: 0.95]
+    #[arg(long, value_name = "SHARE")]
+    pub memory_eviction: Option<Fraction>,
+    /// Share of the memory limit above which the box gives back what it keeps for later [default: 0.7]
+    #[arg(long, value_name = "SHARE")]
+    pub gc_utilization_threshold: Option<Fraction>,
+    /// Cores in use, decimal, above which nothing new starts [default: none]
+    #[arg(long, value_name = "CORES")]
+    pub resource_utilization_threshold: Option<Cores>,
+    /// Make a share of each invocation's memory resident before it runs
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub enable_mem_pre_allocation: Option<bool>,
+    /// That share of its Memory-Request, as far as its memory exists already [default: 0.5]
+    #[arg(long, value_name = "SHARE")]
+    pub mem_pre_allocation_ratio: Option<Fraction>,
     /// How much more Memory-Request is admitted than there is memory, 0.1 to 100 [default: 1]
     #[arg(long, value_name = "RATIO")]
     pub overbooking_ratio: Option<OverbookingRatio>,
@@ -242,6 +262,12 @@ pub const ENVIRONMENT: &[(&str, &[&str])] = &[
     ("cpu-period", &["CPU_PERIOD"]),
     ("pod-uid", &["POD_UID"]),
     ("memory-limit", &["MEMORY_LIMIT"]),
+    ("memory-high", &["MEMORY_HIGH"]),
+    ("memory-eviction", &["MEMORY_EVICTION"]),
+    ("gc-utilization-threshold", &["GC_UTILIZATION_TRESHOLD", "GC_UTILIZATION_THRESHOLD"]),
+    ("resource-utilization-threshold", &["RESOURCE_UTILIZATION_THRESHOLD"]),
+    ("enable-mem-pre-allocation", &["ENABLE_MEM_PRE_ALLOCATION"]),
+    ("mem-pre-allocation-ratio", &["MEM_PRE_ALLOCATION_RATIO"]),
     ("overbooking-ratio", &["OVERBOOKING_RATIO"]),
     ("concurrent-resource-request", &["CONCURRENT_RESOURCE_REQUEST"]),
     ("queue-depth-resource-units", &["QUEUE_DEPTH_RESOURCE_UNITS"]),
@@ -381,6 +407,8 @@ pub struct Config {
     pub engine: EngineSize,
     pub cgroup: CgroupSettings,
     pub capacity: Capacity,
+    pub thresholds: Thresholds,
+    pub preallocation: Option<Fraction>,
     pub max_connections: usize,
     pub io_threads: usize,
     pub compile_jobs: usize,
@@ -390,7 +418,6 @@ pub struct Config {
     pub allow_outbound: Vec<OutboundHost>,
     pub wasm_runtime: WasmRuntime,
     pub pod_name: String,
-    pub memory_limit: u64,
     pub readiness: ReadinessSettings,
     /// `None`: to nobody.
     pub reporter: Option<ReporterSettings>,
@@ -424,16 +451,33 @@ impl Config {
             }),
         };
         at_most("--max-memory-request", caps.memory.bytes(), LARGEST_MEMORY)?;
-        let max_invocations = settings.max_invocations.unwrap_or_else(|| invocations_that_fit().min(1000));
-        within("--max-invocations", u64::from(max_invocations), 1, 10_000)?;
         let max_wasm_stack = settings.max_wasm_stack.unwrap_or(1 << 20);
         within("--max-wasm-stack", max_wasm_stack as u64, 64 << 10, 64 << 20)?;
         let output_buffer_bytes = settings.output_buffer_bytes.unwrap_or(64 << 10);
         at_most("--output-buffer-bytes", output_buffer_bytes as u64, 16 << 20)?;
-        let memory_limit = settings.memory_limit.map_or_else(available_memory, MemoryRequest::bytes);
+        let memory_limit = settings.memory_limit.map_or_else(available_memory, MemoryLimit::bytes);
         let overbooked = settings.overbooking_ratio.unwrap_or(OverbookingRatio::ONE).times(memory_limit / MIB);
         let units = settings.concurrent_resource_request.unwrap_or(overbooked.clamp(1, MOST_UNITS));
         within("--concurrent-resource-request", units, 1, MOST_UNITS)?;
+        // Each occupies a unit at least.
+        let admissible = u32::try_from(units).unwrap_or(u32::MAX);
+        let max_invocations =
+            settings.max_invocations.unwrap_or_else(|| invocations_that_fit().min(1000).min(admissible));
+        within("--max-invocations", u64::from(max_invocations), 1, 10_000)?;
+        let thresholds = Thresholds {
+            memory_limit,
+            high: settings.memory_high.unwrap_or(Fraction::percent(85)),
+            eviction: settings.memory_eviction.unwrap_or(Fraction::percent(95)),
+            reclaim: settings.gc_utilization_threshold.unwrap_or(Fraction::percent(70)),
+            cpu: settings.resource_utilization_threshold,
+        };
+        if thresholds.high.get() > thresholds.eviction.get() {
+            return Err(ConfigError::Value {
+                name: "--memory-high",
+                value: thresholds.high.to_string(),
+                expected: format!("at most --memory-eviction, {}", thresholds.eviction),
+            });
+        }
         let io_threads = settings.io_threads.unwrap_or((cores / 2).clamp(1, 4));
         within("--io-threads", io_threads as u64, 1, 64)?;
         let cpu_period = settings.cpu_period.map_or(cgroup::DEFAULT_PERIOD, InvocationTimeout::duration);
@@ -490,7 +534,7 @@ impl Config {
             output_buffer_bytes,
             engine: EngineSize {
                 invocations: max_invocations,
-                keep_resident: 2 << 20,
+                keep_resident: keep_resident(memory_limit, max_invocations),
                 max_memory: LARGEST_MEMORY as usize,
                 max_wasm_stack,
             },
@@ -506,6 +550,11 @@ impl Config {
                 depth: settings.queue_depth_resource_units.unwrap_or(units.saturating_mul(2)),
                 invocations: max_invocations as usize,
             },
+            thresholds,
+            preallocation: settings
+                .enable_mem_pre_allocation
+                .unwrap_or(false)
+                .then(|| settings.mem_pre_allocation_ratio.unwrap_or(Fraction::percent(50))),
             max_connections,
             io_threads,
             compile_jobs,
@@ -517,7 +566,6 @@ impl Config {
             pod_name: settings
                 .pod_name
                 .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
-            memory_limit,
             readiness,
             reporter,
             log_level: settings.log_level.unwrap_or_else(|| "info".into()),
@@ -548,24 +596,18 @@ fn canonical(roots: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
     roots.into_iter().map(canonical).collect()
 }
 
-/// The container's memory limit (cgroup v2 `memory.max`, v1 `memory.limit_in_bytes`) or the machine's memory, whichever is less; bytes.
+/// The container's memory limit or the machine's memory, whichever is less; bytes.
 fn available_memory() -> u64 {
-    let machine = || {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let kibibytes: u64 = text
-            .lines()
-            .find_map(|line| line.strip_prefix("MemTotal:"))?
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse()
-            .ok()?;
-        Some(kibibytes << 10)
-    };
-    let limit = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let limits =
-        ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"].into_iter().filter_map(limit);
-    limits.chain(machine()).min().unwrap_or(1 << 30)
+    let system = rustix::system::sysinfo();
+    let machine = system.totalram.saturating_mul(u64::from(system.mem_unit).max(1));
+    Container::open().memory_limit().map_or(machine, |limit| limit.min(machine))
+}
+
+/// What each slot may keep, so that all of them together keep an eighth of the memory at most: whole pages, at most 2 MiB.
+fn keep_resident(memory_limit: u64, invocations: u32) -> usize {
+    const MOST: u64 = 2 << 20;
+    let each = (memory_limit / 8 / u64::from(invocations.max(1))).min(MOST);
+    usize::try_from(each & !0xfff).unwrap_or(0)
 }
 
 #[cfg(test)]

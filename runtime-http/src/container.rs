@@ -58,6 +58,17 @@ impl Container {
         Container { memory, cpu: CpuSource::open(), pressure, limit }
     }
 
+    /// For a box that may use `limit` bytes: where that is less than the container may, others share the container, so the process is measured
+    /// alone.
+    pub fn for_limit(limit: u64) -> Container {
+        let container = Container::open();
+        let memory = match File::open("/proc/self/statm") {
+            Ok(statm) if container.limit.is_none_or(|container| limit < container) => MemorySource::Process { statm },
+            Ok(_) | Err(_) => container.memory,
+        };
+        Container { memory, ..container }
+    }
+
     /// The container's memory limit, if it has one: the least of its own and those above it that can be seen; bytes.
     pub fn memory_limit(&self) -> Option<u64> {
         self.limit
@@ -134,6 +145,9 @@ impl CpuSource {
     fn open() -> CpuSource {
         let cgroup = Cgroup::own("cpuacct").or_else(|_| Cgroup::own("cpu"));
         let file = cgroup.ok().and_then(|cgroup| {
+            if is_machine(&cgroup) {
+                return None;
+            }
             Some(match cgroup.version {
                 Version::V1 => CpuSource::V1(readable(&cgroup.path.join("cpuacct.usage"))?),
                 Version::V2 => {
@@ -143,6 +157,16 @@ impl CpuSource {
             })
         });
         file.unwrap_or(CpuSource::Process)
+    }
+}
+
+/// Whether it is the root of its hierarchy: then it holds the machine, and not only this container. (The root of a cgroup namespace is not.)
+fn is_machine(cgroup: &Cgroup) -> bool {
+    match cgroup.version {
+        // cgroups(7): only there.
+        Version::V1 => cgroup.path.join("release_agent").exists(),
+        // cgroup v2's document: everywhere but there.
+        Version::V2 => !cgroup.path.join("cgroup.type").exists(),
     }
 }
 

@@ -11,7 +11,8 @@ use crate::epoch;
 pub struct EngineSize {
     /// Invocations at once, 1 to 10,000: one fiber stack, and at least one linear memory, each.
     pub invocations: u32,
-    /// Bytes of one linear memory that stay resident between invocations, then reset with `memset` instead of `madvise`.
+    /// Bytes of one linear memory that stay resident between invocations, then reset with `memset` instead of `madvise`. Once many
+    /// invocations have run at once, that many slots keep so much, so all of them together are an eighth of the box's memory at most.
     pub keep_resident: usize,
     /// The largest linear memory, bytes.
     pub max_memory: usize,

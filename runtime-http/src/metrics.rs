@@ -10,8 +10,8 @@ use std::{
 };
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
 };
 
 use crate::{admission::Gate, record::Usage};
@@ -58,6 +58,12 @@ pub struct Metrics {
     pub workers: IntGauge,
     pub connections: IntGauge,
     pub requested_memory_bytes: IntGauge,
+    pub working_set_bytes: IntGauge,
+    pub memory_limit_bytes: IntGauge,
+    pub guest_memory_bytes: IntGauge,
+    pub growth_waits: IntCounter,
+    pub evicted: IntCounter,
+    pub cpu_cores_in_use: Gauge,
     pub lost_log_lines: IntCounter,
     pub reporter_connected: IntGauge,
     pub reports: IntCounter,
@@ -171,6 +177,23 @@ impl Metrics {
             connections: declare.gauge("wasmbox_connections", "Open client connections."),
             requested_memory_bytes: declare
                 .gauge("wasmbox_requested_memory_bytes", "Memory-Request of running and waiting invocations."),
+            working_set_bytes: declare.gauge(
+                "wasmbox_memory_working_set_bytes",
+                "Memory of the container that the kernel cannot simply take back.",
+            ),
+            memory_limit_bytes: declare
+                .gauge("wasmbox_memory_limit_bytes", "What the working set must stay below: the limit of the box."),
+            guest_memory_bytes: declare
+                .gauge("wasmbox_guest_memory_bytes", "What the memories and tables of running guests have grown to."),
+            growth_waits: declare.counter(
+                "wasmbox_memory_growth_waits_total",
+                "Growths of a guest's memory that had to wait for memory.",
+            ),
+            evicted: declare.counter("wasmbox_evicted_total", "Invocations that were ended because memory ran short."),
+            cpu_cores_in_use: declare.register(Gauge::new(
+                "wasmbox_cpu_cores_in_use",
+                "Cores that the container uses, averaged over a fifth of a second.",
+            )),
             lost_log_lines: declare
                 .counter("wasmbox_lost_log_lines_total", "Log lines dropped because the log's reader was too slow."),
             reporter_connected: declare

@@ -16,6 +16,7 @@ use crate::{
     cli::RunArgs,
     config::{Config, Settings},
     limits::{CpuQuota, Limits},
+    memory::Account,
     metrics::Metrics,
     record::Record,
     sandbox::{Failure, Grants, Input, Invocation, Program, Reply, Stdio, Stop},
@@ -49,6 +50,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let mut args = vec![name.clone()];
     args.extend(arguments.args);
     let started = Instant::now();
+    let record = Record::new(metrics.function(&name), started);
     let invocation = Invocation {
         program: Arc::new(program),
         grants: Arc::new(Grants { env: arguments.env, preopens: arguments.dir, ..Grants::default() }),
@@ -62,8 +64,10 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         max_body: u64::MAX,
         hold: 0,
         input: Input::Command { args, env: Vec::new(), stdio: Stdio::Inherit },
-        stop: Stop::default(),
-        record: Record::new(metrics.function(&name), started),
+        preallocated: 0,
+        // Nothing sets a ceiling: the terminal's user has the machine's memory.
+        holding: Account::new(metrics.growth_waits.clone()).open(record.id, Stop::default()),
+        record,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (sender, mut receiver) = oneshot::channel();
@@ -109,6 +113,7 @@ fn report(failure: &Failure) -> ExitCode {
         | Failure::BodyUnreadable { .. }
         | Failure::ClientGone
         | Failure::Draining
+        | Failure::Evicted
         | Failure::NoSlot
         | Failure::Internal { .. } => 1,
     };

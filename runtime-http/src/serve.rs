@@ -18,9 +18,11 @@ use crate::{
     container::Container,
     io::IoThreads,
     logging,
+    memory::Account,
     metrics::Metrics,
     readiness::Readiness,
     reporter::Reporter,
+    sampler::{Sampler, Thresholds},
     sandbox::StopReason,
     server::Server,
     status::StatusSource,
@@ -47,11 +49,12 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             "WASM_RUNTIME=wasmedge: wasmtime runs its modules; sections made by WasmEdge's compiler are ignored"
         );
     }
-    let container = Arc::new(Container::open());
     let directory = boot::functions_dir(&config)?;
     let cgroups = boot::cgroups(&config, &metrics)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let core = boot::Core::new(&config, cores, &metrics)?;
+    let engine = core.toolchain.engine().clone();
+    let container = Arc::new(Container::for_limit(config.thresholds.memory_limit));
     // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
@@ -64,6 +67,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             caps: config.caps,
             max_body: config.max_body,
             max_output: config.max_output,
+            preallocation: config.preallocation,
             pod: HeaderValue::from_str(&config.pod_name).unwrap_or(HeaderValue::from_static("unknown")),
         },
         store,
@@ -75,12 +79,18 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             config.worker_idle,
             metrics.clone(),
         )?,
+        memory: Account::new(metrics.growth_waits.clone()),
         metrics: metrics.clone(),
         readiness: Readiness::new(config.readiness, container.clone()),
         draining: false.into(),
     });
-    let status = Arc::new(StatusSource::new(api.clone(), container.clone(), config.memory_limit));
-    let reporter = config.reporter.map(|settings| Reporter::new(settings, container, metrics.clone()));
+    let status = Arc::new(StatusSource::new(api.clone(), container.clone(), config.thresholds.memory_limit));
+    let reporter = config.reporter.map(|settings| Reporter::new(settings, container.clone(), metrics.clone()));
+    let thresholds = Thresholds {
+        memory_limit: container.memory_limit().unwrap_or(u64::MAX).min(config.thresholds.memory_limit),
+        ..config.thresholds
+    };
+    let sampler = Sampler::start(api.clone(), engine, container, thresholds)?;
     runtime.block_on(async {
         let server = Server::bind(
             &config.host,
@@ -116,6 +126,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     })?;
     // Compilations that nobody waits for any more are left to the end of the process.
     runtime.shutdown_background();
+    drop(sampler);
     drop(api);
     tracing::info!("ended");
     Ok(())

@@ -23,8 +23,9 @@ use crate::{
     admission::Permit,
     cgroup::{Cgroups, seat::Seat},
     epoch,
+    memory::Holding,
     metrics::Metrics,
-    sandbox::{Invocation, Reply, Stop, StopReason},
+    sandbox::{Invocation, Reply, StopReason},
 };
 
 /// Guests run on fibers with stacks of their own; this is for what is around them.
@@ -89,8 +90,8 @@ struct State {
 struct Desk {
     inbox: Mutex<Inbox>,
     filled: Condvar,
-    /// The stop signal of the job that is running.
-    running: Mutex<Option<Stop>>,
+    /// What the job that is running holds, and its stop signal.
+    running: Mutex<Option<Arc<Holding>>>,
 }
 
 #[derive(Default)]
@@ -157,11 +158,16 @@ impl WorkerPool {
         }
     }
 
+    /// What running jobs hold.
+    pub fn running(&self) -> Vec<Arc<Holding>> {
+        lock(&self.shared.state).all.iter().filter_map(|desk| lock(&desk.running).clone()).collect()
+    }
+
     /// Stops all running jobs.
     pub fn stop_all(&self, reason: StopReason) {
         for desk in &lock(&self.shared.state).all {
-            if let Some(stop) = &*lock(&desk.running) {
-                stop.request(reason);
+            if let Some(holding) = &*lock(&desk.running) {
+                holding.stop.request(reason);
             }
         }
     }
@@ -319,7 +325,7 @@ impl Shared {
         let Job { invocation, reply, permit } = job;
         let (id, function) = (invocation.record.id, invocation.record.function.clone());
         function.in_flight().inc();
-        *lock(&desk.running) = Some(invocation.stop.clone());
+        *lock(&desk.running) = Some(invocation.holding.clone());
         // The reply channel is dropped in a panic: the client is answered 500.
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| invocation.run(reply, &self.epochs, seat)));
         *lock(&desk.running) = None;

@@ -54,6 +54,35 @@ impl TestCgroup {
         cgroup
     }
 
+    /// With a container's memory limit.
+    ///
+    /// # Panics
+    /// Saying what is missing: it takes root, and cgroup v1 hierarchies that can be written.
+    pub fn with_memory(mebibytes: u64) -> TestCgroup {
+        let cgroup = TestCgroup::new(&["cpu", "memory"]);
+        cgroup.set("memory", "memory.limit_in_bytes", mebibytes << 20);
+        cgroup
+    }
+
+    /// Processes that the kernel killed in it for want of memory.
+    ///
+    /// # Panics
+    /// If the kernel does not tell.
+    pub fn oom_kills(&self) -> u64 {
+        let text = fs::read_to_string(self.path("memory").join("memory.oom_control")).expect("the cgroup is there");
+        let value = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        value.and_then(|value| value.trim().parse().ok()).expect("the kernel counts OOM kills, since Linux 4.13")
+    }
+
+    /// What is charged to it now, page cache included; bytes.
+    ///
+    /// # Panics
+    /// If the kernel does not tell.
+    pub fn memory_usage(&self) -> u64 {
+        let text = fs::read_to_string(self.path("memory").join("memory.usage_in_bytes")).expect("the cgroup is there");
+        text.trim().parse().expect("a number of bytes")
+    }
+
     /// Its directory in the hierarchy of `controller`.
     ///
     /// # Panics

@@ -170,3 +170,39 @@ pub fn recursion() -> String {
 pub fn hungry() -> String {
     command("(loop $more (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable")
 }
+
+/// Grows by a MiB `steps` times, touches each page of it, sleeps for `hold` milliseconds, and prints `done`.
+pub fn growing(steps: u32, hold: u64) -> String {
+    let (data, print) = text("done\n");
+    let body = format!(
+        "(local $left i32) (local $at i32) (local $end i32)
+         (local.set $left (i32.const {steps}))
+         (loop $step
+           (local.set $at (i32.mul (memory.grow (i32.const 16)) (i32.const 65536)))
+           (if (i32.lt_s (local.get $at) (i32.const 0)) (then unreachable))
+           (local.set $end (i32.add (local.get $at) (i32.const 1048576)))
+           (loop $page
+             (i32.store (local.get $at) (i32.const 1))
+             (local.set $at (i32.add (local.get $at) (i32.const 4096)))
+             (br_if $page (i32.lt_u (local.get $at) (local.get $end))))
+           (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+           (br_if $step (local.get $left)))
+         (call $sleep (i64.const {hold})) {print}"
+    );
+    command_with(&data, &body)
+}
+
+/// Takes `mebibytes` at once, waits for `delay` milliseconds, fills all of it in one instruction, and prints `done`.
+pub fn filling(mebibytes: u32, delay: u64) -> String {
+    let (data, print) = text("done\n");
+    let body = format!(
+        "(local $at i32)
+         (local.set $at (i32.mul (memory.grow (i32.const {pages})) (i32.const 65536)))
+         (if (i32.lt_s (local.get $at) (i32.const 0)) (then unreachable))
+         (call $sleep (i64.const {delay}))
+         (memory.fill (local.get $at) (i32.const 120) (i32.const {bytes})) {print}",
+        pages = mebibytes * 16,
+        bytes = mebibytes << 20
+    );
+    command_with(&data, &body)
+}

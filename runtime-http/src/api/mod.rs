@@ -36,7 +36,8 @@ use self::{
 };
 use crate::{
     admission::{Admission, Permit, Refused},
-    limits::{LimitCaps, Limits, RequestedLimits},
+    limits::{Fraction, LimitCaps, Limits, RequestedLimits},
+    memory::Account,
     metrics::Metrics,
     readiness::Readiness,
     record::{Answered, Record},
@@ -63,6 +64,8 @@ pub struct ApiSettings {
     /// Bytes of a request's body, and of an answer's.
     pub max_body: u64,
     pub max_output: u64,
+    /// The share of `Memory-Request` that is made resident before a guest runs.
+    pub preallocation: Option<Fraction>,
     /// The header `Pod`.
     pub pod: HeaderValue,
 }
@@ -73,6 +76,7 @@ pub struct Api {
     pub store: Arc<ModuleStore>,
     pub admission: Arc<Admission>,
     pub workers: WorkerPool,
+    pub memory: Arc<Account>,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
     /// Set once, when the server begins to shut down.
@@ -243,7 +247,8 @@ impl Api {
             max_body: self.settings.max_body,
             hold: function.hold,
             input,
-            stop: exchange.stop.clone(),
+            preallocated: self.settings.preallocation.map_or(0, |share| share.of(limits.memory.bytes())),
+            holding: self.memory.open(exchange.record.id, exchange.stop.clone()),
             record: exchange.record.clone(),
         };
         let (reply, replied) = oneshot::channel();

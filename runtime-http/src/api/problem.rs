@@ -34,6 +34,7 @@ pub enum Code {
     QueueFull,
     QueueTimeout,
     Draining,
+    Evicted,
     Compiling,
     DeadlineExceeded,
 }
@@ -61,6 +62,7 @@ impl Code {
             Code::QueueFull => "queue-full",
             Code::QueueTimeout => "queue-timeout",
             Code::Draining => "draining",
+            Code::Evicted => "evicted",
             Code::Compiling => "compiling",
             Code::DeadlineExceeded => "deadline-exceeded",
         }
@@ -82,7 +84,9 @@ impl Code {
             | Code::GuestBadHeader
             | Code::GuestNoResponse
             | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Code::QueueFull | Code::QueueTimeout | Code::Draining | Code::Compiling => StatusCode::SERVICE_UNAVAILABLE,
+            Code::QueueFull | Code::QueueTimeout | Code::Draining | Code::Evicted | Code::Compiling => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -109,6 +113,7 @@ impl Code {
             Code::QueueFull => "Too much is waiting",
             Code::QueueTimeout => "Waited too long for capacity",
             Code::Draining => "The server is shutting down",
+            Code::Evicted => "The server ran short of memory",
             Code::Compiling => "The function is not compiled yet",
             Code::DeadlineExceeded => "The function did not end in time",
         }
@@ -117,7 +122,7 @@ impl Code {
     /// Seconds after which another attempt may succeed: for each 503.
     fn retry_after(self) -> Option<u32> {
         match self {
-            Code::QueueFull | Code::QueueTimeout | Code::Draining => Some(1),
+            Code::QueueFull | Code::QueueTimeout | Code::Draining | Code::Evicted => Some(1),
             Code::Compiling => Some(2),
             Code::BadModuleName
             | Code::BadLimit
@@ -277,6 +282,7 @@ impl From<Failure> for Problem {
             Failure::BodyUnreadable { .. } => Problem::new(Code::BodyUnreadable, detail),
             Failure::DeadlineExceeded { .. } => Problem::new(Code::DeadlineExceeded, detail),
             Failure::Draining => Problem::new(Code::Draining, detail),
+            Failure::Evicted => Problem::new(Code::Evicted, detail),
             // No slot is free although a permit was: its components need several memories each.
             Failure::NoSlot => Problem::new(Code::QueueFull, detail),
             // Nobody reads this.

@@ -89,3 +89,27 @@ fn values_out_of_bounds_are_named() {
         .to_string();
     assert_eq!(message, "--preopen-root /no/such: expected an existing directory");
 }
+
+#[test]
+fn what_slots_keep_is_a_small_part_of_the_memory() {
+    const GIB: u64 = 1 << 30;
+    assert_eq!(keep_resident(16 * GIB, 1000), 2 << 20, "the most");
+    for (limit, invocations) in [(GIB / 4, 256), (GIB / 4, 1), (GIB, 1000), (64 << 20, 10_000)] {
+        assert!(keep_resident(limit, invocations) as u64 * u64::from(invocations) <= limit / 8);
+    }
+    let small = Config::new(Settings { memory_limit: Some("256.5".parse().unwrap()), ..Settings::default() }).unwrap();
+    assert_eq!(small.thresholds.memory_limit, (256 << 20) + (512 << 10));
+    assert_eq!((small.capacity.units, small.engine.invocations), (256, 256), "each occupies a unit at least");
+}
+
+#[test]
+fn the_marks_of_memory_are_in_order() {
+    let share = |text: &str| Some(text.parse().unwrap());
+    let settings = Settings { memory_high: share("0.9"), memory_eviction: share("0.8"), ..Settings::default() };
+    let message = Config::new(settings).unwrap_err().to_string();
+    assert_eq!(message, "--memory-high 0.9: expected at most --memory-eviction, 0.8");
+    for variable in ["GC_UTILIZATION_TRESHOLD", "GC_UTILIZATION_THRESHOLD"] {
+        let config = Config::new(environment(&[(variable, "0.5")]).unwrap()).unwrap();
+        assert_eq!(config.thresholds.reclaim.get(), 0.5);
+    }
+}

@@ -65,15 +65,19 @@ pub fn memory(config: &Config) -> Finding {
     };
     let source = container.memory_source();
     match container.memory_limit() {
-        Some(limit) if config.memory_limit > limit => Finding::warn(
-            format!("the box takes {} for its limit, the container's is {}", bytes(config.memory_limit), bytes(limit)),
+        Some(limit) if config.thresholds.memory_limit > limit => Finding::warn(
+            format!(
+                "the box takes {} for its limit, the container's is {}",
+                bytes(config.thresholds.memory_limit),
+                bytes(limit)
+            ),
             "lower --memory-limit (MEMORY_LIMIT) or leave it out: the kernel ends a box that passes the container's",
         ),
         Some(limit) => Finding::ok(format!("{} of {} in use ({source})", bytes(used), bytes(limit))),
         None => Finding::ok(format!(
             "{} in use ({source}), no limit of the container's; the box's is {}",
             bytes(used),
-            bytes(config.memory_limit)
+            bytes(config.thresholds.memory_limit)
         )),
     }
 }

@@ -8,15 +8,20 @@
 //! - [`memory_request`]: [`MemoryRequest`], bytes, written in MiB or as a Kubernetes quantity
 //! - [`timeout`]: [`InvocationTimeout`], milliseconds
 //! - [`requested`]: reading the three from request headers, within the operator's caps
+//! - [`memory_limit`], [`fraction`], [`cores`]: what operators say of a whole box
 
+pub mod cores;
 pub mod cpu_quota;
 pub mod fraction;
+pub mod memory_limit;
 pub mod memory_request;
 pub mod requested;
 pub mod timeout;
 
+pub use cores::Cores;
 pub use cpu_quota::CpuQuota;
 pub use fraction::Fraction;
+pub use memory_limit::MemoryLimit;
 pub use memory_request::MemoryRequest;
 pub use requested::{BadLimit, LimitCaps, RequestedLimits};
 pub use timeout::InvocationTimeout;

@@ -22,7 +22,7 @@ use super::{
     stdout::{CHUNKS_AHEAD, Stdout},
     stop::StopReason,
 };
-use crate::epoch;
+use crate::{epoch, memory::populate::populate};
 
 /// The data of a core module's store.
 pub struct CoreHost {
@@ -89,13 +89,14 @@ pub(super) fn run_core(
         Ok(mut wasi) => wasi.build_p1(),
         Err(failure) => return refuse(&invocation, &output, meter, failure),
     };
-    let limiter = Limiter::new(invocation.limits.memory.bytes());
+    let limiter = invocation.limiter();
     let engine = program.pre.module().engine();
     let mut store = bounded_store(engine, CoreHost { wasi, limiter }, |host| &mut host.limiter);
     let stdout = output.stdout.clone();
+    let preallocated = usize::try_from(invocation.preallocated).unwrap_or(usize::MAX);
     let result = {
         let call = pin!(async {
-            let result = call_start(program, &mut store).await;
+            let result = call_start(program, &mut store, preallocated).await;
             stdout.drain().await;
             result
         });
@@ -104,8 +105,14 @@ pub(super) fn run_core(
     finish(&invocation, &output, meter, &store.data().limiter, result);
 }
 
-async fn call_start(program: &CoreProgram, store: &mut Store<CoreHost>) -> wasmtime::Result<()> {
+async fn call_start(program: &CoreProgram, store: &mut Store<CoreHost>, preallocated: usize) -> wasmtime::Result<()> {
     let instance = program.pre.instantiate_async(&mut *store).await?;
+    if preallocated > 0
+        && let Some(memory) = instance.get_memory(&mut *store, "memory")
+        && let Err(error) = populate(&*store, &memory, preallocated)
+    {
+        tracing::debug!("memory is not allocated ahead: {error}");
+    }
     let start = instance
         .get_module_export(&mut *store, &program.start)
         .and_then(wasmtime::Extern::into_func)
@@ -130,7 +137,7 @@ pub(super) fn run_component(
         table: ResourceTable::new(),
         http: wasmtime_wasi_http::WasiHttpCtx::new(),
         outbound: Outbound::new(invocation.grants.clone()),
-        limiter: Limiter::new(invocation.limits.memory.bytes()),
+        limiter: invocation.limiter(),
     };
     let mut store = bounded_store(program.engine(), host, |host| &mut host.limiter);
     let stdout = output.stdout.clone();
@@ -176,7 +183,7 @@ fn finish(
         Ok(Ok(())) => None,
     };
     let held = output.stdout.take_held();
-    set_end(&invocation.record, meter.usage(limiter), failure.clone());
+    set_end(&invocation.record, meter.usage(Some(limiter)), failure.clone());
     if let Some(body) = held {
         send(&output.reply, failure.map_or(Reply::Output(body), Reply::Failed));
     }
@@ -184,7 +191,7 @@ fn finish(
 
 /// Answers an invocation whose guest was not started.
 fn refuse(invocation: &Invocation, output: &Output, meter: Meter<'_>, failure: Failure) {
-    set_end(&invocation.record, meter.usage(&Limiter::new(0)), Some(failure.clone()));
+    set_end(&invocation.record, meter.usage(None), Some(failure.clone()));
     send(&output.reply, Reply::Failed(failure));
 }
 

@@ -30,6 +30,8 @@ pub enum Failure {
     ClientGone,
     #[error("the server is shutting down")]
     Draining,
+    #[error("the server ran short of memory, and this invocation was the last that began; another attempt may succeed")]
+    Evicted,
     #[error("all instance slots are taken")]
     NoSlot,
     #[error("internal error: {reason}")]
@@ -100,6 +102,7 @@ impl Failure {
             StopReason::ClientGone => Failure::ClientGone,
             StopReason::OutputLimit => Failure::OutputLimit { limit: bounds.output },
             StopReason::Draining => Failure::Draining,
+            StopReason::Evicted => Failure::Evicted,
         }
     }
 }

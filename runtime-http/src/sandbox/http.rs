@@ -93,7 +93,7 @@ pub(super) fn run(
         table: ResourceTable::new(),
         http: WasiHttpCtx::new(),
         outbound: Outbound::new(invocation.grants.clone()),
-        limiter: Limiter::new(invocation.limits.memory.bytes()),
+        limiter: invocation.limiter(),
     };
     let mut store = bounded_store(program.engine(), host, |host| &mut host.limiter);
     let fate = request.body().fate();
@@ -131,7 +131,7 @@ pub(super) fn run(
         Ok(Ok(())) => None,
     };
     let Some(reply) = reply else {
-        return set_end(&invocation.record, meter.usage(limiter), failure);
+        return set_end(&invocation.record, meter.usage(Some(limiter)), failure);
     };
     let answer = match (failure, take(&slot)) {
         (Some(failure), _) => Reply::Failed(failure),
@@ -143,7 +143,7 @@ pub(super) fn run(
         (None, None) => Reply::Failed(Failure::NoResponse { reason: "it returned without setting one".into() }),
     };
     let failure = if let Reply::Failed(failure) = &answer { Some(failure.clone()) } else { None };
-    set_end(&invocation.record, meter.usage(limiter), failure);
+    set_end(&invocation.record, meter.usage(Some(limiter)), failure);
     let _ = reply.send(answer);
 }
 
@@ -174,6 +174,6 @@ fn whole(response: ::http::Response<HyperOutgoingBody>, max_output: u64) -> Repl
 }
 
 fn refuse(invocation: &Invocation, reply: oneshot::Sender<Reply>, meter: Meter<'_>, failure: Failure) {
-    set_end(&invocation.record, meter.usage(&Limiter::new(0)), Some(failure.clone()));
+    set_end(&invocation.record, meter.usage(None), Some(failure.clone()));
     let _ = reply.send(Reply::Failed(failure));
 }

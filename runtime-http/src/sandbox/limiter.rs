@@ -1,9 +1,15 @@
 //! Memory limit of one invocation: linear memories and tables together, refusals remembered.
 //!
 //! A refused `memory.grow` gives the guest -1, and most guests then die of an `unreachable` that nothing tells from any other.
-//! So the limiter records that it refused, and the failure is classified by that record.
+//! So the limiter records that it refused, and the failure is classified by that record. What is within the limit may still have to wait,
+//! until the box has that much: see [`crate::memory`].
 
-use wasmtime::ResourceLimiter;
+use std::sync::Arc;
+
+use wasmtime::ResourceLimiterAsync;
+use wasmtime_wasi::async_trait;
+
+use crate::memory::Holding;
 
 /// A table element is a pointer.
 const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
@@ -16,13 +22,14 @@ pub struct Limiter {
     peak: usize,
     last_growth: usize,
     refused: Option<usize>,
+    holding: Arc<Holding>,
 }
 
 impl Limiter {
-    /// `limit` in bytes.
-    pub fn new(limit: u64) -> Self {
+    /// `limit` in bytes; what is taken is taken by `holding`.
+    pub fn new(limit: u64, holding: Arc<Holding>) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Limiter { limit, used: 0, peak: 0, last_growth: 0, refused: None }
+        Limiter { limit, used: 0, peak: 0, last_growth: 0, refused: None, holding }
     }
 
     /// The most bytes in use at once.
@@ -35,12 +42,15 @@ impl Limiter {
         self.refused.map(|bytes| bytes as u64)
     }
 
-    fn grow(&mut self, current: usize, desired: usize) -> bool {
+    async fn grow(&mut self, current: usize, desired: usize) -> bool {
         let growth = desired.saturating_sub(current);
         let total = self.used.saturating_add(growth);
         if total > self.limit {
             self.refused = Some(total);
             return false;
+        }
+        if !self.holding.take(growth as u64) {
+            self.holding.wait(growth as u64).await;
         }
         self.used = total;
         self.last_growth = growth;
@@ -49,14 +59,22 @@ impl Limiter {
     }
 
     fn undo_last_growth(&mut self) {
-        self.used -= std::mem::take(&mut self.last_growth);
+        let growth = std::mem::take(&mut self.last_growth);
+        self.used -= growth;
+        self.holding.give_back(growth as u64);
     }
 }
 
-impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+#[async_trait]
+impl ResourceLimiterAsync for Limiter {
+    async fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         // Above the module's own maximum it is the guest's doing, not our limit's.
-        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(current, desired))
+        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(current, desired).await)
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -64,9 +82,14 @@ impl ResourceLimiter for Limiter {
         Ok(())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    async fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let bytes = |elements: usize| elements.saturating_mul(TABLE_ELEMENT_BYTES);
-        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(bytes(current), bytes(desired)))
+        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(bytes(current), bytes(desired)).await)
     }
 
     fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -78,31 +101,52 @@ impl ResourceLimiter for Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{memory::Account, metrics::Metrics, record::InvocationId, sandbox::Stop};
 
-    #[test]
-    fn memories_and_tables_share_one_limit() {
-        let mut limiter = Limiter::new(1 << 20);
-        assert!(limiter.memory_growing(0, 512 << 10, None).unwrap());
-        assert!(limiter.table_growing(0, 32 << 10, None).unwrap());
+    fn limiter() -> (Arc<Account>, Limiter) {
+        let account = Account::new(Metrics::new().growth_waits);
+        let holding = account.open(InvocationId::next(), Stop::default());
+        (account, Limiter::new(1 << 20, holding))
+    }
+
+    #[tokio::test]
+    async fn memories_and_tables_share_one_limit() {
+        let (account, mut limiter) = limiter();
+        assert!(limiter.memory_growing(0, 512 << 10, None).await.unwrap());
+        assert!(limiter.table_growing(0, 32 << 10, None).await.unwrap());
         assert_eq!(limiter.refused(), None);
-        assert!(!limiter.memory_growing(512 << 10, (800 << 10) + 1, None).unwrap());
+        assert!(!limiter.memory_growing(512 << 10, (800 << 10) + 1, None).await.unwrap());
         assert_eq!(limiter.refused(), Some((1056 << 10) + 1));
-        assert_eq!(limiter.peak(), 768 << 10);
+        assert_eq!((limiter.peak(), account.committed()), (768 << 10, 768 << 10));
+        drop(limiter);
+        assert_eq!(account.committed(), 0);
     }
 
-    #[test]
-    fn growth_above_the_modules_own_maximum_is_not_our_refusal() {
-        let mut limiter = Limiter::new(1 << 20);
-        assert!(!limiter.memory_growing(0, 128 << 10, Some(64 << 10)).unwrap());
+    #[tokio::test]
+    async fn growth_above_the_modules_own_maximum_is_not_our_refusal() {
+        let (_, mut limiter) = limiter();
+        assert!(!limiter.memory_growing(0, 128 << 10, Some(64 << 10)).await.unwrap());
         assert_eq!(limiter.refused(), None);
     }
 
-    #[test]
-    fn failed_growth_is_given_back() {
-        let mut limiter = Limiter::new(1 << 20);
-        assert!(limiter.memory_growing(0, 1 << 20, None).unwrap());
+    #[tokio::test]
+    async fn failed_growth_is_given_back() {
+        let (account, mut limiter) = limiter();
+        assert!(limiter.memory_growing(0, 1 << 20, None).await.unwrap());
         limiter.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
         limiter.table_grow_failed(wasmtime::Error::msg("called twice")).unwrap();
-        assert!(limiter.memory_growing(0, 1 << 20, None).unwrap());
+        assert_eq!(account.committed(), 0);
+        assert!(limiter.memory_growing(0, 1 << 20, None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn growth_within_the_limit_waits_for_memory() {
+        let (account, mut limiter) = limiter();
+        account.set_ceiling(64 << 10);
+        assert!(limiter.memory_growing(0, 64 << 10, None).await.unwrap());
+        let raise = async { account.set_ceiling(128 << 10) };
+        let (grown, ()) = tokio::join!(limiter.memory_growing(64 << 10, 128 << 10, None), raise);
+        assert!(grown.unwrap());
+        assert_eq!(account.committed(), 128 << 10);
     }
 }

@@ -46,6 +46,7 @@ use crate::{
     cgroup::seat::Seat,
     epoch,
     limits::Limits,
+    memory::Holding,
     record::{End, Record, Usage},
     store::settings::{OutboundHost, Preopen},
 };
@@ -71,7 +72,10 @@ pub struct Invocation {
     pub max_body: u64,
     pub hold: usize,
     pub input: Input,
-    pub stop: Stop,
+    /// Bytes of memory to make resident before the guest runs.
+    pub preallocated: u64,
+    /// Its memory, and the signal to stop. What is held is given back when this is dropped: after the store, whose pages it is.
+    pub holding: Arc<Holding>,
     pub record: Arc<Record>,
 }
 
@@ -110,6 +114,10 @@ impl Invocation {
         }
     }
 
+    fn limiter(&self) -> Limiter {
+        Limiter::new(self.limits.memory.bytes(), self.holding.clone())
+    }
+
     /// Runs to the end, on this thread, which must be in a tokio context and is limited by `seat`. The reply is sent as soon as it is
     /// known, or left unsent if the client's side is gone; the record's end is set in any case.
     pub fn run(self, reply: oneshot::Sender<Reply>, epochs: &epoch::Awake, seat: &mut Seat) {
@@ -146,10 +154,11 @@ impl<'a> Meter<'a> {
     }
 
     /// The guest has ended: what it used. From here on this thread works for the box, with a fresh budget.
-    fn usage(self, limiter: &Limiter) -> Usage {
+    fn usage(self, limiter: Option<&Limiter>) -> Usage {
         let execution = self.started.elapsed();
         let cpu = thread_cpu_time().saturating_sub(self.cpu);
-        Usage { execution, cpu, throttled: self.seat.end(cpu), memory_peak: limiter.peak() }
+        let throttled = self.seat.end(cpu);
+        Usage { execution, cpu, throttled, memory_peak: limiter.map_or(0, Limiter::peak) }
     }
 }
 
@@ -165,14 +174,14 @@ fn bounded_store<T: 'static>(
     limiter: impl Fn(&mut T) -> &mut Limiter + Send + Sync + 'static,
 ) -> Store<T> {
     let mut store = Store::new(engine, data);
-    store.limiter(move |data| limiter(data));
+    store.limiter_async(move |data| limiter(data));
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);
     store
 }
 
 fn bounded<'a>(invocation: &'a Invocation, epochs: &'a epoch::Awake) -> Bounded<'a> {
-    Bounded { deadline: invocation.deadline, stop: &invocation.stop, epochs }
+    Bounded { deadline: invocation.deadline, stop: &invocation.holding.stop, epochs }
 }
 
 /// Sets the record's end; done before the guest's streams are closed, so that whoever sees them closed can see why.

@@ -15,6 +15,8 @@ pub enum StopReason {
     ClientGone = 2,
     OutputLimit = 3,
     Draining = 4,
+    /// Memory was needed for others.
+    Evicted = 5,
 }
 
 /// A request to stop, seen by the worker at its guest's next yield or blocked host call. The first reason stays.
@@ -36,9 +38,15 @@ impl Stop {
     }
 
     pub fn requested(&self) -> Option<StopReason> {
-        [StopReason::Deadline, StopReason::ClientGone, StopReason::OutputLimit, StopReason::Draining]
-            .into_iter()
-            .find(|reason| *reason as u8 == self.0.reason.load(Ordering::Acquire))
+        [
+            StopReason::Deadline,
+            StopReason::ClientGone,
+            StopReason::OutputLimit,
+            StopReason::Draining,
+            StopReason::Evicted,
+        ]
+        .into_iter()
+        .find(|reason| *reason as u8 == self.0.reason.load(Ordering::Acquire))
     }
 
     /// `waker` is woken by the next [`Stop::request`].

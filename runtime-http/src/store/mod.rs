@@ -84,6 +84,8 @@ const LOADS_AT_ONCE: usize = 16;
 /// A look at a file serves all requests for it that come this soon after. Shorter than a round trip: whoever changes a file and then
 /// calls its function gets the change.
 const LOOK_SERVES: Duration = Duration::from_micros(200);
+/// Code that has not been used for this long is let go of when memory runs short.
+const IDLE: Duration = Duration::from_secs(60);
 /// The largest settings file.
 const LARGEST_SETTINGS: u64 = 64 << 10;
 
@@ -122,6 +124,7 @@ struct Entry {
     found: Found,
     state: State,
     last_used: u64,
+    used_at: Instant,
 }
 
 enum State {
@@ -183,6 +186,7 @@ impl ModuleStore {
             match entries.by_file.get_mut(&found.file).filter(|entry| entry.found == found) {
                 Some(entry) => {
                     entry.last_used = clock;
+                    entry.used_at = now;
                     match &entry.state {
                         State::Ready(function) => {
                             let function = function.clone();
@@ -213,7 +217,12 @@ impl ModuleStore {
 
     fn start_loading(self: &Arc<Self>, entries: &mut Entries, found: Found) -> watch::Receiver<Option<Loaded>> {
         let (sender, receiver) = watch::channel(None);
-        let entry = Entry { found: found.clone(), state: State::Loading(receiver.clone()), last_used: entries.clock };
+        let entry = Entry {
+            found: found.clone(),
+            state: State::Loading(receiver.clone()),
+            last_used: entries.clock,
+            used_at: Instant::now(),
+        };
         entries.insert(entry);
         let store = self.clone();
         let loading = async move {
@@ -290,6 +299,28 @@ impl ModuleStore {
             let Some(oldest) = oldest else { break };
             entries.remove(&oldest);
         }
+        self.show(&entries);
+    }
+
+    /// Lets go of compiled code that has not been used for a minute, if it is on disk too; gives how many functions that were.
+    pub fn trim(&self) -> usize {
+        if !self.compiler.has_cache() {
+            return 0;
+        }
+        let mut entries = self.entries();
+        let now = Instant::now();
+        let idle: Vec<String> = entries
+            .by_file
+            .iter()
+            .filter(|(_, entry)| matches!(entry.state, State::Ready(_)) && now.duration_since(entry.used_at) > IDLE)
+            .map(|(file, _)| file.clone())
+            .collect();
+        idle.iter().for_each(|file| entries.remove(file));
+        self.show(&entries);
+        idle.len()
+    }
+
+    fn show(&self, entries: &Entries) {
         self.metrics.cached_bytes.set(i64::try_from(entries.code_bytes).unwrap_or(i64::MAX));
         let ready = entries.by_file.values().filter(|entry| matches!(entry.state, State::Ready(_))).count();
         self.metrics.cached_modules.set(i64::try_from(ready).unwrap_or(i64::MAX));
@@ -349,11 +380,16 @@ impl Entries {
         if entry.found != *found || !matches!(entry.state, State::Loading(_)) {
             return;
         }
-        let last_used = entry.last_used;
+        let (last_used, used_at) = (entry.last_used, entry.used_at);
         match loaded {
             // What was read may be newer than what was found.
             Ok(function) => {
-                self.insert(Entry { found: function.found.clone(), state: State::Ready(function.clone()), last_used });
+                self.insert(Entry {
+                    found: function.found.clone(),
+                    state: State::Ready(function.clone()),
+                    last_used,
+                    used_at,
+                });
             }
             // These may pass by themselves.
             Err(error)
@@ -364,7 +400,9 @@ impl Entries {
             {
                 self.remove(&found.file);
             }
-            Err(error) => self.insert(Entry { found: found.clone(), state: State::Failed(error.clone()), last_used }),
+            Err(error) => {
+                self.insert(Entry { found: found.clone(), state: State::Failed(error.clone()), last_used, used_at })
+            }
         }
     }
 }

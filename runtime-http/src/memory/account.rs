@@ -1,0 +1,318 @@
+//! What guests' linear memories and tables have grown to, in sum and each; growth that does not fit waits here.
+//!
+//! As long as nobody waits and there is room, a growth is a few atomic operations. Those who wait are served by seniority, and nobody
+//! overtakes them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use prometheus::IntCounter;
+use tokio::sync::oneshot;
+
+use crate::{record::InvocationId, sandbox::Stop};
+
+/// When an invocation was admitted, relative to others: the smaller, the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seniority(u64);
+
+/// The memory of all guests.
+#[derive(Debug)]
+pub struct Account {
+    /// Bytes that guests have grown to.
+    committed: AtomicU64,
+    /// How far `committed` may go. Negative: the box itself is above the high mark.
+    ceiling: AtomicI64,
+    /// As many as are in `waiting`; changed under its lock.
+    waiters: AtomicUsize,
+    waiting: Mutex<Waiting>,
+    next: AtomicU64,
+    waits: IntCounter,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    by_seniority: BTreeMap<Seniority, Waiter>,
+    /// Since when somebody waits.
+    since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    holding: Arc<Holding>,
+    bytes: u64,
+    since: Instant,
+    granted: oneshot::Sender<()>,
+}
+
+/// What one invocation holds. It is given back when this is dropped, which must be after the store, since that gives the pages back.
+#[derive(Debug)]
+pub struct Holding {
+    account: Arc<Account>,
+    pub id: InvocationId,
+    pub seniority: Seniority,
+    pub stop: Stop,
+    held: AtomicU64,
+}
+
+/// The growth that is served next.
+#[derive(Debug, Clone, Copy)]
+pub struct First {
+    pub seniority: Seniority,
+    pub since: Instant,
+    /// Since when somebody waits, this one or others before it.
+    pub short_since: Instant,
+    /// How many bytes must become free for it.
+    pub missing: u64,
+}
+
+impl Account {
+    /// Without a ceiling, until [`Account::set_ceiling`]. `waits` counts the growths that had to wait.
+    pub fn new(waits: IntCounter) -> Arc<Account> {
+        Arc::new(Account {
+            committed: AtomicU64::new(0),
+            ceiling: AtomicI64::new(i64::MAX),
+            waiters: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+            next: AtomicU64::new(0),
+            waits,
+        })
+    }
+
+    /// For an invocation that was admitted just now.
+    pub fn open(self: &Arc<Self>, id: InvocationId, stop: Stop) -> Arc<Holding> {
+        let seniority = Seniority(self.next.fetch_add(1, Ordering::Relaxed));
+        Arc::new(Holding { account: self.clone(), id, seniority, stop, held: AtomicU64::new(0) })
+    }
+
+    /// Bytes that all guests have grown to.
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::SeqCst)
+    }
+
+    /// Sets how many bytes guests may grow to, and lets those who wait have what fits. What is held already stays, even above.
+    pub fn set_ceiling(&self, bytes: i64) {
+        self.ceiling.store(bytes, Ordering::SeqCst);
+        self.serve();
+    }
+
+    /// Who waits and is served next.
+    pub fn first(&self) -> Option<First> {
+        if self.waiters.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let waiting = self.waiting();
+        let (seniority, waiter) = waiting.by_seniority.first_key_value()?;
+        let wanted = signed(self.committed() + waiter.bytes);
+        let missing = wanted.saturating_sub(self.ceiling.load(Ordering::SeqCst));
+        Some(First {
+            seniority: *seniority,
+            since: waiter.since,
+            short_since: waiting.since.unwrap_or(waiter.since),
+            missing: u64::try_from(missing).unwrap_or(0),
+        })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let total = self.committed.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        if signed(total) <= self.ceiling.load(Ordering::SeqCst) {
+            return true;
+        }
+        self.committed.fetch_sub(bytes, Ordering::SeqCst);
+        false
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.committed.fetch_sub(bytes, Ordering::SeqCst);
+        if self.waiters.load(Ordering::SeqCst) > 0 {
+            self.serve();
+        }
+    }
+
+    fn serve(&self) {
+        let mut waiting = self.waiting();
+        while let Some(first) = waiting.by_seniority.first_entry() {
+            if !self.take(first.get().bytes) {
+                break;
+            }
+            let waiter = first.remove();
+            self.waiters.fetch_sub(1, Ordering::SeqCst);
+            // If the guest has ended meanwhile, the holding gives it back.
+            waiter.holding.held.fetch_add(waiter.bytes, Ordering::SeqCst);
+            let _ = waiter.granted.send(());
+        }
+        if waiting.by_seniority.is_empty() {
+            waiting.since = None;
+        }
+    }
+}
+
+impl Holding {
+    /// Takes `bytes`, if they are there and nobody waits.
+    pub fn take(&self, bytes: u64) -> bool {
+        let taken = self.account.waiters.load(Ordering::SeqCst) == 0 && self.account.take(bytes);
+        if taken {
+            self.held.fetch_add(bytes, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Takes `bytes` when they are there. Dropping the future leaves the queue. A guest grows one memory at a time, so it has one such
+    /// future at most.
+    pub async fn wait(self: &Arc<Self>, bytes: u64) {
+        let (granted, grant) = oneshot::channel();
+        let waiter = Waiter { holding: self.clone(), bytes, since: Instant::now(), granted };
+        self.account.waits.inc();
+        {
+            let mut waiting = self.account.waiting();
+            waiting.since.get_or_insert(waiter.since);
+            waiting.by_seniority.insert(self.seniority, waiter);
+            self.account.waiters.fetch_add(1, Ordering::SeqCst);
+        }
+        let _place = Place(self);
+        // It may be the most senior, and fit; and memory may have become free before it was seen to wait.
+        self.account.serve();
+        // The sender is dropped unsent only with this future.
+        let _ = grant.await;
+    }
+
+    pub fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::SeqCst);
+        self.account.give_back(bytes);
+    }
+
+    /// Bytes.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let held = *self.held.get_mut();
+        if held > 0 {
+            self.account.give_back(held);
+        }
+    }
+}
+
+/// Leaves the queue.
+struct Place<'a>(&'a Holding);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let account = &self.0.account;
+        let left = account.waiting().by_seniority.remove(&self.0.seniority);
+        if left.is_some() {
+            account.waiters.fetch_sub(1, Ordering::SeqCst);
+            // The next one may want less.
+            account.serve();
+        }
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::{Pin, pin},
+        task::{Context, Waker},
+    };
+
+    use super::*;
+
+    fn account(ceiling: i64) -> Arc<Account> {
+        let account = Account::new(IntCounter::new("waits", "of growths").unwrap());
+        account.set_ceiling(ceiling);
+        account
+    }
+
+    fn open(account: &Arc<Account>) -> Arc<Holding> {
+        account.open(InvocationId::next(), Stop::default())
+    }
+
+    fn is_ready(future: Pin<&mut impl Future<Output = ()>>) -> bool {
+        future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn growth_waits_by_seniority_and_nobody_overtakes() {
+        let account = account(100);
+        let [old, young, youngest] = std::array::from_fn(|_| open(&account));
+        assert!(youngest.take(90));
+        let mut second = pin!(young.wait(20));
+        assert!(!is_ready(second.as_mut()));
+        assert!(!old.take(5), "somebody waits");
+        let mut first = pin!(old.wait(5));
+        assert!(is_ready(first.as_mut()), "it is senior, and fits");
+        assert_eq!(account.first().map(|first| (first.seniority, first.missing)), Some((young.seniority, 15)));
+        drop(youngest);
+        assert!(is_ready(second.as_mut()));
+        assert_eq!((account.committed(), old.held(), young.held()), (25, 5, 20));
+        assert!(account.first().is_none());
+        assert_eq!(account.waits.get(), 2);
+    }
+
+    #[test]
+    fn who_leaves_the_queue_lets_the_next_one_in_and_keeps_nothing() {
+        let account = account(100);
+        let [old, young] = std::array::from_fn(|_| open(&account));
+        {
+            let mut small = pin!(young.wait(10));
+            {
+                let mut large = pin!(old.wait(101));
+                assert!(!is_ready(large.as_mut()));
+                assert!(!is_ready(small.as_mut()));
+            }
+            assert!(is_ready(small.as_mut()));
+        }
+        assert_eq!((old.held(), young.held()), (0, 10));
+        drop(young);
+        // Granted, but never polled again.
+        {
+            let mut waiting = pin!(old.wait(101));
+            assert!(!is_ready(waiting.as_mut()));
+            account.set_ceiling(101);
+        }
+        assert_eq!(old.held(), 101);
+        drop(old);
+        assert_eq!(account.committed(), 0);
+    }
+
+    #[test]
+    fn nothing_is_lost_between_threads() {
+        let account = account(1000);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let holding = open(&account);
+                        for bytes in [50, 100, 250] {
+                            if !holding.take(bytes) {
+                                // Whoever waits holds less than all: 8 * 150 are more than there is, so some must let go.
+                                holding.give_back(holding.held());
+                                runtime.handle().block_on(holding.wait(bytes));
+                            }
+                            assert!(account.committed() <= 1000 + 8 * 250, "a failed attempt shows for a moment");
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(account.committed(), 0);
+        assert!(account.first().is_none());
+    }
+}

@@ -1,0 +1,25 @@
+//! The memory of running guests: how much of it there may be, who waits for more, who must go.
+//!
+//! `Memory-Request` bounds what one guest may take; what all of them take at once is bounded here, by what the container really has. Three
+//! steps, each for when the one before was not enough:
+//!
+//! 1. The memory gate of admission closes while the container's working set is above the high mark: nothing new starts.
+//! 2. A growth of a guest's memory that does not fit below the high mark waits, until memory is given back, or until the invocation's
+//!    deadline. A guest's resident memory can never be more than what it has grown to. So as long as what the box needs for itself is known
+//!    (see [`forecast`]), nothing that guests do can reach the container's limit, however fast they touch what they have.
+//! 3. Where waiting cannot help, because those who wait hold what they wait for, the youngest invocation is evicted. The rule is that of
+//!    databases ("wound-wait"): an invocation waits for those admitted before it, and evicts those admitted after it. There is no
+//!    circle in that, so the oldest always ends. Above the eviction mark the youngest go, too, whoever waits.
+//!
+//! Not done here: reading the container's files ([`crate::container`]), deciding when to look ([`crate::sampler`]).
+//!
+//! - [`account`]: the sum of what guests hold, and who waits; [`forecast`]: what the box itself needs, and the marks
+//! - [`eviction`]: who must go; [`reclaim`]: what the box can give back without harming anyone; [`populate`]: memory made resident ahead
+
+pub mod account;
+pub mod eviction;
+pub mod forecast;
+pub mod populate;
+pub mod reclaim;
+
+pub use self::account::{Account, Holding};

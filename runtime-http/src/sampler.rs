@@ -1,0 +1,280 @@
+//! The one thread that looks at what the container uses, and acts on it: gates of admission, the ceiling of guests' memory, evictions,
+//! memory given back.
+//!
+//! It looks often while memory could run short before it looks again, else ten times a second. Each decision is made elsewhere, by
+//! [`crate::memory`]; here they are put together and carried out.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use wasmtime::Engine;
+
+use crate::{
+    admission::Gate,
+    api::Api,
+    container::Container,
+    limits::{Cores, Fraction},
+    memory::{
+        eviction::Need,
+        forecast::{Forecast, Marks},
+        reclaim,
+    },
+    sandbox::StopReason,
+};
+
+/// Between two looks, while memory could run short soon.
+const OFTEN: Duration = Duration::from_millis(5);
+/// Else.
+const SELDOM: Duration = Duration::from_millis(100);
+/// Until an eviction that is decided now has freed memory.
+const AHEAD: Duration = Duration::from_millis(10);
+/// CPU in use is an average over at least this.
+const CPU_WINDOW: Duration = Duration::from_millis(200);
+/// A task that waited for memory for more than a fifth of this (PSI) is a sign like the high mark.
+const STALL_WINDOW: Duration = Duration::from_millis(100);
+/// Between two attempts to give memory back.
+const RECLAIM_PERIOD: Duration = Duration::from_secs(2);
+/// Between two lines on the same gate.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+/// Nothing has run for this long: what the last burst left behind is given back.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// What the sampler watches for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// The memory that the box may use, bytes.
+    pub memory_limit: u64,
+    /// Shares of it.
+    pub high: Fraction,
+    pub eviction: Fraction,
+    pub reclaim: Fraction,
+    /// Above it nothing starts.
+    pub cpu: Option<Cores>,
+}
+
+/// Owns the thread; dropping it ends and joins the thread.
+pub struct Sampler {
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Watch {
+    api: Arc<Api>,
+    engine: Engine,
+    container: Arc<Container>,
+    thresholds: Thresholds,
+    marks: Marks,
+    forecast: Forecast,
+    memory_gate: Watched,
+    cpu_gate: Watched,
+    cpu: Option<(Instant, Duration)>,
+    stall: Option<(Instant, Duration)>,
+    stalled: bool,
+    reclaimed: Option<Instant>,
+    /// When guests were last seen to hold memory; `None` after what they left was given back.
+    busy: Option<Instant>,
+}
+
+impl Sampler {
+    /// Looks once, then starts the thread.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(
+        api: Arc<Api>,
+        engine: Engine,
+        container: Arc<Container>,
+        thresholds: Thresholds,
+    ) -> io::Result<Sampler> {
+        let marks = Marks::new(thresholds.memory_limit, thresholds.high.get(), thresholds.eviction.get());
+        api.metrics.memory_limit_bytes.set(i64::try_from(marks.limit).unwrap_or(i64::MAX));
+        let mut watch = Watch {
+            api,
+            engine,
+            container,
+            thresholds,
+            marks,
+            forecast: Forecast::new(marks),
+            memory_gate: Watched::new(Gate::Memory),
+            cpu_gate: Watched::new(Gate::Cpu),
+            cpu: None,
+            stall: None,
+            stalled: false,
+            reclaimed: None,
+            busy: None,
+        };
+        let mut pause = watch.look(Instant::now());
+        let ended = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let ended = ended.clone();
+            thread::Builder::new().name("sampler".into()).spawn(move || {
+                while !ended.load(Ordering::Acquire) {
+                    thread::park_timeout(pause);
+                    pause = watch.look(Instant::now());
+                }
+            })?
+        };
+        Ok(Sampler { ended, thread: Some(thread) })
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic of the sampler was already reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Watch {
+    /// Looks and acts; gives the time until the next look.
+    fn look(&mut self, now: Instant) -> Duration {
+        self.look_at_cpu(now);
+        self.look_at_stalls(now);
+        let memory = &self.api.memory;
+        let before = memory.committed();
+        let Some(working_set) = self.container.working_set() else {
+            // Without readings guests are bounded by their requests alone.
+            return SELDOM;
+        };
+        let committed = before.max(memory.committed());
+        self.forecast.read(now, working_set, committed);
+        memory.set_ceiling(self.forecast.ceiling());
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.api.metrics.working_set_bytes.set(gauge(working_set));
+        self.api.metrics.guest_memory_bytes.set(gauge(committed));
+
+        let first = memory.first();
+        let expected = self.forecast.expected(AHEAD);
+        let strained = expected > self.marks.high || first.is_some() || self.stalled;
+        let relaxed = expected < self.marks.low && first.is_none() && !self.stalled;
+        let open = if self.memory_gate.open { !strained } else { relaxed };
+        self.memory_gate.set(&self.api, now, open, || {
+            format!(
+                "working set {} MiB of {} MiB, guests {} MiB{}{}",
+                working_set >> 20,
+                self.marks.limit >> 20,
+                committed >> 20,
+                if first.is_some() { ", growth waits" } else { "" },
+                if self.stalled { ", stalls" } else { "" }
+            )
+        });
+        if strained || working_set > self.thresholds.reclaim.of(self.marks.limit) {
+            self.reclaim(now, working_set);
+        }
+        self.look_for_quiet(now, committed > 0);
+        if strained {
+            self.evict(now, expected);
+        }
+        let close = working_set.max(committed) > self.marks.limit / 2;
+        if strained || close { OFTEN } else { SELDOM }
+    }
+
+    fn evict(&self, now: Instant, expected: u64) {
+        let Some(need) = Need::of(expected, &self.marks, self.api.memory.first(), now) else { return };
+        let victims = need.victims(&self.api.workers.running());
+        for victim in &victims {
+            victim.stop.request(StopReason::Evicted);
+            self.api.metrics.evicted.inc();
+            let (why, bytes) = match need {
+                Need::Working { bytes } => ("working set near the limit", bytes),
+                Need::Growth { bytes, .. } => ("an earlier invocation waits for memory", bytes),
+            };
+            tracing::warn!(
+                id = %victim.id, held_mib = victim.held() >> 20, needed_mib = bytes >> 20, "evicted: {why}"
+            );
+        }
+        if !victims.is_empty() {
+            // Busy ones see it at once.
+            self.engine.increment_epoch();
+        }
+    }
+
+    /// Gives back what harms nobody: free memory of the allocator, and compiled code that has not been used for long.
+    fn reclaim(&mut self, now: Instant, working_set: u64) {
+        if self.reclaimed.is_some_and(|last| now.duration_since(last) < RECLAIM_PERIOD) {
+            return;
+        }
+        self.reclaimed = Some(now);
+        let trimmed = self.api.store.trim();
+        reclaim::collect();
+        let after = self.container.working_set().unwrap_or(working_set);
+        tracing::debug!(
+            functions = trimmed,
+            before_mib = working_set >> 20,
+            after_mib = after >> 20,
+            "gave memory back"
+        );
+    }
+
+    fn look_for_quiet(&mut self, now: Instant, busy: bool) {
+        if busy {
+            self.busy = Some(now);
+        } else if self.busy.is_some_and(|last| now.duration_since(last) >= QUIET) {
+            self.busy = None;
+            reclaim::collect();
+        }
+    }
+
+    fn look_at_cpu(&mut self, now: Instant) {
+        let (then, before) = *self.cpu.get_or_insert_with(|| (now, self.container.cpu_time().unwrap_or_default()));
+        let elapsed = now.duration_since(then);
+        if elapsed < CPU_WINDOW {
+            return;
+        }
+        let Some(used) = self.container.cpu_time() else { return };
+        self.cpu = Some((now, used));
+        let cores = used.saturating_sub(before).as_secs_f64() / elapsed.as_secs_f64();
+        self.api.metrics.cpu_cores_in_use.set(cores);
+        if let Some(threshold) = self.thresholds.cpu {
+            let open = cores <= threshold.get();
+            self.cpu_gate.set(&self.api, now, open, || format!("{cores:.2} of {threshold} cores in use"));
+        }
+    }
+
+    fn look_at_stalls(&mut self, now: Instant) {
+        let Some(total) = self.container.memory_stall() else { return };
+        let (then, before) = *self.stall.get_or_insert((now, total));
+        let elapsed = now.duration_since(then);
+        if elapsed >= STALL_WINDOW {
+            self.stalled = total.saturating_sub(before) > elapsed / 5;
+            self.stall = Some((now, total));
+        }
+    }
+}
+
+/// A gate, as it was last set.
+struct Watched {
+    gate: Gate,
+    open: bool,
+    logged: Option<Instant>,
+}
+
+impl Watched {
+    fn new(gate: Gate) -> Watched {
+        Watched { gate, open: true, logged: None }
+    }
+
+    fn set(&mut self, api: &Api, now: Instant, open: bool, why: impl FnOnce() -> String) {
+        if self.open == open {
+            return;
+        }
+        self.open = open;
+        api.admission.set_gate(self.gate, open);
+        if self.logged.is_none_or(|last| now.duration_since(last) >= LOG_PERIOD) {
+            self.logged = Some(now);
+            let state = if open { "open again" } else { "closed: nothing new starts" };
+            tracing::info!(gate = ?self.gate, "gate {state}: {}", why());
+        }
+    }
+}
