@@ -87,7 +87,7 @@ impl Cgroup {
     fn make() -> Result<Self> {
         let parent = Path::new("/sys/fs/cgroup/cpu");
         ensure!(parent.join("tasks").exists(), "it takes a cgroup v1 hierarchy at {}", parent.display());
-        let path = parent.join(format!("wasmbox-bench-{}", std::process::id()));
+        let path = parent.join(format!("bench-{}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let cgroup = Self(path);
         fs::write(cgroup.0.join("cpu.cfs_period_us"), PERIOD_US.to_string()).context("setting the period")?;
