@@ -300,6 +300,17 @@ fn queue_full() {
     server.get("/hello").ok();
 }
 
+/// The box has less than any process needs, so a guest can never have what it wants.
+#[test]
+fn evicted() {
+    let server = WasmBox::launch()
+        .function("hello.wat", guest::hello())
+        .env("MEMORY_LIMIT", 1)
+        .flag("--concurrent-resource-request", 1000)
+        .start();
+    server.get("/hello").problem(503, "evicted").names(&["memory"]);
+}
+
 #[test]
 fn queue_timeout() {
     let server = narrow(64);

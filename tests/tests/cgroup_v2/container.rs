@@ -107,6 +107,12 @@ impl Container {
         self.prepare(launch).start()
     }
 
+    /// Starts a box again that was in it.
+    pub fn restart(&self, server: WasmBox) -> WasmBox {
+        let _entered = self.cgroup.enter();
+        server.stop().start()
+    }
+
     /// The cgroups that the box has made.
     pub fn leaves(&self) -> Vec<PathBuf> {
         let mut leaves = self.cgroup.below();

@@ -143,7 +143,7 @@ fn nothing_is_left_of_one_that_was_killed(name: &str, mode: &str) {
     server.wait();
     let left = container.leaves();
     assert_ne!(left, Vec::<PathBuf>::new(), "one that is killed cannot tidy up");
-    let server = container.start(server.stop());
+    let server = container.restart(server);
     // Nothing has run yet, so what has a limit is of the one before.
     let is_limited = |path: &PathBuf| fs::read_to_string(path.join("cpu.max")).is_ok_and(|cpu| !cpu.starts_with("max"));
     eventually(&format!("{left:?} are gone"), || (!container.leaves().iter().any(is_limited)).then_some(()));
