@@ -15,12 +15,12 @@ use crate::{
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers one request of the admin port.
-pub async fn handle(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
-    let response = answer(api, status, request).await;
+pub fn handle(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
+    let response = answer(api, status, request);
     if request.method() == Method::HEAD { without_body(response) } else { response }
 }
 
-async fn answer(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
+fn answer(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -29,7 +29,7 @@ async fn answer(api: &Arc<Api>, status: &StatusSource, request: &Request<Incomin
     match request.uri().path() {
         "/live" => text(StatusCode::OK, TEXT, "live\n"),
         "/ready" => api.ready(),
-        "/status" => json(&status.read().await),
+        "/status" => json(&status.read()),
         "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", api.metrics.render()),
         "/functions" => json(&api.store.listing()),
         _ => text(StatusCode::NOT_FOUND, TEXT, "there is /live, /ready, /status, /metrics and /functions\n"),

@@ -407,6 +407,8 @@ pub struct Config {
     pub engine: EngineSize,
     pub cgroup: CgroupSettings,
     pub capacity: Capacity,
+    /// What was set, although there may be less: [`Thresholds::memory_limit`].
+    pub asked_memory_limit: Option<u64>,
     pub thresholds: Thresholds,
     pub preallocation: Option<Fraction>,
     pub max_connections: usize,
@@ -455,7 +457,9 @@ impl Config {
         within("--max-wasm-stack", max_wasm_stack as u64, 64 << 10, 64 << 20)?;
         let output_buffer_bytes = settings.output_buffer_bytes.unwrap_or(64 << 10);
         at_most("--output-buffer-bytes", output_buffer_bytes as u64, 16 << 20)?;
-        let memory_limit = settings.memory_limit.map_or_else(available_memory, MemoryLimit::bytes);
+        // More than there is would only make the box believe so.
+        let asked_memory_limit = settings.memory_limit.map(MemoryLimit::bytes);
+        let memory_limit = asked_memory_limit.unwrap_or(u64::MAX).min(available_memory());
         let overbooked = settings.overbooking_ratio.unwrap_or(OverbookingRatio::ONE).times(memory_limit / MIB);
         let units = settings.concurrent_resource_request.unwrap_or(overbooked.clamp(1, MOST_UNITS));
         within("--concurrent-resource-request", units, 1, MOST_UNITS)?;
@@ -471,6 +475,13 @@ impl Config {
             reclaim: settings.gc_utilization_threshold.unwrap_or(Fraction::percent(70)),
             cpu: settings.resource_utilization_threshold,
         };
+        if thresholds.high.get() < 0.1 {
+            return Err(ConfigError::Value {
+                name: "--memory-high",
+                value: thresholds.high.to_string(),
+                expected: "0.1 to 1".into(),
+            });
+        }
         if thresholds.high.get() > thresholds.eviction.get() {
             return Err(ConfigError::Value {
                 name: "--memory-high",
@@ -525,7 +536,7 @@ impl Config {
             trust_precompiled: settings.trust_precompiled.unwrap_or(false),
             defaults: Limits {
                 cpu_quota: settings.cpu_quota.unwrap_or(defaults.cpu_quota),
-                memory: settings.memory_request.unwrap_or(defaults.memory),
+                memory: default_memory(settings.memory_request, units)?,
                 timeout: settings.invocation_timeout.unwrap_or(defaults.timeout),
             },
             caps,
@@ -550,6 +561,7 @@ impl Config {
                 depth: settings.queue_depth_resource_units.unwrap_or(units.saturating_mul(2)),
                 invocations: max_invocations as usize,
             },
+            asked_memory_limit,
             thresholds,
             preallocation: settings
                 .enable_mem_pre_allocation
@@ -594,6 +606,20 @@ fn canonical(roots: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
         })
     };
     roots.into_iter().map(canonical).collect()
+}
+
+/// In a small box the default is what it can admit at most; a default that was set must be admissible.
+fn default_memory(set: Option<MemoryRequest>, units: u64) -> Result<MemoryRequest, ConfigError> {
+    let most = MemoryRequest::from_bytes(units.saturating_mul(MIB)).unwrap_or(MemoryRequest::MAX);
+    match set {
+        Some(set) if set > most => Err(ConfigError::Value {
+            name: "--memory-request",
+            value: set.to_string(),
+            expected: format!("at most what is admitted at once, {most}"),
+        }),
+        Some(set) => Ok(set),
+        None => Ok(MemoryRequest::DEFAULT.min(most)),
+    }
 }
 
 /// The container's memory limit or the machine's memory, whichever is less; bytes.

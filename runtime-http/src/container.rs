@@ -24,10 +24,19 @@ pub struct Container {
     limit: Option<u64>,
 }
 
+/// Memory in use, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// What is charged to the container less inactive file pages: as kubelet computes it.
+    pub working_set: u64,
+    /// That less active file pages, which the kernel takes back, too, before it kills.
+    pub firm: u64,
+}
+
 #[derive(Debug)]
 enum MemorySource {
     /// `memory.usage_in_bytes` or `memory.current`; `memory.stat`.
-    Cgroup { usage: File, stat: File, inactive_file: &'static str },
+    Cgroup { usage: File, stat: File, prefix: &'static str },
     /// `/proc/self/statm`.
     Process { statm: File },
     /// Not even `/proc`.
@@ -74,26 +83,25 @@ impl Container {
         self.limit
     }
 
-    /// All memory that is charged to the container, page cache included; bytes. The cheapest reading: never less than
-    /// [`Container::working_set`].
-    pub fn memory_usage(&self) -> Option<u64> {
+    /// The memory in use.
+    pub fn memory(&self) -> Option<MemoryUse> {
         match &self.memory {
-            MemorySource::Cgroup { usage, .. } => number(usage),
-            MemorySource::Process { statm } => resident(statm),
+            MemorySource::Cgroup { usage, stat, prefix } => {
+                let stat = read(stat)?;
+                let cache = |name: &str| field(&stat, &format!("{prefix}{name}")).unwrap_or(0);
+                let working_set = number(usage)?.saturating_sub(cache("inactive_file"));
+                Some(MemoryUse { working_set, firm: working_set.saturating_sub(cache("active_file")) })
+            }
+            MemorySource::Process { statm } => {
+                resident(statm).map(|resident| MemoryUse { working_set: resident, firm: resident })
+            }
             MemorySource::None => None,
         }
     }
 
-    /// Memory in use that the kernel cannot simply take back: usage less inactive file pages, as kubelet computes it; bytes.
+    /// [`MemoryUse::working_set`].
     pub fn working_set(&self) -> Option<u64> {
-        match &self.memory {
-            MemorySource::Cgroup { usage, stat, inactive_file } => {
-                let inactive = field(&read(stat)?, inactive_file).unwrap_or(0);
-                Some(number(usage)?.saturating_sub(inactive))
-            }
-            MemorySource::Process { statm } => resident(statm),
-            MemorySource::None => None,
-        }
+        self.memory().map(|memory| memory.working_set)
     }
 
     /// CPU time that the container's processes have used.
@@ -129,14 +137,14 @@ impl Container {
 
 impl MemorySource {
     fn open(cgroup: &Cgroup) -> Option<MemorySource> {
-        let (usage, inactive_file) = match cgroup.version {
-            Version::V1 => ("memory.usage_in_bytes", "total_inactive_file"),
-            Version::V2 => ("memory.current", "inactive_file"),
+        let (usage, prefix) = match cgroup.version {
+            Version::V1 => ("memory.usage_in_bytes", "total_"),
+            Version::V2 => ("memory.current", ""),
         };
         Some(MemorySource::Cgroup {
             usage: readable(&cgroup.path.join(usage))?,
             stat: readable(&cgroup.path.join("memory.stat"))?,
-            inactive_file,
+            prefix,
         })
     }
 }
@@ -227,9 +235,9 @@ mod tests {
     #[test]
     fn something_is_known_of_every_container() {
         let container = Container::open();
-        let (usage, working_set) = (container.memory_usage().unwrap(), container.working_set().unwrap());
+        let MemoryUse { working_set, firm } = container.memory().unwrap();
         assert!(working_set > 1 << 20, "{working_set}");
-        assert!(usage > 1 << 20, "{usage}");
+        assert!(firm > 1 << 20 && firm <= working_set, "{firm}");
         let before = container.cpu_time().unwrap();
         let started = std::time::Instant::now();
         while started.elapsed() < Duration::from_millis(20) {

@@ -35,6 +35,8 @@ const MOST_BYTES: usize = 8 << 20;
 const MOST_LINES: usize = 1 << 16;
 /// Lines of this span are written together; a line appears this much later at most.
 const GATHER: Duration = Duration::from_millis(5);
+/// How long a process that ends at once waits for its log.
+const FLUSH: Duration = Duration::from_millis(100);
 /// How long the last lines may take to be written at the end, if the reader is stuck.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
@@ -102,6 +104,18 @@ impl Logs {
     pub fn lost(&self) -> impl Fn() -> u64 + Send + Sync + Clone + 'static {
         let buffer = self.buffer.clone();
         move || buffer.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Logs {
+    /// Waits until all that was logged is written, a tenth of a second at most.
+    pub fn flush(&self) {
+        let give_up = Instant::now() + FLUSH;
+        while self.buffer.bytes.load(Ordering::Relaxed) > 0 && Instant::now() < give_up {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // What was taken out is being written.
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

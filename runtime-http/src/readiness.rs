@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::{container::Container, limits::Fraction};
 
 /// Probes that come closer together share a sample: a flood of them must not push the past out of the window.
-const BETWEEN_SAMPLES: Duration = Duration::from_millis(100);
+const BETWEEN_SAMPLES: Duration = Duration::from_secs(1);
+/// After so long without a probe the samples say nothing of now.
+const STALE: Duration = Duration::from_secs(60);
 
 /// When a box is ready.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -164,13 +166,18 @@ impl Window {
         if self.sampled.is_some_and(|sampled| now.saturating_duration_since(sampled) < BETWEEN_SAMPLES) {
             return;
         }
-        self.sampled = Some(now);
-        if let Some(sample) = read() {
-            if self.samples.len() == self.size {
-                self.samples.pop_front();
-            }
-            self.samples.push_back(sample);
+        if self.sampled.is_some_and(|sampled| now.saturating_duration_since(sampled) > STALE) {
+            self.samples.clear();
         }
+        self.sampled = Some(now);
+        let Some(sample) = read() else {
+            self.samples.clear();
+            return;
+        };
+        if self.samples.len() == self.size {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(sample);
     }
 
     fn average(&self) -> Option<f64> {
@@ -227,7 +234,7 @@ mod tests {
         window.sample(now + BETWEEN_SAMPLES / 2, || Some(9.0));
         assert_eq!(window.samples, [0.1, 0.2, 0.3, 0.4, 0.5]);
         window.sample(now + BETWEEN_SAMPLES, || None);
-        assert_eq!(window.samples.len(), 5, "what cannot be read is no sample");
+        assert_eq!(window.average(), None, "what was read before says nothing of now");
     }
 
     #[test]

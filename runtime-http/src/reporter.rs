@@ -73,8 +73,9 @@ impl FromStr for QueueProxyHost {
         }
         let host = text.strip_prefix("ws://").unwrap_or(text);
         let host = host.strip_suffix('/').unwrap_or(host);
-        if host.is_empty() || host.contains(|letter: char| letter == '/' || letter.is_whitespace()) {
-            return Err("expected a host's name or address, also with ws:// before it, or none");
+        let has_port = host.matches(':').count() == 1;
+        if host.is_empty() || has_port || host.contains(|letter: char| letter == '/' || letter.is_whitespace()) {
+            return Err("expected a host's name or address, without a port, also with ws:// before it, or none");
         }
         Ok(QueueProxyHost::Named(host.to_owned()))
     }
@@ -160,16 +161,20 @@ impl Reporter {
             };
             let lost = match connecting {
                 Ok(mut socket) => {
-                    tracing::info!(%address, "reporting CPU utilization to the queue-proxy");
-                    (said, failures) = (false, 0);
                     let _connected = Connected::new(&self.metrics.reporter_connected);
-                    tokio::select! {
-                        lost = self.report(&mut socket) => lost,
+                    let before = self.metrics.reports.get();
+                    let lost = tokio::select! {
+                        lost = self.report(&mut socket, &address) => lost,
                         () = end.cancelled() => {
                             close(socket).await;
                             return;
                         }
+                    };
+                    // One that lets itself be connected to, and no more, is as good as none.
+                    if self.metrics.reports.get() > before {
+                        (said, failures) = (false, 0);
                     }
+                    lost
                 }
                 Err(lost) => lost,
             };
@@ -188,7 +193,8 @@ impl Reporter {
     }
 
     /// Returns when the connection is of no use any more.
-    async fn report(&self, socket: &mut WebSocketStream<TcpStream>) -> Lost {
+    async fn report(&self, socket: &mut WebSocketStream<TcpStream>, address: &str) -> Lost {
+        let mut said = false;
         let mut cpu = CpuWindow::new(self.settings.window);
         let read = |cpu: &mut CpuWindow| {
             if let Some(used) = self.container.cpu_time() {
@@ -207,7 +213,12 @@ impl Reporter {
                     read(&mut cpu);
                     let report = SuperPodMetrics { cpu_utilization: cpu.cores() };
                     match timeout(WRITE_TIMEOUT, socket.send(Message::Binary(report.encode_to_vec().into()))).await {
-                        Ok(Ok(())) => self.metrics.reports.inc(),
+                        Ok(Ok(())) => {
+                            self.metrics.reports.inc();
+                            if !std::mem::replace(&mut said, true) {
+                                tracing::info!(%address, "reporting CPU utilization to the queue-proxy");
+                            }
+                        }
                         Ok(Err(error)) => return error.into(),
                         Err(_) => return Lost::NotReading,
                     }

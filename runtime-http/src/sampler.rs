@@ -19,7 +19,8 @@ use wasmtime::Engine;
 use crate::{
     admission::Gate,
     api::Api,
-    container::Container,
+    container::{Container, MemoryUse},
+    cpu_window::CpuWindow,
     limits::{Cores, Fraction},
     memory::{
         eviction::Need,
@@ -35,8 +36,9 @@ const OFTEN: Duration = Duration::from_millis(5);
 const SELDOM: Duration = Duration::from_millis(100);
 /// Until an eviction that is decided now has freed memory.
 const AHEAD: Duration = Duration::from_millis(10);
-/// CPU in use is an average over at least this.
-const CPU_WINDOW: Duration = Duration::from_millis(200);
+/// CPU in use is an average over so many intervals of at least this.
+const CPU_PERIOD: Duration = Duration::from_millis(100);
+const CPU_WINDOW: usize = 2;
 /// A task that waited for memory for more than a fifth of this (PSI) is a sign like the high mark.
 const STALL_WINDOW: Duration = Duration::from_millis(100);
 /// Between two attempts to give memory back.
@@ -74,7 +76,8 @@ struct Watch {
     forecast: Forecast,
     memory_gate: Watched,
     cpu_gate: Watched,
-    cpu: Option<(Instant, Duration)>,
+    cpu: CpuWindow,
+    cpu_read: Option<Instant>,
     stall: Option<(Instant, Duration)>,
     stalled: bool,
     reclaimed: Option<Instant>,
@@ -104,7 +107,8 @@ impl Sampler {
             forecast: Forecast::new(marks),
             memory_gate: Watched::new(Gate::Memory),
             cpu_gate: Watched::new(Gate::Cpu),
-            cpu: None,
+            cpu: CpuWindow::new(CPU_WINDOW),
+            cpu_read: None,
             stall: None,
             stalled: false,
             reclaimed: None,
@@ -143,12 +147,14 @@ impl Watch {
         self.look_at_stalls(now);
         let memory = &self.api.memory;
         let before = memory.committed();
-        let Some(working_set) = self.container.working_set() else {
-            // Without readings guests are bounded by their requests alone.
+        let Some(MemoryUse { working_set, firm }) = self.container.memory() else {
+            // Without readings guests are bounded by their requests alone. What was read before means nothing now.
+            memory.set_ceiling(i64::MAX);
+            self.memory_gate.set(&self.api, now, true, || "the kernel does not tell the memory in use any more".into());
             return SELDOM;
         };
         let committed = before.max(memory.committed());
-        self.forecast.read(now, working_set, committed);
+        self.forecast.read(now, firm, committed);
         memory.set_ceiling(self.forecast.ceiling());
         let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.api.metrics.working_set_bytes.set(gauge(working_set));
@@ -161,21 +167,22 @@ impl Watch {
         let open = if self.memory_gate.open { !strained } else { relaxed };
         self.memory_gate.set(&self.api, now, open, || {
             format!(
-                "working set {} MiB of {} MiB, guests {} MiB{}{}",
-                working_set >> 20,
+                "{} MiB of {} MiB in use, guests {} MiB{}{}",
+                firm >> 20,
                 self.marks.limit >> 20,
                 committed >> 20,
                 if first.is_some() { ", growth waits" } else { "" },
                 if self.stalled { ", stalls" } else { "" }
             )
         });
+        if strained {
+            self.evict(now, expected);
+        }
+        // It takes its time, so it comes last.
         if strained || working_set > self.thresholds.reclaim.of(self.marks.limit) {
             self.reclaim(now, working_set);
         }
         self.look_for_quiet(now, committed > 0);
-        if strained {
-            self.evict(now, expected);
-        }
         let close = working_set.max(committed) > self.marks.limit / 2;
         if strained || close { OFTEN } else { SELDOM }
     }
@@ -184,7 +191,10 @@ impl Watch {
         let Some(need) = Need::of(expected, &self.marks, self.api.memory.first(), now) else { return };
         let victims = need.victims(&self.api.workers.running());
         for victim in &victims {
-            victim.stop.request(StopReason::Evicted);
+            // It may have been ended for another reason meanwhile.
+            if !victim.stop.request(StopReason::Evicted) {
+                continue;
+            }
             self.api.metrics.evicted.inc();
             let (why, bytes) = match need {
                 Need::Working { bytes } => ("working set near the limit", bytes),
@@ -227,14 +237,16 @@ impl Watch {
     }
 
     fn look_at_cpu(&mut self, now: Instant) {
-        let (then, before) = *self.cpu.get_or_insert_with(|| (now, self.container.cpu_time().unwrap_or_default()));
-        let elapsed = now.duration_since(then);
-        if elapsed < CPU_WINDOW {
+        if self.cpu_read.is_some_and(|last| now.duration_since(last) < CPU_PERIOD) {
             return;
         }
-        let Some(used) = self.container.cpu_time() else { return };
-        self.cpu = Some((now, used));
-        let cores = used.saturating_sub(before).as_secs_f64() / elapsed.as_secs_f64();
+        self.cpu_read = Some(now);
+        let Some(used) = self.container.cpu_time() else {
+            self.cpu_gate.set(&self.api, now, true, || "the kernel does not tell the CPU time used any more".into());
+            return;
+        };
+        self.cpu.read(now, used);
+        let cores = self.cpu.cores();
         self.api.metrics.cpu_cores_in_use.set(cores);
         if let Some(threshold) = self.thresholds.cpu {
             let open = cores <= threshold.get();
@@ -243,7 +255,10 @@ impl Watch {
     }
 
     fn look_at_stalls(&mut self, now: Instant) {
-        let Some(total) = self.container.memory_stall() else { return };
+        let Some(total) = self.container.memory_stall() else {
+            self.stalled = false;
+            return;
+        };
         let (then, before) = *self.stall.get_or_insert((now, total));
         let elapsed = now.duration_since(then);
         if elapsed >= STALL_WINDOW {

@@ -22,7 +22,7 @@ use crate::{
     metrics::Metrics,
     readiness::Readiness,
     reporter::Reporter,
-    sampler::{Sampler, Thresholds},
+    sampler::Sampler,
     sandbox::StopReason,
     server::Server,
     status::StatusSource,
@@ -55,6 +55,14 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let core = boot::Core::new(&config, cores, &metrics)?;
     let engine = core.toolchain.engine().clone();
     let container = Arc::new(Container::for_limit(config.thresholds.memory_limit));
+    let limit = config.thresholds.memory_limit;
+    if let Some(asked) = config.asked_memory_limit.filter(|asked| *asked > limit) {
+        tracing::warn!(
+            "--memory-limit (MEMORY_LIMIT) is {} MiB, there are {} MiB, which count",
+            asked >> 20,
+            limit >> 20
+        );
+    }
     // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
@@ -86,11 +94,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     });
     let status = Arc::new(StatusSource::new(api.clone(), container.clone(), config.thresholds.memory_limit));
     let reporter = config.reporter.map(|settings| Reporter::new(settings, container.clone(), metrics.clone()));
-    let thresholds = Thresholds {
-        memory_limit: container.memory_limit().unwrap_or(u64::MAX).min(config.thresholds.memory_limit),
-        ..config.thresholds
-    };
-    let sampler = Sampler::start(api.clone(), engine, container, thresholds)?;
+    let sampler = Sampler::start(api.clone(), engine, container, config.thresholds)?;
     runtime.block_on(async {
         let server = Server::bind(
             &config.host,
@@ -115,7 +119,9 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             functions = %config.functions_dir.display(),
             address = %server.address(),
             admin = %admin.address(),
+            memory_limit_mib = limit >> 20,
             capacity_mib = config.capacity.units,
+            default_memory_request = %config.defaults.memory,
             max_invocations = config.capacity.invocations,
             %cgroups,
             "serving, {cached} AOT cache"
@@ -172,8 +178,8 @@ async fn serve_until_signal(parts: Parts, signals: [Signal; 2], drain_timeout: D
             move |request, _| {
                 let metric = &api.metrics.lost_log_lines;
                 metric.inc_by(lost().saturating_sub(metric.get()));
-                let (api, status) = (api.clone(), status.clone());
-                async move { admin::handle(&api, &status, &request).await }
+                let response = admin::handle(&api, &status, &request);
+                async move { response }
             },
             closing.clone(),
         ))
@@ -192,6 +198,7 @@ async fn serve_until_signal(parts: Parts, signals: [Signal; 2], drain_timeout: D
         () = drained => {}
         name = next_signal() => {
             tracing::warn!(in_flight = api.admission.in_flight(), "second signal ({name}): ending at once");
+            logs.flush();
             std::process::exit(ENDED_AT_ONCE);
         }
     }

@@ -328,7 +328,9 @@ impl Shared {
         *lock(&desk.running) = Some(invocation.holding.clone());
         // The reply channel is dropped in a panic: the client is answered 500.
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| invocation.run(reply, &self.epochs, seat)));
-        *lock(&desk.running) = None;
+        // Dropped without the lock: it may let those in who wait for memory.
+        let holding = lock(&desk.running).take();
+        drop(holding);
         function.in_flight().dec();
         if result.is_err() {
             tracing::error!(%id, function = %function.name(), "internal error: a worker panicked; the box goes on");

@@ -8,6 +8,21 @@ fn with_memory(server: &WasmBox, path: &str, request: &str) -> wasmbox_tests::An
     server.call(Request::get(path).header("Memory-Request", request), "")
 }
 
+/// wasmtime tells of a failed growth of a table that it never asked about: that gives nothing back.
+#[test]
+fn failed_growth_of_a_table_is_no_way_around_the_memory_limit() {
+    let guest = r#"(module (memory (export "memory") 1) (table i64 1 funcref)
+        (func (export "_start")
+            (loop $again
+                (drop (table.grow (ref.null func) (i64.const -1)))
+                (br_if $again (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))
+            unreachable))"#;
+    let server = WasmBox::with("grow.wat", guest);
+    let answer = server.call(Request::get("/grow").header("Memory-Request", "4"), "");
+    answer.problem(500, "guest-memory-limit");
+    assert!(answer.number("wasmbox-memory-peak-bytes") <= f64::from(4 << 20));
+}
+
 #[test]
 fn memory_in_all_its_forms() {
     let list = "(type $bytes (array (mut i8)))

@@ -43,11 +43,13 @@ fn the_document_is_the_live_state() {
     let running = server.wire("GET /busy HTTP/1.1\r\nHost: box\r\n\r\n");
     server.wait_until_running("busy", 1);
     let queued = server.wire("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
-    let document = eventually("one runs and one waits", || {
+    let document = eventually("one runs, one waits, and a core is busy", || {
         let answer = server.admin("/status").ok();
         assert_eq!(answer.header("content-type"), "application/json");
         let document: Value = serde_json::from_str(answer.text()).expect("JSON");
-        (document["queued"]["invocations"] == 1).then_some(document)
+        // CPU in use is measured from time to time.
+        let is_busy = document["cpu_cores"].as_f64().is_some_and(|cores| cores > 0.0);
+        (document["queued"]["invocations"] == 1 && is_busy).then_some(document)
     });
     let number = |pointer: &str| document.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
     for (pointer, value) in [
@@ -73,8 +75,6 @@ fn the_document_is_the_live_state() {
         "{document}"
     );
     assert!(number("/memory/working_set_bytes") > 1e6 && number("/memory/limit_bytes") > 1e6, "{document}");
-    // A function that loops uses CPU, however little it gets on a busy machine.
-    assert!(number("/cpu_cores") > 0.0, "{document}");
     let shown = status(&["--address", &server.admin_address().to_string()], &[]);
     assert!(shown.status.success(), "{shown:?}");
     let shown = text(&shown.stdout);

@@ -29,6 +29,11 @@ impl Bandwidth {
         Bandwidth { quota_us: Some(quota_us).filter(|_| millicores < ONE_CORE), period_us }
     }
 
+    /// No quota.
+    pub fn lifted(self) -> Bandwidth {
+        Bandwidth { quota_us: None, ..self }
+    }
+
     /// CPU time in a period.
     pub fn budget(&self) -> Duration {
         Duration::from_micros(self.quota_us.unwrap_or(u64::MAX))

@@ -69,17 +69,39 @@ impl Drop for Reaper {
 }
 
 fn reap(root: &Root, leaves: &Receiver<String>, removal: &Histogram) {
-    // Bounded: what is busy for longer than PATIENCE is given up, and no more is taken meanwhile than is waiting there.
+    // At most MOST_WAITING: then no more are taken, and whoever leaves one removes it himself.
     let mut busy: Vec<(String, Instant)> = Vec::new();
+    // Whether that was the last try.
+    let try_once = |name: &str, since: Instant| {
+        let started = Instant::now();
+        match root.remove(name) {
+            Err(LeafError { errno: Errno::BUSY, .. }) if since.elapsed() < PATIENCE => false,
+            result => {
+                removal.observe(started.elapsed().as_secs_f64());
+                report(result);
+                true
+            }
+        }
+    };
     let mut open = true;
     while open || !busy.is_empty() {
-        let next = if !busy.is_empty() {
+        let next = if busy.len() >= MOST_WAITING {
+            thread::sleep(PAUSE);
+            Err(RecvTimeoutError::Timeout)
+        } else if !busy.is_empty() {
             leaves.recv_timeout(PAUSE)
         } else {
             leaves.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
         match next {
-            Ok(name) => busy.push((name, Instant::now())),
+            // Mostly it can be removed at once; those that could not are tried again in each pause.
+            Ok(name) => {
+                let since = Instant::now();
+                if !try_once(&name, since) {
+                    busy.push((name, since));
+                }
+                continue;
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 if !open {
@@ -88,17 +110,7 @@ fn reap(root: &Root, leaves: &Receiver<String>, removal: &Histogram) {
                 open = false;
             }
         }
-        busy.retain(|(name, since)| {
-            let started = Instant::now();
-            match root.remove(name) {
-                Err(LeafError { errno: Errno::BUSY, .. }) if since.elapsed() < PATIENCE => true,
-                result => {
-                    removal.observe(started.elapsed().as_secs_f64());
-                    report(result);
-                    false
-                }
-            }
-        });
+        busy.retain(|(name, since)| !try_once(name, *since));
     }
 }
 

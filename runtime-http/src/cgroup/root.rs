@@ -1,6 +1,6 @@
 //! Where leaves are made: the first of a few places in which all of it works, tried by doing it.
 
-use std::{fmt, path::Path, thread, time::Duration};
+use std::{fmt, io::ErrorKind, path::Path, thread, time::Duration};
 
 use rustix::io::Errno;
 
@@ -75,7 +75,7 @@ impl From<LeafError> for Impossible {
 }
 
 /// Finds the place: `named`, or else the delegated subtree, the host's cgroups at `/data`, this process's own cgroup, whichever is there
-/// first. What is there must work: a delegated subtree that does not is not passed over in silence.
+/// first. What is there must work: a delegated subtree that does not is not passed over in silence. `/data` may be anything else.
 ///
 /// # Errors
 /// [`Impossible`].
@@ -84,10 +84,13 @@ pub fn find(named: Option<&Path>, pod_uid: Option<&str>) -> Result<Root, Impossi
         Some(path) => Cgroup::at(path, "cpu")?,
         None => match Cgroup::at(Path::new(DELEGATED), "cpu") {
             Ok(delegated) => delegated,
-            Err(_) => match Cgroup::at(Path::new(HOST_VOLUME), "cpu") {
-                Ok(host) => host.own_below(pod_uid)?,
-                Err(_) => Cgroup::own("cpu")?,
-            },
+            Err(NotFound::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                match Cgroup::at(Path::new(HOST_VOLUME), "cpu") {
+                    Ok(host) => host.own_below(pod_uid)?,
+                    Err(_) => Cgroup::own("cpu")?,
+                }
+            }
+            Err(error) => return Err(error.into()),
         },
     };
     let root = Root::open(cgroup.version, cgroup.path)?;

@@ -2,8 +2,9 @@
 //!
 //! Nothing is carried over from one invocation to the next on the same worker. An invocation that used up its budget leaves a throttled
 //! thread and an empty budget behind, which would cost the next one up to a period. So after one that used a noticeable part of its
-//! budget the quota is written again, which fills it: at once, before the box's own work after the guest, during which the thread holds
-//! locks that others wait for and must not be throttled. Short invocations write nothing at all.
+//! budget the quota is lifted: at once, before the box's own work after the guest, during which the thread holds locks and memory that
+//! others wait for and must not be throttled. The next one writes its quota, which gives it a whole budget. Short invocations write nothing
+//! at all.
 
 use std::{
     sync::Arc,
@@ -40,7 +41,10 @@ pub struct Seat {
 #[derive(Debug)]
 struct Occupied {
     leaf: Leaf,
+    /// Of the last invocation.
     bandwidth: Bandwidth,
+    /// Whether it was lifted since.
+    lifted: bool,
     /// CPU time used since the budget was last filled.
     spent: Duration,
     /// The leaf's throttled time when it was last read.
@@ -82,7 +86,8 @@ impl Seat {
 
     fn limit(&mut self, nested: &Nested, bandwidth: Bandwidth) -> Result<CgroupTimes, LeafError> {
         let mut times = CgroupTimes::default();
-        if self.leaf.as_ref().is_some_and(|occupied| occupied.bandwidth == bandwidth && !occupied.has_spent()) {
+        let is_set = |occupied: &Occupied| occupied.bandwidth == bandwidth && !occupied.lifted && !occupied.has_spent();
+        if self.leaf.as_ref().is_some_and(is_set) {
             return Ok(times);
         }
         let started = Instant::now();
@@ -91,7 +96,7 @@ impl Seat {
             None => {
                 let mut leaf = nested.root.create(|| nested.next_name())?;
                 // Before the thread is in it: it never runs without its limit.
-                nested.set(&mut leaf, bandwidth)?;
+                nested.set(&mut leaf, bandwidth).inspect_err(|_| nested.reaper.remove(leaf.name().to_owned()))?;
                 times.creation = started.elapsed();
                 nested.metrics.create.observe(times.creation.as_secs_f64());
                 Some(leaf)
@@ -105,12 +110,14 @@ impl Seat {
                 })?;
                 times.assign = started.elapsed();
                 nested.metrics.join.observe(times.assign.as_secs_f64());
-                self.leaf = Some(Occupied { leaf, bandwidth, spent: Duration::ZERO, throttled: Duration::ZERO });
+                let (spent, throttled) = (Duration::ZERO, Duration::ZERO);
+                self.leaf = Some(Occupied { leaf, bandwidth, lifted: false, spent, throttled });
             }
             None => {
                 let occupied = self.leaf.as_mut().expect("there is one where none was made");
                 nested.set(&mut occupied.leaf, bandwidth)?;
                 occupied.bandwidth = bandwidth;
+                occupied.lifted = false;
                 occupied.spent = Duration::ZERO;
                 times.assign = started.elapsed();
                 nested.metrics.quota.observe(times.assign.as_secs_f64());
@@ -136,12 +143,12 @@ impl Seat {
             Mode::Fresh => self.vacate(),
             Mode::Pinned if occupied.has_spent() => {
                 let started = Instant::now();
-                match nested.set(&mut occupied.leaf, occupied.bandwidth) {
+                match nested.set(&mut occupied.leaf, occupied.bandwidth.lifted()) {
                     Ok(()) => {
-                        occupied.spent = Duration::ZERO;
+                        occupied.lifted = true;
                         nested.metrics.quota.observe(started.elapsed().as_secs_f64());
                     }
-                    // The next invocation tries again, and is refused if it must be.
+                    // The next invocation sets its own, or is refused.
                     Err(error) => tracing::debug!("{error}"),
                 }
             }

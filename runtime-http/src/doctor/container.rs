@@ -59,19 +59,19 @@ pub fn quotas(config: &Config) -> Finding {
 }
 
 pub fn memory(config: &Config) -> Finding {
-    let container = Container::open();
+    let container = Container::for_limit(config.thresholds.memory_limit);
     let Some(used) = container.working_set() else {
         return Finding::warn("its use cannot be read", "mount /proc and the container's cgroup");
     };
     let source = container.memory_source();
     match container.memory_limit() {
-        Some(limit) if config.thresholds.memory_limit > limit => Finding::warn(
+        Some(limit) if config.asked_memory_limit.is_some_and(|asked| asked > limit) => Finding::warn(
             format!(
-                "the box takes {} for its limit, the container's is {}",
-                bytes(config.thresholds.memory_limit),
+                "--memory-limit is {}, the container's is {}, which counts",
+                bytes(config.asked_memory_limit.unwrap_or(limit)),
                 bytes(limit)
             ),
-            "lower --memory-limit (MEMORY_LIMIT) or leave it out: the kernel ends a box that passes the container's",
+            "lower --memory-limit (MEMORY_LIMIT) or leave it out",
         ),
         Some(limit) => Finding::ok(format!("{} of {} in use ({source})", bytes(used), bytes(limit))),
         None => Finding::ok(format!(

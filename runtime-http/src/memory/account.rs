@@ -69,6 +69,8 @@ pub struct First {
     pub short_since: Instant,
     /// How many bytes must become free for it.
     pub missing: u64,
+    /// With what it holds already it is more than all guests together may have.
+    pub impossible: bool,
 }
 
 impl Account {
@@ -109,12 +111,14 @@ impl Account {
         let waiting = self.waiting();
         let (seniority, waiter) = waiting.by_seniority.first_key_value()?;
         let wanted = signed(self.committed() + waiter.bytes);
-        let missing = wanted.saturating_sub(self.ceiling.load(Ordering::SeqCst));
+        let ceiling = self.ceiling.load(Ordering::SeqCst);
+        let missing = wanted.saturating_sub(ceiling);
         Some(First {
             seniority: *seniority,
             since: waiter.since,
             short_since: waiting.since.unwrap_or(waiter.since),
             missing: u64::try_from(missing).unwrap_or(0),
+            impossible: signed(waiter.holding.held() + waiter.bytes) > ceiling,
         })
     }
 
@@ -185,7 +189,8 @@ impl Holding {
         let _ = grant.await;
     }
 
-    pub fn give_back(&self, bytes: u64) {
+    #[cfg(test)]
+    fn give_back(&self, bytes: u64) {
         self.held.fetch_sub(bytes, Ordering::SeqCst);
         self.account.give_back(bytes);
     }

@@ -10,11 +10,11 @@ use super::{
     forecast::Marks,
 };
 
-/// Evicting who holds less hardly helps; they go only if nobody holds more.
+/// Evicting who holds less hardly helps; they go only if nobody holds more, and for the working set not if all hold less in sum.
 const WORTHWHILE: u64 = 1 << 20;
 /// How long growths wait before others are evicted for them: many end by themselves.
 const PATIENCE: Duration = Duration::from_millis(30);
-/// How long a growth waits that evicting others cannot help. What the box has for itself is known after [`super::forecast`]'s window.
+/// How long a growth waits that evicting others cannot help: nothing starts meanwhile.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Memory that eviction must free.
@@ -23,7 +23,7 @@ pub enum Need {
     /// The working set is, or is about to be, above the eviction mark.
     Working { bytes: u64 },
     /// A growth has waited for too long.
-    Growth { bytes: u64, by: Seniority, waited: Duration },
+    Growth { bytes: u64, by: Seniority, waited: Duration, impossible: bool },
 }
 
 impl Need {
@@ -32,12 +32,13 @@ impl Need {
         if expected > marks.eviction {
             return Some(Need::Working { bytes: expected - marks.high });
         }
-        let First { seniority, since, short_since, missing } = first?;
+        let First { seniority, since, short_since, missing, impossible } = first?;
         let waited = now.duration_since(since);
         (missing > 0 && now.duration_since(short_since) >= PATIENCE).then_some(Need::Growth {
             bytes: missing,
             by: seniority,
             waited,
+            impossible,
         })
     }
 
@@ -49,24 +50,27 @@ impl Need {
         let ending: u64 = ending.iter().map(|holding| holding.held()).sum();
         match self {
             // The oldest goes only if it is alone.
-            Need::Working { bytes } => match staying.as_slice() {
-                [] => Vec::new(),
-                [last] if ending == 0 => vec![Arc::clone(last)],
-                [_oldest, younger @ ..] => youngest(younger, bytes.saturating_sub(ending)),
-            },
-            Need::Growth { bytes, by, waited } => {
-                let (seniors, rest): (Vec<_>, Vec<_>) = staying.into_iter().partition(|holding| holding.seniority < by);
-                let (waiting, juniors): (Vec<_>, Vec<_>) =
-                    rest.into_iter().partition(|holding| holding.seniority == by);
+            Need::Working { bytes } => {
+                let victims = match staying.as_slice() {
+                    [] => Vec::new(),
+                    [last] if ending == 0 => vec![Arc::clone(last)],
+                    [_oldest, younger @ ..] => youngest(younger, bytes.saturating_sub(ending)),
+                };
+                // It is not guests that use the memory.
+                let freed: u64 = victims.iter().map(|holding| holding.held()).sum();
+                if freed < WORTHWHILE { Vec::new() } else { victims }
+            }
+            Need::Growth { bytes, by, waited, impossible } => {
+                let waiting = staying.iter().find(|holding| holding.seniority == by).map(|holding| Arc::clone(holding));
+                let juniors: Vec<_> = staying.into_iter().filter(|holding| holding.seniority > by).collect();
                 let evictable: u64 = juniors.iter().map(|holding| holding.held()).sum();
-                if ending + evictable >= bytes {
+                if impossible || waited >= LAST_PATIENCE {
+                    // There is not so much; or its seniors have it, and do not end.
+                    waiting.into_iter().collect()
+                } else if ending + evictable >= bytes {
                     youngest(&juniors, bytes.saturating_sub(ending))
-                } else if seniors.iter().any(|holding| holding.held() >= WORTHWHILE) || waited < LAST_PATIENCE {
-                    // They end before it does.
-                    Vec::new()
                 } else {
-                    // There is not so much at all.
-                    waiting.into_iter().cloned().collect()
+                    Vec::new()
                 }
             }
         }
@@ -131,22 +135,26 @@ mod tests {
         assert_eq!(held(need(31), &running), [10]);
         assert_eq!(held(need(31), &running[..1]), [50], "alone");
         assert_eq!(held(need(90), &[running[0].clone(), running[4].clone()]), [0; 0], "alone soon");
+        assert_eq!(held(need(90), &running[2..3]), [0; 0], "it is not its memory");
     }
 
     #[test]
     fn a_growth_evicts_its_juniors_and_waits_for_its_seniors() {
         let running = running(&[50, 20, 30]);
         let need = |waiter: usize, mebibytes: u64, waited| {
-            let need = Need::Growth { bytes: mebibytes * MIB, by: running[waiter].seniority, waited };
-            held(need, &running)
+            let by = running[waiter].seniority;
+            held(Need::Growth { bytes: mebibytes * MIB, by, waited, impossible: false }, &running)
         };
         assert_eq!(need(0, 7, PATIENCE), [30]);
         assert_eq!(need(0, 31, PATIENCE), [30, 20]);
         assert_eq!(need(1, 30, PATIENCE), [30]);
-        assert_eq!(need(1, 31, LAST_PATIENCE), [0; 0], "its junior is not enough, so it goes on");
-        assert_eq!(need(2, 1, LAST_PATIENCE), [0; 0]);
+        assert_eq!(need(1, 31, PATIENCE), [0; 0], "its junior is not enough, so it goes on");
+        assert_eq!(need(2, 1, PATIENCE), [0; 0]);
         assert_eq!(need(0, 51, PATIENCE), [0; 0]);
-        assert_eq!(need(0, 51, LAST_PATIENCE), [50], "there is not so much");
+        assert_eq!(need(2, 1, LAST_PATIENCE), [30], "its seniors do not end");
+        let by = running[0].seniority;
+        let impossible = Need::Growth { bytes: 200 * MIB, by, waited: PATIENCE, impossible: true };
+        assert_eq!(held(impossible, &running), [50], "there is not so much");
     }
 
     #[test]
@@ -154,10 +162,10 @@ mod tests {
         let marks = Marks::new(1000 * MIB, 0.85, 0.95);
         let now = Instant::now();
         let by = running(&[0])[0].seniority;
-        let first = |short_since| Some(First { seniority: by, since: now, short_since, missing: 7 });
+        let first = |short_since| Some(First { seniority: by, since: now, short_since, missing: 7, impossible: false });
         assert_eq!(Need::of(10 * MIB, &marks, first(now), now), None);
         let need = Need::of(10 * MIB, &marks, first(now - PATIENCE), now);
-        assert_eq!(need, Some(Need::Growth { bytes: 7, by, waited: Duration::ZERO }));
+        assert_eq!(need, Some(Need::Growth { bytes: 7, by, waited: Duration::ZERO, impossible: false }));
         assert_eq!(Need::of(960 * MIB, &marks, None, now), Some(Need::Working { bytes: 110 * MIB }));
     }
 }

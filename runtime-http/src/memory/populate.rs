@@ -8,17 +8,26 @@ use rustix::{
 };
 use wasmtime::{AsContext, Memory};
 
+use crate::sandbox::Stop;
+
+/// Takes some milliseconds.
+const PIECE: usize = 16 << 20;
+
 /// Makes the first `bytes` of `memory` resident and writable, as far as it has grown already. madvise(2): `MADV_POPULATE_WRITE`, since
-/// Linux 5.14; what they contain does not change.
+/// Linux 5.14; what they contain does not change. In pieces, between which `stop` is heeded.
 ///
 /// # Errors
 /// The kernel's, if it does not know that advice or has no memory left. Then pages come on first use, as usual.
-pub fn populate(store: impl AsContext, memory: &Memory, bytes: usize) -> Result<(), Errno> {
+pub fn populate(store: impl AsContext, memory: &Memory, bytes: usize, stop: &Stop) -> Result<(), Errno> {
     let bytes = bytes.min(memory.data_size(&store)) & !(rustix::param::page_size() - 1);
-    if bytes == 0 {
-        return Ok(());
+    for start in (0..bytes).step_by(PIECE) {
+        if stop.requested().is_some() {
+            return Ok(());
+        }
+        let length = PIECE.min(bytes - start);
+        // SAFETY: The range is mapped, readable and writable, as long as the store, which is borrowed: it is in the accessible part of a
+        // linear memory, which begins at a page's boundary, as each piece does. The advice changes no byte of it.
+        unsafe { madvise(memory.data_ptr(&store).add(start).cast(), length, Advice::LinuxPopulateWrite)? };
     }
-    // SAFETY: The range is mapped, readable and writable, as long as the store, which is borrowed: it is the accessible part of a linear
-    // memory, which begins at a page's boundary. The advice changes no byte of it.
-    unsafe { madvise(memory.data_ptr(&store).cast(), bytes, Advice::LinuxPopulateWrite) }
+    Ok(())
 }

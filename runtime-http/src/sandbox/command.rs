@@ -20,7 +20,7 @@ use super::{
     stderr::Stderr,
     stdin::Stdin,
     stdout::{CHUNKS_AHEAD, Stdout},
-    stop::StopReason,
+    stop::{Stop, StopReason},
 };
 use crate::{epoch, memory::populate::populate};
 
@@ -96,7 +96,7 @@ pub(super) fn run_core(
     let preallocated = usize::try_from(invocation.preallocated).unwrap_or(usize::MAX);
     let result = {
         let call = pin!(async {
-            let result = call_start(program, &mut store, preallocated).await;
+            let result = call_start(program, &mut store, preallocated, &invocation.holding.stop).await;
             stdout.drain().await;
             result
         });
@@ -105,11 +105,16 @@ pub(super) fn run_core(
     finish(&invocation, &output, meter, &store.data().limiter, result);
 }
 
-async fn call_start(program: &CoreProgram, store: &mut Store<CoreHost>, preallocated: usize) -> wasmtime::Result<()> {
+async fn call_start(
+    program: &CoreProgram,
+    store: &mut Store<CoreHost>,
+    preallocated: usize,
+    stop: &Stop,
+) -> wasmtime::Result<()> {
     let instance = program.pre.instantiate_async(&mut *store).await?;
     if preallocated > 0
         && let Some(memory) = instance.get_memory(&mut *store, "memory")
-        && let Err(error) = populate(&*store, &memory, preallocated)
+        && let Err(error) = populate(&*store, &memory, preallocated, stop)
     {
         tracing::debug!("memory is not allocated ahead: {error}");
     }

@@ -31,10 +31,13 @@ struct Shared {
 }
 
 impl Stop {
-    pub fn request(&self, reason: StopReason) {
-        if self.0.reason.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+    /// Whether this is the reason that stays.
+    pub fn request(&self, reason: StopReason) -> bool {
+        let first = self.0.reason.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if first {
             self.0.worker.wake();
         }
+        first
     }
 
     pub fn requested(&self) -> Option<StopReason> {

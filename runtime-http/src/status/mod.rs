@@ -6,18 +6,11 @@
 pub mod command;
 pub mod screen;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{api::Api, container::Container, cpu_window::CpuWindow, readiness};
-
-/// Over which the CPU in use is measured, when it is asked for: an idle box measures nothing.
-const CPU_TIME: Duration = Duration::from_millis(100);
+use crate::{api::Api, container::Container, readiness};
 
 /// What a box tells of itself. Fields may be added; readers take what they know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,8 +32,8 @@ pub struct Status {
     pub workers: u64,
     pub connections: u64,
     pub memory: Memory,
-    /// Cores in use by the container.
-    pub cpu_cores: Option<f64>,
+    /// Cores in use by the container, averaged over a fifth of a second.
+    pub cpu_cores: f64,
     /// Whether a queue-proxy is told so.
     pub reporter_connected: bool,
     /// Running invocations by function.
@@ -79,9 +72,8 @@ impl StatusSource {
         StatusSource { started: Instant::now(), api, container, memory_limit }
     }
 
-    /// The state now; takes the time that measuring the CPU takes.
-    pub async fn read(&self) -> Status {
-        let cpu_cores = self.cpu_cores().await;
+    /// The state now.
+    pub fn read(&self) -> Status {
         let metrics = &self.api.metrics;
         let admission = self.api.admission.snapshot();
         let load = |invocations: usize, units| Load { invocations: invocations as u64, units };
@@ -104,19 +96,11 @@ impl StatusSource {
                 limit_bytes: self.memory_limit,
                 source: self.container.memory_source().into(),
             },
-            cpu_cores,
+            cpu_cores: metrics.cpu_cores_in_use.get(),
             reporter_connected: metrics.reporter_connected.get() == 1,
             functions: metrics.in_flight_by_function(),
             invocations: metrics.invocations_by_status(),
             rejected: metrics.rejected_by_code(),
         }
-    }
-
-    async fn cpu_cores(&self) -> Option<f64> {
-        let mut cpu = CpuWindow::new(1);
-        cpu.read(Instant::now(), self.container.cpu_time()?);
-        tokio::time::sleep(CPU_TIME).await;
-        cpu.read(Instant::now(), self.container.cpu_time()?);
-        Some(cpu.cores())
     }
 }

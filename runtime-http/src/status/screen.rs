@@ -47,7 +47,7 @@ impl fmt::Display for Screen<'_> {
                 None => format!("unknown of {}", bytes(memory.limit_bytes)),
             },
         )?;
-        line("cpu", status.cpu_cores.map_or("unknown".into(), |cores| format!("{cores:.2} cores in use")))?;
+        line("cpu", format!("{:.2} cores in use", status.cpu_cores))?;
         let (running, waiting, most) = (status.in_flight, status.queued, status.capacity);
         line(
             "running",
