@@ -188,8 +188,10 @@ impl Watch {
     }
 
     fn evict(&self, now: Instant, expected: u64) {
-        let Some(need) = Need::of(expected, &self.marks, self.api.memory.first(), now) else { return };
-        let victims = need.victims(&self.api.workers.running());
+        let running = self.api.workers.running();
+        let needs = Need::of(expected, &self.marks, self.api.memory.first(), now);
+        let met = needs.map(|need| (need, need.victims(&running))).find(|(_, victims)| !victims.is_empty());
+        let Some((need, victims)) = met else { return };
         for victim in &victims {
             // It may have been ended for another reason meanwhile.
             if !victim.stop.request(StopReason::Evicted) {
@@ -204,10 +206,8 @@ impl Watch {
                 id = %victim.id, held_mib = victim.held() >> 20, needed_mib = bytes >> 20, "evicted: {why}"
             );
         }
-        if !victims.is_empty() {
-            // Busy ones see it at once.
-            self.engine.increment_epoch();
-        }
+        // Busy ones see it at once.
+        self.engine.increment_epoch();
     }
 
     /// Gives back what harms nobody: free memory of the allocator, and compiled code that has not been used for long.

@@ -219,7 +219,10 @@ fn nothing_starts_while_cores_are_busy() {
         let impatient = server.call(Request::get("/hello").header("Invocation-Timeout", "500"), "");
         (impatient.status == 503).then(|| impatient.problem(503, "queue-timeout"))
     });
-    assert!(server.metrics().sum("wasmbox_cpu_cores_in_use", &[]) > 0.1);
+    // Other tests take cores, too.
+    eventually("the function's share shows", || {
+        (server.metrics().sum("wasmbox_cpu_cores_in_use", &[]) > 0.1).then_some(())
+    });
     drop(busy);
     server.get("/hello").ok();
 }

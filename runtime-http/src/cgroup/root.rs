@@ -75,7 +75,7 @@ impl From<LeafError> for Impossible {
 }
 
 /// Finds the place: `named`, or else the delegated subtree, the host's cgroups at `/data`, this process's own cgroup, whichever is there
-/// first. What is there must work: a delegated subtree that does not is not passed over in silence. `/data` may be anything else.
+/// first. What is a cgroup there must work: a delegated subtree that does not is not passed over in silence.
 ///
 /// # Errors
 /// [`Impossible`].
@@ -84,13 +84,13 @@ pub fn find(named: Option<&Path>, pod_uid: Option<&str>) -> Result<Root, Impossi
         Some(path) => Cgroup::at(path, "cpu")?,
         None => match Cgroup::at(Path::new(DELEGATED), "cpu") {
             Ok(delegated) => delegated,
-            Err(NotFound::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                match Cgroup::at(Path::new(HOST_VOLUME), "cpu") {
-                    Ok(host) => host.own_below(pod_uid)?,
-                    Err(_) => Cgroup::own("cpu")?,
-                }
+            Err(NotFound::Io { path, source }) if source.kind() != ErrorKind::NotFound => {
+                return Err(NotFound::Io { path, source }.into());
             }
-            Err(error) => return Err(error.into()),
+            Err(_) => match Cgroup::at(Path::new(HOST_VOLUME), "cpu") {
+                Ok(host) => host.own_below(pod_uid)?,
+                Err(_) => Cgroup::own("cpu")?,
+            },
         },
     };
     let root = Root::open(cgroup.version, cgroup.path)?;

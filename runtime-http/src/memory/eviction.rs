@@ -27,19 +27,17 @@ pub enum Need {
 }
 
 impl Need {
-    /// With the working set that is expected, and the growth that is served next.
-    pub fn of(expected: u64, marks: &Marks, first: Option<First>, now: Instant) -> Option<Need> {
-        if expected > marks.eviction {
-            return Some(Need::Working { bytes: expected - marks.high });
-        }
-        let First { seniority, since, short_since, missing, impossible } = first?;
-        let waited = now.duration_since(since);
-        (missing > 0 && now.duration_since(short_since) >= PATIENCE).then_some(Need::Growth {
+    /// With the working set that is expected, and the growth that is served next: the more urgent one first.
+    pub fn of(expected: u64, marks: &Marks, first: Option<First>, now: Instant) -> impl Iterator<Item = Need> {
+        let working = (expected > marks.eviction).then(|| Need::Working { bytes: expected - marks.high });
+        let growth = first.filter(|first| first.missing > 0 && now.duration_since(first.short_since) >= PATIENCE);
+        let growth = growth.map(|First { seniority, since, missing, impossible, .. }| Need::Growth {
             bytes: missing,
             by: seniority,
-            waited,
+            waited: now.duration_since(since),
             impossible,
-        })
+        });
+        working.into_iter().chain(growth)
     }
 
     /// Who must go, the youngest first; those who were told to end already count.
@@ -163,9 +161,11 @@ mod tests {
         let now = Instant::now();
         let by = running(&[0])[0].seniority;
         let first = |short_since| Some(First { seniority: by, since: now, short_since, missing: 7, impossible: false });
-        assert_eq!(Need::of(10 * MIB, &marks, first(now), now), None);
-        let need = Need::of(10 * MIB, &marks, first(now - PATIENCE), now);
-        assert_eq!(need, Some(Need::Growth { bytes: 7, by, waited: Duration::ZERO, impossible: false }));
-        assert_eq!(Need::of(960 * MIB, &marks, None, now), Some(Need::Working { bytes: 110 * MIB }));
+        let needs = |expected, first| Need::of(expected, &marks, first, now).collect::<Vec<_>>();
+        let growth = Need::Growth { bytes: 7, by, waited: Duration::ZERO, impossible: false };
+        assert_eq!(needs(10 * MIB, first(now)), []);
+        assert_eq!(needs(10 * MIB, first(now - PATIENCE)), [growth]);
+        assert_eq!(needs(960 * MIB, None), [Need::Working { bytes: 110 * MIB }]);
+        assert_eq!(needs(960 * MIB, first(now - PATIENCE)), [Need::Working { bytes: 110 * MIB }, growth]);
     }
 }
