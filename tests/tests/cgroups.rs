@@ -187,7 +187,7 @@ fn defaults_periods_and_changing_quotas() {
         ("500", [10_000, 20_000]),
     ] {
         let header = if quota.is_empty() { String::new() } else { format!("Cpu-Quota: {quota}\r\n") };
-        let running = server.wire(&format!("GET /busy HTTP/1.1\r\nHost: box\r\n{header}\r\n"));
+        let running = server.wire(format!("GET /busy HTTP/1.1\r\nHost: box\r\n{header}\r\n"));
         eventually(&format!("quota {quota} is {expected:?}"), || (set() == expected).then_some(()));
         drop(running);
         server.wait_until_idle();
