@@ -1,0 +1,99 @@
+//! A WasmBox's spec, rewritten: its process becomes the node's `wasmbox`, and a place is made for its cgroups. User, capabilities, seccomp,
+//! namespaces, limits, mounts and all else stay as they were asked for.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::{
+    OciSpecError,
+    runtime::{Hook, HookBuilder, Mount, MountBuilder},
+};
+
+use crate::{
+    kind::Entry,
+    spec::{Spec, SpecError},
+};
+
+/// Where everything of ours is in the container: a tmpfs, so that nothing is written to the image's filesystem.
+pub const DIRECTORY: &str = "/run/wasmbox";
+/// The node's binary.
+pub const BINARY: &str = "/run/wasmbox/wasmbox";
+/// Compiled code of the node, read-only.
+pub const CACHE: &str = "/run/wasmbox/cache";
+/// Seconds for the hook: it makes a directory and a mount.
+const HOOK_TIMEOUT: i64 = 10;
+
+/// What the node offers a box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// The host's `wasmbox`.
+    pub binary: PathBuf,
+    /// The host's cache of compiled code.
+    pub cache: Option<PathBuf>,
+    /// What delegates a subtree of cgroups: an executable of the host and its arguments, without the name.
+    pub delegation: (PathBuf, Vec<String>),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("mount or hook: {0}")]
+    Part(#[from] OciSpecError),
+}
+
+impl Edit {
+    /// Rewrites `spec` for `entry`.
+    ///
+    /// # Errors
+    /// [`EditError`], if the spec is not of the specification's form.
+    pub fn apply(&self, spec: &mut Spec, entry: &Entry) -> Result<(), EditError> {
+        let args = args(entry, &spec.env()?);
+        spec.set_args(args)?;
+        spec.add_mount(&tmpfs()?)?;
+        spec.add_mount(&bind(&self.binary, BINARY, &["bind", "ro", "nosuid", "nodev"])?)?;
+        if let Some(cache) = &self.cache {
+            spec.add_mount(&bind(cache, CACHE, &["rbind", "ro", "nosuid", "nodev"])?)?;
+        }
+        spec.add_create_runtime_hook(&self.hook()?)?;
+        Ok(())
+    }
+
+    fn hook(&self) -> Result<Hook, OciSpecError> {
+        let (path, arguments) = &self.delegation;
+        let mut args = vec![path.to_string_lossy().into_owned()];
+        args.extend(arguments.iter().cloned());
+        HookBuilder::default().path(path).args(args).timeout(HOOK_TIMEOUT).build()
+    }
+}
+
+fn args(entry: &Entry, env: &[String]) -> Vec<String> {
+    let mut args = vec![BINARY.to_owned()];
+    match entry {
+        Entry::AsGiven { arguments } => args.extend(arguments.iter().cloned()),
+        Entry::Serve => args.push("serve".into()),
+        Entry::Run { module, arguments } => {
+            args.push("run".into());
+            // Images with a module as entrypoint expect the container's environment and root, as with other Wasm shims.
+            for variable in env.iter().filter(|variable| variable.find('=').is_some_and(|at| at > 0)) {
+                args.push(format!("--env={variable}"));
+            }
+            args.extend(["--dir=/:/:rw".into(), "--".into(), module.clone()]);
+            args.extend(arguments.iter().cloned());
+        }
+    }
+    args
+}
+
+fn tmpfs() -> Result<Mount, OciSpecError> {
+    let options = ["nosuid", "nodev", "mode=755", "size=64k"];
+    mount(Path::new("tmpfs"), "tmpfs", DIRECTORY, &options)
+}
+
+fn bind(source: &Path, destination: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
+    mount(source, "bind", destination, options)
+}
+
+fn mount(source: &Path, kind: &str, destination: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
+    let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+    MountBuilder::default().source(source).typ(kind).destination(destination).options(options).build()
+}

@@ -1,0 +1,102 @@
+//! From a spec to a WasmBox's spec, on specs that containerd wrote.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+use wasmbox_oci::{Edit, Entry, Spec};
+
+const SPECS: [(&str, &str); 1] = [("ctr 1.6", include_str!("specs/ctr-1.6.json"))];
+
+fn edit() -> Edit {
+    Edit {
+        binary: "/opt/wasmbox/bin/wasmbox".into(),
+        cache: Some("/var/lib/wasmbox/cache".into()),
+        delegation: ("/opt/wasmbox/bin/containerd-shim-wasmbox-v1".into(), vec!["delegate-cgroup".into()]),
+    }
+}
+
+fn edited(text: &str, entry: &Entry) -> Value {
+    let mut spec = Spec::parse(text.as_bytes()).unwrap();
+    edit().apply(&mut spec, entry).unwrap();
+    serde_json::from_slice(&spec.to_json()).unwrap()
+}
+
+fn last(array: &Value, number: usize) -> &[Value] {
+    let array = array.as_array().unwrap();
+    &array[array.len() - number..]
+}
+
+#[test]
+fn only_what_must_change_changes() {
+    for (name, text) in SPECS {
+        let before: Value = serde_json::from_str(text).unwrap();
+        let mut after = edited(text, &Entry::Serve);
+        assert_eq!(after["process"]["args"], serde_json::json!(["/run/wasmbox/wasmbox", "serve"]), "{name}");
+        let mounts = last(&after["mounts"], 3);
+        assert_eq!(mounts[0]["destination"], "/run/wasmbox");
+        assert_eq!(mounts[1]["source"], "/opt/wasmbox/bin/wasmbox");
+        assert_eq!(mounts[1]["destination"], "/run/wasmbox/wasmbox");
+        assert!(mounts[1]["options"].as_array().unwrap().contains(&"ro".into()));
+        assert_eq!(mounts[2]["destination"], "/run/wasmbox/cache");
+        assert!(mounts[2]["options"].as_array().unwrap().contains(&"ro".into()));
+        let hook = &last(&after["hooks"]["createRuntime"], 1)[0];
+        assert_eq!(hook["path"], "/opt/wasmbox/bin/containerd-shim-wasmbox-v1");
+        assert_eq!(hook["args"][1], "delegate-cgroup");
+
+        // All else is as it was.
+        after["process"]["args"] = before["process"]["args"].clone();
+        let mounts = after["mounts"].as_array_mut().unwrap();
+        mounts.truncate(mounts.len() - 3);
+        after["hooks"]["createRuntime"].as_array_mut().unwrap().pop();
+        let mut before = before;
+        if before.get("hooks").is_none() {
+            before["hooks"] = serde_json::json!({ "createRuntime": [] });
+        }
+        assert_eq!(after, before, "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_kept() {
+    let text = r#"{"process":{"args":["x"],"new":1},"linux":{"netDevices":{"eth0":{}}},"brandNew":[{"a":null}]}"#;
+    let after = edited(text, &Entry::Serve);
+    assert_eq!(after["process"]["new"], 1);
+    assert_eq!(after["linux"]["netDevices"]["eth0"], serde_json::json!({}));
+    assert_eq!(after["brandNew"], serde_json::json!([{ "a": null }]));
+}
+
+#[test]
+fn hooks_of_others_stay_and_come_first() {
+    let text = r#"{"process":{"args":["x"]},"hooks":{"createRuntime":[{"path":"/other"}],"poststop":[{"path":"/p"}]}}"#;
+    let after = edited(text, &Entry::Serve);
+    assert_eq!(after["hooks"]["createRuntime"][0]["path"], "/other");
+    assert_eq!(after["hooks"]["createRuntime"].as_array().unwrap().len(), 2);
+    assert_eq!(after["hooks"]["poststop"][0]["path"], "/p");
+}
+
+#[test]
+fn a_module_is_run_with_the_containers_environment_and_root() {
+    let text = r#"{"process":{"args":["/m.wasm"],"env":["A=1","B=x=y","=odd","odd"]}}"#;
+    let entry = Entry::Run { module: "/m.wasm".into(), arguments: vec!["--help".into()] };
+    let after = edited(text, &entry);
+    let args: Vec<&str> =
+        after["process"]["args"].as_array().unwrap().iter().map(|value| value.as_str().unwrap()).collect();
+    assert_eq!(
+        args,
+        ["/run/wasmbox/wasmbox", "run", "--env=A=1", "--env=B=x=y", "--dir=/:/:rw", "--", "/m.wasm", "--help"]
+    );
+}
+
+#[test]
+fn a_malformed_spec_is_an_error_that_says_where() {
+    for (text, path) in [
+        (r#"{"process":{"args":["x"],"env":"A=1"}}"#, "process.env"),
+        (r#"{"process":{"args":["x"]},"mounts":{}}"#, "mounts"),
+        (r#"{"process":{"args":["x"]},"hooks":[]}"#, "hooks"),
+        (r#"{"process":{"args":["x"]},"hooks":{"createRuntime":7}}"#, "hooks.createRuntime"),
+    ] {
+        let mut spec = Spec::parse(text.as_bytes()).unwrap();
+        let error = edit().apply(&mut spec, &Entry::Serve).unwrap_err();
+        assert!(error.to_string().contains(path), "{text}: {error}");
+    }
+}

@@ -1,0 +1,89 @@
+//! From specs to kinds.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+use wasmbox_oci::{Entry, Kind, KindError, Spec};
+
+fn spec(args: &[&str], annotations: &[(&str, &str)]) -> Spec {
+    let annotations: serde_json::Map<String, Value> =
+        annotations.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+    let spec = json!({ "ociVersion": "1.0.2", "process": { "args": args, "cwd": "/" }, "annotations": annotations });
+    Spec::parse(spec.to_string().as_bytes()).unwrap()
+}
+
+const TYPE: &str = "io.kubernetes.cri.container-type";
+const NAME: &str = "io.kubernetes.cri.container-name";
+const OURS: &str = "wasmbox.dev/container";
+
+fn as_given(arguments: &[&str]) -> Kind {
+    Kind::WasmBox(Entry::AsGiven { arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect() })
+}
+
+#[test]
+fn the_entrypoint_decides() {
+    let run = |module: &str, arguments: &[&str]| {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Kind::WasmBox(Entry::Run { module: module.into(), arguments })
+    };
+    for (args, kind) in [
+        (&["wasmbox", "serve"][..], as_given(&["serve"])),
+        (&["/usr/bin/wasmbox", "serve", "--port", "80"], as_given(&["serve", "--port", "80"])),
+        (&["wasmbox"], as_given(&[])),
+        (&["/app/hello.wasm", "a", "b"], run("/app/hello.wasm", &["a", "b"])),
+        (&["hello.wat"], run("hello.wat", &[])),
+        (&["/bin/sh", "-c", "wasmbox serve"], Kind::Ordinary),
+        (&["/wasmbox/sh"], Kind::Ordinary),
+        (&["/bin/wasmbox-init"], Kind::Ordinary),
+        (&[".wasm"], Kind::Ordinary),
+        (&["/x/.wat"], Kind::Ordinary),
+        (&["hello.wasm.sh"], Kind::Ordinary),
+        (&[], Kind::Ordinary),
+    ] {
+        assert_eq!(Kind::of(&spec(args, &[])).unwrap(), kind, "{args:?}");
+    }
+}
+
+#[test]
+fn the_annotation_overrides_it() {
+    for (args, annotations, kind) in [
+        (&["wasmbox", "serve"][..], &[(OURS, "false")][..], Kind::Ordinary),
+        (&["/old/server"], &[(OURS, "true")], Kind::WasmBox(Entry::Serve)),
+        (&["wasmbox", "serve"], &[(OURS, "true")], as_given(&["serve"])),
+        (&["/old/server"], &[(OURS, "user-container"), (NAME, "user-container")], Kind::WasmBox(Entry::Serve)),
+        (&["/old/server"], &[(OURS, "other, user-container"), (NAME, "user-container")], Kind::WasmBox(Entry::Serve)),
+        // The others of the same pod see the same annotation.
+        (&["/ko-app/queue"], &[(OURS, "user-container"), (NAME, "queue-proxy")], Kind::Ordinary),
+        (&["wasmbox", "serve"], &[(OURS, "user-container"), (NAME, "queue-proxy")], Kind::Ordinary),
+        // Without CRI a container has no name.
+        (&["/old/server"], &[(OURS, "user-container")], Kind::Ordinary),
+    ] {
+        assert_eq!(Kind::of(&spec(args, annotations)).unwrap(), kind, "{args:?} {annotations:?}");
+    }
+}
+
+#[test]
+fn a_sandbox_is_never_a_box() {
+    let annotations = [(TYPE, "sandbox"), (OURS, "true")];
+    assert_eq!(Kind::of(&spec(&["wasmbox", "serve"], &annotations)).unwrap(), Kind::Sandbox);
+    assert_eq!(Kind::of(&spec(&["/pause"], &annotations)).unwrap(), Kind::Sandbox);
+}
+
+#[test]
+fn an_annotation_that_says_nothing_is_an_error() {
+    for value in ["", " ", "yes please", "True", "a,,b", "-x_", &"a".repeat(64)] {
+        let error = Kind::of(&spec(&["wasmbox"], &[(OURS, value)])).unwrap_err();
+        assert!(matches!(error, KindError::Annotation { .. }), "{value:?}");
+        assert!(error.to_string().contains("wasmbox.dev/container"), "{error}");
+    }
+}
+
+#[test]
+fn a_spec_without_a_process_is_an_error() {
+    for text in ["{}", r#"{"process":{}}"#, r#"{"process":{"args":"x"}}"#, r#"{"process":{"args":[1]}}"#] {
+        let error = Kind::of(&Spec::parse(text.as_bytes()).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("process.args"), "{error}");
+    }
+    assert!(Spec::parse(b"[]").is_err());
+    assert!(Spec::parse(b"{").is_err());
+}

@@ -1,0 +1,116 @@
+//! The cgroups of a container, found by its init process: the same for cgroupfs and systemd, v1 and v2.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use procfs::process::Process;
+
+/// Where a container's controllers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cgroup {
+    /// By controller.
+    V1(BTreeMap<String, PathBuf>),
+    V2(PathBuf),
+}
+
+impl Cgroup {
+    /// The cgroups of `pid`, as this process sees them.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read, or no hierarchy is mounted.
+    pub fn of(pid: u32) -> anyhow::Result<Cgroup> {
+        let groups = Process::new(i32::try_from(pid)?)?.cgroups()?.0;
+        let mounts = Process::myself()?.mountinfo()?;
+        let place = |pathname: &str, is_hierarchy: &dyn Fn(&procfs::process::MountInfo) -> bool| {
+            mounts.iter().filter(|mount| is_hierarchy(mount)).find_map(|mount| {
+                let below = Path::new(pathname).strip_prefix(&mount.root).ok()?;
+                Some(mount.mount_point.join(below)).filter(|path| path.is_dir())
+            })
+        };
+        let mut v1 = BTreeMap::new();
+        for group in &groups {
+            for controller in group.controllers.iter().filter(|name| !name.starts_with("name=")) {
+                let found = place(&group.pathname, &|mount| {
+                    mount.fs_type == "cgroup" && mount.super_options.contains_key(controller)
+                });
+                if let Some(path) = found {
+                    v1.insert(controller.clone(), path);
+                }
+            }
+        }
+        // On a hybrid host the controllers are v1's.
+        if v1.contains_key("memory") || v1.contains_key("cpu") {
+            return Ok(Cgroup::V1(v1));
+        }
+        let unified = groups.iter().find(|group| group.hierarchy == 0);
+        let path = unified.and_then(|group| place(&group.pathname, &|mount| mount.fs_type == "cgroup2"));
+        Ok(Cgroup::V2(path.ok_or_else(|| anyhow::anyhow!("no cgroup hierarchy of process {pid} is mounted here"))?))
+    }
+
+    /// The directory of a controller.
+    pub fn directory(&self, controller: &str) -> Option<&Path> {
+        match self {
+            Cgroup::V1(controllers) => controllers.get(controller).map(PathBuf::as_path),
+            Cgroup::V2(path) => Some(path),
+        }
+    }
+
+    pub fn read(&self, controller: &str, file: &str) -> Option<String> {
+        fs::read_to_string(self.directory(controller)?.join(file)).ok()
+    }
+
+    /// A file with one number; `max` is none.
+    pub fn number(&self, controller: &str, file: &str) -> Option<u64> {
+        self.read(controller, file)?.trim().parse().ok()
+    }
+
+    /// A file of lines `name value`.
+    pub fn fields(&self, controller: &str, file: &str) -> BTreeMap<String, u64> {
+        let text = self.read(controller, file).unwrap_or_default();
+        let field = |line: &str| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), value.trim().parse().ok()?))
+        };
+        text.lines().filter_map(field).collect()
+    }
+
+    /// All processes of the container.
+    pub fn pids(&self) -> Vec<u32> {
+        // v1's cpu hierarchy has nested cgroups of threads: another one has all processes in one place.
+        let directory = match self {
+            Cgroup::V1(controllers) => {
+                ["pids", "memory", "devices", "freezer"].iter().find_map(|name| controllers.get(*name)).cloned()
+            }
+            Cgroup::V2(path) => Some(path.clone()),
+        };
+        let Some(directory) = directory else { return Vec::new() };
+        let mut pids = Vec::new();
+        collect(&directory, &mut pids);
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// How many processes the kernel killed since memory was short.
+    pub fn oom_kills(&self) -> u64 {
+        let fields = match self {
+            Cgroup::V1(_) => self.fields("memory", "memory.oom_control"),
+            Cgroup::V2(_) => self.fields("memory", "memory.events"),
+        };
+        fields.get("oom_kill").copied().unwrap_or(0)
+    }
+}
+
+fn collect(directory: &Path, pids: &mut Vec<u32>) {
+    // A threaded cgroup does not tell (EOPNOTSUPP); its processes are in the one above it.
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), pids);
+        }
+    }
+}

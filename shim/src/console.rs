@@ -1,0 +1,169 @@
+//! A process's terminal: the OCI runtime sends its master side, and the shim copies between it and containerd's fifos.
+
+use std::{
+    fs, io,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::{
+    fs::OFlags,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
+    termios::Winsize,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::JoinHandle,
+};
+
+use crate::{
+    stdio::{Addresses, StdioError, open},
+    watched::watched,
+};
+
+const BUFFER: usize = 4096;
+
+/// Where the runtime sends the terminal. Removed when dropped.
+#[derive(Debug)]
+pub struct ConsoleSocket {
+    listener: UnixListener,
+    directory: PathBuf,
+    path: PathBuf,
+}
+
+impl ConsoleSocket {
+    /// # Errors
+    /// If it cannot be made.
+    pub fn new() -> io::Result<ConsoleSocket> {
+        // A short path of its own that nobody else can enter.
+        let unique = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        let directory = Path::new("/run/containerd").join(format!("wasmbox-pty-{}", unique.trim()));
+        let mut builder = fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&directory)?;
+        let path = directory.join("s");
+        let listener = UnixListener::bind(&path)?;
+        Ok(ConsoleSocket { listener, directory, path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The terminal, when the runtime's call has ended: then it was sent.
+    ///
+    /// # Errors
+    /// If it was not.
+    pub fn receive(&self) -> io::Result<OwnedFd> {
+        self.listener.set_nonblocking(true)?;
+        let (stream, _) = self.listener.accept()?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut name = [0; 4096];
+        let mut buffers = [io::IoSliceMut::new(&mut name)];
+        rustix::net::recvmsg(&stream, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let terminal = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+            _ => None,
+        });
+        terminal.ok_or_else(|| io::Error::other("the OCI runtime sent no terminal"))
+    }
+}
+
+impl Drop for ConsoleSocket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+/// A running terminal.
+#[derive(Debug)]
+pub struct Console {
+    master: Arc<AsyncFd<OwnedFd>>,
+    input: Option<JoinHandle<()>>,
+    output: Option<JoinHandle<()>>,
+}
+
+impl Console {
+    /// Copies until the process has closed its side.
+    ///
+    /// # Errors
+    /// If a fifo cannot be opened.
+    pub fn start(master: OwnedFd, addresses: &Addresses) -> Result<Console, StdioError> {
+        let terminal = |source: io::Error| StdioError::Open { stream: "terminal", address: "/dev/ptmx".into(), source };
+        let watched = |file: OwnedFd| watched(file).map_err(terminal).map(Arc::new);
+        rustix::io::ioctl_fionbio(&master, true).map_err(|errno| terminal(errno.into()))?;
+        let master = watched(master)?;
+        let fifo = |stream, address: &String| {
+            let flags = OFlags::RDWR | OFlags::NONBLOCK;
+            (!address.is_empty()).then(|| open(stream, Path::new(address), flags)).transpose()
+        };
+        let copy = |from: Arc<AsyncFd<OwnedFd>>, to: Arc<AsyncFd<OwnedFd>>| {
+            tokio::spawn(async move {
+                // The terminal is gone (EIO), or the fifo: nothing more to copy.
+                let _ = copy(&from, &to).await;
+            })
+        };
+        let input = match fifo("stdin", &addresses.stdin)? {
+            Some(stdin) => Some(copy(watched(stdin)?, master.clone())),
+            None => None,
+        };
+        let output = match fifo("stdout", &addresses.stdout)? {
+            Some(stdout) => Some(copy(master.clone(), watched(stdout)?)),
+            None => None,
+        };
+        Ok(Console { master, input, output })
+    }
+
+    /// Rows and columns.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn resize(&self, height: u16, width: u16) -> io::Result<()> {
+        let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(rustix::termios::tcsetwinsize(self.master.get_ref().as_fd(), size)?)
+    }
+
+    /// Nothing more comes in.
+    pub fn close_stdin(&mut self) {
+        if let Some(input) = self.input.take() {
+            input.abort();
+        }
+    }
+
+    /// When all that the ended process wrote has been passed on.
+    pub async fn drained(&mut self) {
+        if let Some(output) = self.output.take() {
+            let _ = output.await;
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        for task in [self.input.take(), self.output.take()].into_iter().flatten() {
+            task.abort();
+        }
+    }
+}
+
+async fn copy(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let length = from.async_io(Interest::READABLE, |file| Ok(rustix::io::read(file, &mut buffer)?)).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        let mut written = 0;
+        while written < length {
+            written +=
+                to.async_io(Interest::WRITABLE, |file| Ok(rustix::io::write(file, &buffer[written..length])?)).await?;
+        }
+    }
+}

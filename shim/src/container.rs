@@ -1,0 +1,489 @@
+//! A container and its processes: what each Task call does to it.
+//!
+//! One lock guards its processes; it is held across the OCI runtime's calls that start one, so that an exit is told after the start, never
+//! before. Every call has a deadline. Signals, statistics and waiting do not need it for long.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::SystemTime,
+};
+
+use containerd_shim_protos::{
+    events::task::{
+        TaskCreate, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+    },
+    protobuf::{
+        MessageField,
+        well_known_types::{any::Any, timestamp::Timestamp},
+    },
+    types::mount::Mount,
+};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    bundle::Bundle,
+    cgroup::Cgroup,
+    console::{Console, ConsoleSocket},
+    events::Events,
+    exits::{Exit, Exits, pid},
+    oom::OomWatch,
+    process::{Attached, IllegalTransition, Process, State},
+    runtime::{Runtime, RuntimeError, Streams},
+    stats,
+    stdio::{Addresses, StdioError},
+};
+
+/// The signal that cannot be refused.
+pub const SIGKILL: u32 = 9;
+/// The status of a process that was never started: as if killed.
+const NEVER_STARTED: u32 = 128 + SIGKILL;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    #[error("container {container}: no process {exec}")]
+    NoProcess { container: String, exec: String },
+    #[error("container {container}: process {exec} exists already")]
+    Exists { container: String, exec: String },
+    #[error("container {container}: process already finished")]
+    Finished { container: String },
+    #[error(transparent)]
+    Transition(#[from] IllegalTransition),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Stdio(#[from] StdioError),
+    #[error("container {container}: {what}: {source}")]
+    Io { container: String, what: &'static str, source: std::io::Error },
+    #[error("container {container}: {reason}")]
+    Other { container: String, reason: String },
+}
+
+/// What a new container is made of.
+pub struct Request {
+    pub id: String,
+    pub bundle: Bundle,
+    pub rootfs: Vec<Mount>,
+    pub addresses: Addresses,
+}
+
+pub struct Container {
+    pub id: String,
+    pub bundle: Bundle,
+    namespace: String,
+    runtime: Runtime,
+    exits: Exits,
+    events: Events,
+    /// Whether others share its pid namespace: then its processes do not end with the first one.
+    shares_pids: bool,
+    cgroup: Option<Cgroup>,
+    processes: tokio::sync::Mutex<Processes>,
+    /// The last reading before the cgroup goes with the container.
+    last_stats: Mutex<Option<Any>>,
+    reported_oom_kills: Mutex<u64>,
+}
+
+struct Processes {
+    init: Process,
+    execs: BTreeMap<String, Exec>,
+}
+
+struct Exec {
+    process: Process,
+    spec: PathBuf,
+}
+
+impl Processes {
+    fn get(&mut self, container: &str, exec: &str) -> Result<&mut Process, ContainerError> {
+        if exec.is_empty() {
+            return Ok(&mut self.init);
+        }
+        let missing = || ContainerError::NoProcess { container: container.to_owned(), exec: exec.to_owned() };
+        self.execs.get_mut(exec).map(|exec| &mut exec.process).ok_or_else(missing)
+    }
+}
+
+/// What is known of a process, for the answers.
+pub struct Snapshot {
+    pub pid: u32,
+    pub state: State,
+    pub addresses: Addresses,
+    pub exit: Option<Exit>,
+}
+
+pub fn timestamp(time: SystemTime) -> MessageField<Timestamp> {
+    MessageField::some(Timestamp::from(time))
+}
+
+impl Container {
+    /// Makes the container and its init process, which does not run yet. Nothing is left if that fails.
+    pub async fn create(
+        request: Request,
+        namespace: &str,
+        runtime: Runtime,
+        exits: Exits,
+        events: Events,
+        shares_pids: bool,
+    ) -> Result<Arc<Container>, ContainerError> {
+        let Request { id, bundle, rootfs, addresses } = request;
+        let failed = |what, source| ContainerError::Io { container: id.clone(), what, source };
+        let mounted = mount(&bundle, &rootfs).map_err(|reason| ContainerError::Other { container: id.clone(), reason });
+        if let Err(error) = mounted {
+            bundle.unmount();
+            return Err(error);
+        }
+        let made = async {
+            let (attached, pid, exit) = if addresses.terminal {
+                let socket = ConsoleSocket::new().map_err(|source| failed("console socket", source))?;
+                let (pid, exit) = runtime.create(&id, bundle.path(), Streams::Console(socket.path())).await?;
+                let master = socket.receive().map_err(|source| failed("terminal", source))?;
+                (Attached::Console(Console::start(master, &addresses)?), pid, exit)
+            } else {
+                let (ends, kept) = addresses.open(&exits, namespace, &id)?;
+                let streams = Streams::Files { stdin: ends.stdin, stdout: ends.stdout, stderr: ends.stderr };
+                let (pid, exit) = runtime.create(&id, bundle.path(), streams).await?;
+                (Attached::Files(kept), pid, exit)
+            };
+            Ok((attached, pid, exit))
+        };
+        let (attached, pid, exit) = match made.await {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = runtime.delete(&id, bundle.path(), true).await;
+                bundle.unmount();
+                return Err(error);
+            }
+        };
+        let cgroup = Cgroup::of(pid).map_err(|error| log::warn!("container {id}: {error}")).ok();
+        let mut init = Process::new(addresses.clone());
+        init.pid = pid;
+        init.attached = attached;
+        let container = Arc::new(Container {
+            id: id.clone(),
+            bundle: bundle.clone(),
+            namespace: namespace.to_owned(),
+            runtime,
+            exits,
+            events: events.clone(),
+            shares_pids,
+            cgroup,
+            processes: tokio::sync::Mutex::new(Processes { init, execs: BTreeMap::new() }),
+            last_stats: Mutex::default(),
+            reported_oom_kills: Mutex::default(),
+        });
+        let io = TaskIO {
+            stdin: addresses.stdin,
+            stdout: addresses.stdout,
+            stderr: addresses.stderr,
+            terminal: addresses.terminal,
+            ..Default::default()
+        };
+        events
+            .publish(TaskCreate {
+                container_id: id,
+                bundle: bundle.path().display().to_string(),
+                rootfs,
+                io: MessageField::some(io),
+                pid,
+                ..Default::default()
+            })
+            .await;
+        container.follow(String::new(), pid, exit);
+        Ok(container)
+    }
+
+    /// Waits for the end of a process in a task that does not keep the container.
+    fn follow(self: &Arc<Self>, exec: String, pid: u32, exit: oneshot::Receiver<Exit>) {
+        let container: Weak<Container> = Arc::downgrade(self);
+        tokio::spawn(async move {
+            // The sender is dropped when the shim ends.
+            let Ok(exit) = exit.await else { return };
+            if let Some(container) = container.upgrade() {
+                container.ended(&exec, pid, exit).await;
+            }
+        });
+    }
+
+    async fn ended(&self, exec: &str, pid: u32, exit: Exit) {
+        let mut processes = self.processes.lock().await;
+        if exec.is_empty() {
+            if self.shares_pids {
+                let _ = self.runtime.kill(&self.id, self.bundle.path(), SIGKILL, true).await;
+            }
+            self.remember_stats();
+            self.report_oom().await;
+        }
+        if let Ok(process) = processes.get(&self.id, exec) {
+            if let Attached::Console(console) = &mut process.attached {
+                console.drained().await;
+            }
+            process.stopped(exit);
+        }
+        drop(processes);
+        let id = if exec.is_empty() { self.id.clone() } else { exec.to_owned() };
+        self.events
+            .publish(TaskExit {
+                container_id: self.id.clone(),
+                id,
+                pid,
+                exit_status: exit.status,
+                exited_at: timestamp(exit.at),
+                ..Default::default()
+            })
+            .await;
+    }
+
+    pub async fn start(self: &Arc<Self>, exec: &str) -> Result<u32, ContainerError> {
+        let mut processes = self.processes.lock().await;
+        if exec.is_empty() {
+            processes.init.startable()?;
+            self.watch_oom();
+            self.runtime.start(&self.id, self.bundle.path()).await?;
+            processes.init.started()?;
+            let pid = processes.init.pid;
+            self.events.publish(TaskStart { container_id: self.id.clone(), pid, ..Default::default() }).await;
+            return Ok(pid);
+        }
+        if processes.init.state() != State::Running {
+            return Err(ContainerError::Finished { container: self.id.clone() });
+        }
+        let missing = || ContainerError::NoProcess { container: self.id.clone(), exec: exec.to_owned() };
+        let Exec { process, spec } = processes.execs.get_mut(exec).ok_or_else(missing)?;
+        process.startable()?;
+        let failed = |what, source| ContainerError::Io { container: self.id.clone(), what, source };
+        let bundle = self.bundle.path();
+        let (pid, exit) = if process.addresses.terminal {
+            let socket = ConsoleSocket::new().map_err(|source| failed("console socket", source))?;
+            let started = self.runtime.exec(&self.id, bundle, exec, spec, Streams::Console(socket.path())).await?;
+            let master = socket.receive().map_err(|source| failed("terminal", source))?;
+            process.attached = Attached::Console(Console::start(master, &process.addresses)?);
+            started
+        } else {
+            let (ends, kept) = process.addresses.open(&self.exits, &self.namespace, &self.id)?;
+            let streams = Streams::Files { stdin: ends.stdin, stdout: ends.stdout, stderr: ends.stderr };
+            let started = self.runtime.exec(&self.id, bundle, exec, spec, streams).await?;
+            process.attached = Attached::Files(kept);
+            started
+        };
+        process.pid = pid;
+        process.started()?;
+        let event =
+            TaskExecStarted { container_id: self.id.clone(), exec_id: exec.to_owned(), pid, ..Default::default() };
+        self.events.publish(event).await;
+        self.follow(exec.to_owned(), pid, exit);
+        Ok(pid)
+    }
+
+    /// Adds a process, which does not run yet; `spec` is a `process` of the OCI specification in JSON.
+    pub async fn exec(&self, exec: &str, addresses: Addresses, spec: &[u8]) -> Result<(), ContainerError> {
+        let mut processes = self.processes.lock().await;
+        if processes.execs.contains_key(exec) {
+            return Err(ContainerError::Exists { container: self.id.clone(), exec: exec.to_owned() });
+        }
+        // Ids come from containerd, which allows letters, digits, dashes, dots and underscores.
+        let safe = !exec.is_empty() && exec.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if !safe {
+            let reason = format!("process id {exec:?}: expected letters, digits, dashes, dots and underscores");
+            return Err(ContainerError::Other { container: self.id.clone(), reason });
+        }
+        let path = self.bundle.path().join(format!("exec-{exec}.json"));
+        let mut process: serde_json::Value = serde_json::from_slice(spec).map_err(|error| ContainerError::Other {
+            container: self.id.clone(),
+            reason: format!("process spec: {error}"),
+        })?;
+        process["terminal"] = addresses.terminal.into();
+        std::fs::write(&path, process.to_string()).map_err(|source| ContainerError::Io {
+            container: self.id.clone(),
+            what: "process spec",
+            source,
+        })?;
+        processes.execs.insert(exec.to_owned(), Exec { process: Process::new(addresses), spec: path });
+        drop(processes);
+        let event = TaskExecAdded { container_id: self.id.clone(), exec_id: exec.to_owned(), ..Default::default() };
+        self.events.publish(event).await;
+        Ok(())
+    }
+
+    pub async fn kill(&self, exec: &str, signal: u32, all: bool) -> Result<(), ContainerError> {
+        let mut processes = self.processes.lock().await;
+        let process = processes.get(&self.id, exec)?;
+        let finished = || ContainerError::Finished { container: self.id.clone() };
+        if process.state() == State::Stopped && !all || process.pid == 0 {
+            return Err(finished());
+        }
+        if exec.is_empty() && (all || process.state() == State::Paused || process.state() == State::Created) {
+            return Ok(self.runtime.kill(&self.id, self.bundle.path(), signal, all).await?);
+        }
+        let signal = i32::try_from(signal).ok().and_then(rustix::process::Signal::from_named_raw).ok_or_else(|| {
+            ContainerError::Other { container: self.id.clone(), reason: format!("signal {signal}: unknown") }
+        })?;
+        let pid = pid(process.pid).ok_or_else(finished)?;
+        // It is our child and not reaped, so the number is still its own.
+        rustix::process::kill_process(pid, signal).map_err(|_| finished())
+    }
+
+    pub async fn snapshot(&self, exec: &str) -> Result<Snapshot, ContainerError> {
+        let mut processes = self.processes.lock().await;
+        let process = processes.get(&self.id, exec)?;
+        Ok(Snapshot {
+            pid: process.pid,
+            state: process.state(),
+            addresses: process.addresses.clone(),
+            exit: process.exit(),
+        })
+    }
+
+    /// Follows the end of a process.
+    pub async fn watch(&self, exec: &str) -> Result<watch::Receiver<Option<Exit>>, ContainerError> {
+        Ok(self.processes.lock().await.get(&self.id, exec)?.watch())
+    }
+
+    pub async fn pause(&self) -> Result<(), ContainerError> {
+        let mut processes = self.processes.lock().await;
+        self.runtime.pause(&self.id, self.bundle.path()).await?;
+        processes.init.paused()?;
+        self.events.publish(TaskPaused { container_id: self.id.clone(), ..Default::default() }).await;
+        Ok(())
+    }
+
+    pub async fn resume(&self) -> Result<(), ContainerError> {
+        let mut processes = self.processes.lock().await;
+        self.runtime.resume(&self.id, self.bundle.path()).await?;
+        processes.init.resumed()?;
+        self.events.publish(TaskResumed { container_id: self.id.clone(), ..Default::default() }).await;
+        Ok(())
+    }
+
+    pub async fn resize(&self, exec: &str, height: u32, width: u32) -> Result<(), ContainerError> {
+        let mut processes = self.processes.lock().await;
+        let cells = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        if let Attached::Console(console) = &processes.get(&self.id, exec)?.attached {
+            console.resize(cells(height), cells(width)).map_err(|source| ContainerError::Io {
+                container: self.id.clone(),
+                what: "resizing the terminal",
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    pub async fn close_stdin(&self, exec: &str) -> Result<(), ContainerError> {
+        match &mut self.processes.lock().await.get(&self.id, exec)?.attached {
+            Attached::Files(kept) => kept.close_stdin(),
+            Attached::Console(console) => console.close_stdin(),
+            Attached::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// `resources`: `linux.resources` of the specification, in JSON.
+    pub async fn update(&self, resources: &[u8]) -> Result<(), ContainerError> {
+        let path = self.bundle.path().join("resources.json");
+        std::fs::write(&path, resources).map_err(|source| ContainerError::Io {
+            container: self.id.clone(),
+            what: "resources",
+            source,
+        })?;
+        Ok(self.runtime.update(&self.id, self.bundle.path(), &path).await?)
+    }
+
+    /// The pids of all processes, and the exec that one is.
+    pub async fn pids(&self) -> Vec<(u32, Option<String>)> {
+        let processes = self.processes.lock().await;
+        let exec = |pid| processes.execs.iter().find(|(_, exec)| exec.process.pid == pid).map(|(id, _)| id.clone());
+        let pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
+        pids.into_iter().map(|pid| (pid, exec(pid))).collect()
+    }
+
+    /// What the container has used; after its end the last reading.
+    pub fn stats(&self) -> Result<Any, ContainerError> {
+        let last = self.last_stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let error = |reason: String| ContainerError::Other { container: self.id.clone(), reason };
+        match last {
+            Some(last) => Ok(last),
+            None => {
+                let cgroup = self.cgroup.as_ref().ok_or_else(|| error("its cgroup was not found".into()))?;
+                stats::stats(cgroup).map_err(|source| error(source.to_string()))
+            }
+        }
+    }
+
+    fn remember_stats(&self) {
+        if let Some(stats) = self.cgroup.as_ref().and_then(|cgroup| stats::stats(cgroup).ok()) {
+            *self.last_stats.lock().unwrap_or_else(PoisonError::into_inner) = Some(stats);
+        }
+    }
+
+    fn watch_oom(self: &Arc<Self>) {
+        let Some(cgroup) = &self.cgroup else { return };
+        let watch = match OomWatch::new(cgroup) {
+            Ok(watch) => watch,
+            Err(error) => return log::warn!("container {}: out of memory is not watched for: {error:#}", self.id),
+        };
+        let container = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while watch.event().await.is_ok() {
+                let Some(container) = container.upgrade() else { return };
+                container.report_oom().await;
+                // The cgroup is gone, and with it its events.
+                if container
+                    .cgroup
+                    .as_ref()
+                    .and_then(|cgroup| cgroup.directory("memory"))
+                    .is_none_or(|path| !path.exists())
+                {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Tells of kills that were not told of.
+    async fn report_oom(&self) {
+        let kills = self.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
+        let reported =
+            std::mem::replace(&mut *self.reported_oom_kills.lock().unwrap_or_else(PoisonError::into_inner), kills);
+        if kills > reported {
+            self.events.publish(TaskOOM { container_id: self.id.clone(), ..Default::default() }).await;
+        }
+    }
+
+    /// Removes an ended process; of the init process, the whole container.
+    pub async fn delete(&self, exec: &str) -> Result<(u32, Exit), ContainerError> {
+        let mut processes = self.processes.lock().await;
+        let never = Exit { status: NEVER_STARTED, at: SystemTime::now() };
+        let process = processes.get(&self.id, exec)?;
+        process.deletable()?;
+        let (pid, exit) = (process.pid, process.exit().unwrap_or(never));
+        if exec.is_empty() {
+            // One that was never started still has a process.
+            let force = processes.init.state() == State::Created;
+            match self.runtime.delete(&self.id, self.bundle.path(), force).await {
+                // It is gone already: a delete that was interrupted is repeated.
+                Err(RuntimeError::Failed { message, .. }) if message.contains("does not exist") => {}
+                result => result?,
+            }
+            processes.init.stopped(exit);
+            self.bundle.unmount();
+        } else if let Some(exec) = processes.execs.remove(exec) {
+            let _ = std::fs::remove_file(exec.spec);
+        }
+        Ok((pid, exit))
+    }
+}
+
+fn mount(bundle: &Bundle, mounts: &[Mount]) -> Result<(), String> {
+    let rootfs = bundle.rootfs();
+    if !mounts.is_empty() {
+        std::fs::create_dir_all(&rootfs).map_err(|error| format!("{}: {error}", rootfs.display()))?;
+    }
+    for mount in mounts {
+        fn text(text: &str) -> Option<&str> {
+            (!text.is_empty()).then_some(text)
+        }
+        containerd_shim::mount::mount_rootfs(text(&mount.type_), text(&mount.source), &mount.options, &rootfs)
+            .map_err(|error| format!("mounting the root filesystem at {}: {error}", rootfs.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Ended children: the one place that reaps.
+//!
+//! The shim is the subreaper of its pod: containers' processes become its children when the OCI runtime's process, which made them, ends.
+//! Nobody else may call `waitpid`, so also the OCI runtime is started through here. A process may end before its pid is known: while
+//! somebody is about to learn a pid ([`Expecting`]), exits that nobody waits for are kept for him.
+
+use std::{
+    collections::HashMap,
+    io,
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code, or 128 and the signal that ended it.
+    pub status: u32,
+    pub at: SystemTime,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Exits(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: HashMap<u32, oneshot::Sender<Exit>>,
+    /// How many are about to learn a pid.
+    expecting: usize,
+    /// Exits that nobody waited for, while somebody is expecting.
+    early: HashMap<u32, Exit>,
+}
+
+/// While it lives, no exit is lost.
+#[derive(Debug)]
+pub struct Expecting(Exits);
+
+impl Exits {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called before a process is started whose pid is learnt later.
+    pub fn expect(&self) -> Expecting {
+        self.state().expecting += 1;
+        Expecting(self.clone())
+    }
+
+    /// Starts a child; the receiver gets its exit.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(&self, command: &mut Command) -> io::Result<(std::process::Child, oneshot::Receiver<Exit>)> {
+        let expecting = self.expect();
+        let child = command.spawn()?;
+        let exit = expecting.of(child.id());
+        Ok((child, exit))
+    }
+
+    /// Reaps until the task is ended.
+    ///
+    /// # Errors
+    /// If the signal cannot be listened for.
+    pub fn reaper(&self) -> io::Result<impl Future<Output = ()> + use<>> {
+        let mut ended: Signal = signal(SignalKind::child())?;
+        let exits = self.clone();
+        Ok(async move {
+            loop {
+                exits.reap();
+                ended.recv().await;
+            }
+        })
+    }
+
+    fn reap(&self) {
+        // Of all that ended before this call, whichever signals were merged.
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let Some(status) = code(status) else { continue };
+            let exit = Exit { status, at: SystemTime::now() };
+            let pid = pid.as_raw_nonzero().get().unsigned_abs();
+            let mut state = self.state();
+            match state.waiting.remove(&pid) {
+                // A receiver that is gone does not want it.
+                Some(sender) => drop(sender.send(exit)),
+                None if state.expecting > 0 => drop(state.early.insert(pid, exit)),
+                // An orphan of a container's.
+                None => {}
+            }
+        }
+    }
+}
+
+impl Expecting {
+    /// The exit of `pid`, a child of this process, now or to come.
+    pub fn of(&self, pid: u32) -> oneshot::Receiver<Exit> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.0.state();
+        match state.early.remove(&pid) {
+            Some(exit) => drop(sender.send(exit)),
+            None => drop(state.waiting.insert(pid, sender)),
+        }
+        receiver
+    }
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.expecting -= 1;
+        if state.expecting == 0 {
+            state.early.clear();
+        }
+    }
+}
+
+fn code(status: WaitStatus) -> Option<u32> {
+    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))?;
+    u32::try_from(code).ok()
+}
+
+/// A pid as the kernel's calls take it.
+pub fn pid(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
+}

@@ -1,0 +1,132 @@
+//! The containers of one shim.
+
+use std::{
+    collections::HashMap,
+    env,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
+use wasmbox_oci::{Edit, EditError, Kind, KindError, Spec, SpecError};
+
+use crate::{
+    container::{Container, ContainerError, Request},
+    delegation,
+    events::Events,
+    exits::Exits,
+    options::{Options, OptionsError},
+    runtime::Runtime,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum PodError {
+    #[error("container {0} exists already")]
+    Exists(String),
+    #[error("no container {0}")]
+    NotFound(String),
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Kind(#[from] KindError),
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("the wasmbox binary {} is not there; install it beside the shim, or name it with the runtime option WasmboxBinary", path.display())]
+    NoBinary { path: PathBuf },
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+}
+
+pub struct Pod {
+    namespace: String,
+    exits: Exits,
+    events: Events,
+    containers: Mutex<HashMap<String, Entry>>,
+}
+
+enum Entry {
+    /// Its creation has begun; nobody else may take the id.
+    Coming,
+    There(Arc<Container>),
+}
+
+impl Pod {
+    pub fn new(namespace: String, exits: Exits, events: Events) -> Pod {
+        Pod { namespace, exits, events, containers: Mutex::default() }
+    }
+
+    fn containers(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn container(&self, id: &str) -> Result<Arc<Container>, PodError> {
+        match self.containers().get(id) {
+            Some(Entry::There(container)) => Ok(container.clone()),
+            Some(Entry::Coming) | None => Err(PodError::NotFound(id.to_owned())),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.containers().is_empty()
+    }
+
+    pub fn remove(&self, id: &str) {
+        self.containers().remove(id);
+    }
+
+    pub async fn create(&self, request: Request, options: Option<&Any>) -> Result<Arc<Container>, PodError> {
+        let id = request.id.clone();
+        if self.containers().contains_key(&id) {
+            return Err(PodError::Exists(id));
+        }
+        self.containers().insert(id.clone(), Entry::Coming);
+        let created = self.make(request, options).await;
+        let mut containers = self.containers();
+        match &created {
+            Ok(container) => drop(containers.insert(id, Entry::There(container.clone()))),
+            Err(_) => drop(containers.remove(&id)),
+        }
+        drop(containers);
+        created
+    }
+
+    async fn make(&self, request: Request, options: Option<&Any>) -> Result<Arc<Container>, PodError> {
+        let bundle = request.bundle.clone();
+        let io = |source| PodError::Io { path: bundle.path().to_owned(), source };
+        let options = match options {
+            Some(any) => {
+                let options = Options::from_any(any)?;
+                // For `delete`, after a shim that was killed.
+                bundle.write_options(&any.write_to_bytes().unwrap_or_default()).map_err(io)?;
+                options
+            }
+            None => Options::default(),
+        };
+        let mut spec = Spec::parse(&bundle.read_config().map_err(io)?)?;
+        if let Kind::WasmBox(entry) = Kind::of(&spec)? {
+            edit(&options)?.apply(&mut spec, &entry)?;
+            for (name, value) in &options.env {
+                spec.default_env(name, value)?;
+            }
+            bundle.write_config(&spec.to_json()).map_err(io)?;
+        }
+        let runtime = Runtime::new(&options, &self.namespace, self.exits.clone());
+        let (exits, events) = (self.exits.clone(), self.events.clone());
+        Ok(Container::create(request, &self.namespace, runtime, exits, events, !spec.has_namespace("pid")).await?)
+    }
+}
+
+/// What this node offers a box.
+fn edit(options: &Options) -> Result<Edit, PodError> {
+    let own = env::current_exe().map_err(|source| PodError::Io { path: "/proc/self/exe".into(), source })?;
+    let beside = || own.parent().unwrap_or(Path::new("/")).join("wasmbox");
+    let binary = options.wasmbox_binary.clone().unwrap_or_else(beside);
+    if !binary.is_file() {
+        return Err(PodError::NoBinary { path: binary });
+    }
+    Ok(Edit { binary, cache: options.cache_dir.clone(), delegation: (own, vec![delegation::ARGUMENT.to_owned()]) })
+}

@@ -1,0 +1,126 @@
+//! One process of a container, from its creation to its end. Its state changes by the methods here alone.
+
+use tokio::sync::watch;
+
+use crate::{
+    console::Console,
+    exits::Exit,
+    stdio::{Addresses, Kept},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            State::Created => "created",
+            State::Running => "running",
+            State::Paused => "paused",
+            State::Stopped => "stopped",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} a process that is {}", state.as_str())]
+pub struct IllegalTransition {
+    action: &'static str,
+    state: State,
+}
+
+/// Where a process's streams lead.
+#[derive(Debug)]
+pub enum Attached {
+    Files(Kept),
+    Console(Console),
+    Nothing,
+}
+
+#[derive(Debug)]
+pub struct Process {
+    /// 0 before it has one.
+    pub pid: u32,
+    pub addresses: Addresses,
+    pub attached: Attached,
+    state: State,
+    ended: watch::Sender<Option<Exit>>,
+}
+
+impl Process {
+    pub fn new(addresses: Addresses) -> Process {
+        Process {
+            pid: 0,
+            addresses,
+            attached: Attached::Nothing,
+            state: State::Created,
+            ended: watch::Sender::new(None),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    pub fn exit(&self) -> Option<Exit> {
+        *self.ended.borrow()
+    }
+
+    /// Follows the exit without holding the process.
+    pub fn watch(&self) -> watch::Receiver<Option<Exit>> {
+        self.ended.subscribe()
+    }
+
+    fn change(&mut self, action: &'static str, from: &[State], to: State) -> Result<(), IllegalTransition> {
+        if !from.contains(&self.state) {
+            return Err(IllegalTransition { action, state: self.state });
+        }
+        self.state = to;
+        Ok(())
+    }
+
+    /// Whether it can be started.
+    pub fn startable(&self) -> Result<(), IllegalTransition> {
+        if self.state == State::Created {
+            Ok(())
+        } else {
+            Err(IllegalTransition { action: "start", state: self.state })
+        }
+    }
+
+    pub fn started(&mut self) -> Result<(), IllegalTransition> {
+        self.change("start", &[State::Created], State::Running)
+    }
+
+    pub fn paused(&mut self) -> Result<(), IllegalTransition> {
+        self.change("pause", &[State::Running], State::Paused)
+    }
+
+    pub fn resumed(&mut self) -> Result<(), IllegalTransition> {
+        self.change("resume", &[State::Paused], State::Running)
+    }
+
+    /// Whether it can be deleted: it was never started, or has ended.
+    pub fn deletable(&self) -> Result<(), IllegalTransition> {
+        match self.state {
+            State::Created | State::Stopped => Ok(()),
+            State::Running | State::Paused => Err(IllegalTransition { action: "delete", state: self.state }),
+        }
+    }
+
+    /// It has ended; the first exit counts.
+    pub fn stopped(&mut self, exit: Exit) {
+        self.state = State::Stopped;
+        self.attached = Attached::Nothing;
+        self.ended.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(exit);
+            first
+        });
+    }
+}

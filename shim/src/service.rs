@@ -1,0 +1,242 @@
+//! The Task service (containerd `runtime/task/v3`; version 2 has the same calls): from requests to the pod, and back. It decides nothing
+//! but which gRPC status an error is.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use containerd_shim::TtrpcResult;
+use containerd_shim_protos::{
+    api::{
+        CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
+        DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
+        ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest,
+        StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
+    },
+    events::task::TaskDelete,
+    protobuf::{EnumOrUnknown, Message, MessageField, well_known_types::any::Any},
+    shim::oci::ProcessDetails,
+    shim_async::Task,
+    ttrpc::{self, Code, r#async::TtrpcContext},
+};
+use tokio::sync::Notify;
+
+use crate::{
+    bundle::Bundle,
+    container::{ContainerError, Request, timestamp},
+    events::Events,
+    exits::Exit,
+    pod::{Pod, PodError},
+    process::State,
+    stdio::Addresses,
+};
+
+pub struct Service {
+    pub pod: Arc<Pod>,
+    pub events: Events,
+    /// Notified when containerd asks the shim to end.
+    pub shutdown: Arc<Notify>,
+}
+
+fn status(code: Code, error: &impl ToString) -> ttrpc::Error {
+    ttrpc::Error::RpcStatus(ttrpc::get_status(code, error.to_string()))
+}
+
+fn refuse(error: PodError) -> ttrpc::Error {
+    let code = match &error {
+        PodError::Exists(_) | PodError::Container(ContainerError::Exists { .. }) => Code::ALREADY_EXISTS,
+        PodError::NotFound(_)
+        | PodError::Container(ContainerError::NoProcess { .. } | ContainerError::Finished { .. }) => Code::NOT_FOUND,
+        PodError::Options(_) | PodError::Spec(_) | PodError::Kind(_) | PodError::Edit(_) => Code::INVALID_ARGUMENT,
+        PodError::NoBinary { .. } | PodError::Container(ContainerError::Transition(_)) => Code::FAILED_PRECONDITION,
+        PodError::Container(ContainerError::Runtime(crate::runtime::RuntimeError::Timeout { .. })) => {
+            Code::DEADLINE_EXCEEDED
+        }
+        PodError::Io { .. }
+        | PodError::Container(
+            ContainerError::Runtime(_)
+            | ContainerError::Stdio(_)
+            | ContainerError::Io { .. }
+            | ContainerError::Other { .. },
+        ) => Code::UNKNOWN,
+    };
+    log::error!("{error}");
+    status(code, &error)
+}
+
+fn refuse_container(error: ContainerError) -> ttrpc::Error {
+    refuse(error.into())
+}
+
+fn exited(
+    exit: Option<Exit>,
+) -> (u32, MessageField<containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp>) {
+    exit.map_or((0, MessageField::none()), |exit| (exit.status, timestamp(exit.at)))
+}
+
+#[async_trait]
+impl Task for Service {
+    async fn state(&self, _: &TtrpcContext, request: StateRequest) -> TtrpcResult<StateResponse> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        let process = container.snapshot(&request.exec_id).await.map_err(refuse_container)?;
+        let state = match process.state {
+            State::Created => Status::CREATED,
+            State::Running => Status::RUNNING,
+            State::Paused => Status::PAUSED,
+            State::Stopped => Status::STOPPED,
+        };
+        let (exit_status, exited_at) = exited(process.exit);
+        Ok(StateResponse {
+            id: request.id,
+            exec_id: request.exec_id,
+            bundle: container.bundle.path().display().to_string(),
+            pid: process.pid,
+            status: EnumOrUnknown::new(state),
+            stdin: process.addresses.stdin,
+            stdout: process.addresses.stdout,
+            stderr: process.addresses.stderr,
+            terminal: process.addresses.terminal,
+            exit_status,
+            exited_at,
+            ..Default::default()
+        })
+    }
+
+    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> TtrpcResult<CreateTaskResponse> {
+        if !request.checkpoint.is_empty() {
+            return Err(status(Code::UNIMPLEMENTED, &"restoring a checkpoint is not supported"));
+        }
+        let addresses = Addresses {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        let wanted = Request { id: request.id, bundle: Bundle::new(request.bundle), rootfs: request.rootfs, addresses };
+        let container = self.pod.create(wanted, request.options.as_ref()).await.map_err(refuse)?;
+        let pid = container.snapshot("").await.map_err(refuse_container)?.pid;
+        Ok(CreateTaskResponse { pid, ..Default::default() })
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        let pid = container.start(&request.exec_id).await.map_err(refuse_container)?;
+        Ok(StartResponse { pid, ..Default::default() })
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> TtrpcResult<DeleteResponse> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        let (pid, exit) = container.delete(&request.exec_id).await.map_err(refuse_container)?;
+        if request.exec_id.is_empty() {
+            self.pod.remove(&request.id);
+            let event = TaskDelete {
+                container_id: request.id,
+                pid,
+                exit_status: exit.status,
+                exited_at: timestamp(exit.at),
+                ..Default::default()
+            };
+            self.events.publish(event).await;
+        }
+        Ok(DeleteResponse { pid, exit_status: exit.status, exited_at: timestamp(exit.at), ..Default::default() })
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> TtrpcResult<PidsResponse> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        let mut processes = Vec::new();
+        for (pid, exec) in container.pids().await {
+            let mut info = ProcessInfo { pid, ..Default::default() };
+            if let Some(exec_id) = exec {
+                let details = ProcessDetails { exec_id, ..Default::default() };
+                let value = details.write_to_bytes().map_err(|error| status(Code::INTERNAL, &error))?;
+                let type_url = "containerd.runc.v1.ProcessDetails".into();
+                info.info = MessageField::some(Any { type_url, value, ..Any::default() });
+            }
+            processes.push(info);
+        }
+        Ok(PidsResponse { processes, ..Default::default() })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> TtrpcResult<Empty> {
+        self.pod.container(&request.id).map_err(refuse)?.pause().await.map_err(refuse_container)?;
+        Ok(Empty::default())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> TtrpcResult<Empty> {
+        self.pod.container(&request.id).map_err(refuse)?.resume().await.map_err(refuse_container)?;
+        Ok(Empty::default())
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> TtrpcResult<Empty> {
+        Err(status(Code::UNIMPLEMENTED, &"checkpoints are not supported"))
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        container.kill(&request.exec_id, request.signal, request.all).await.map_err(refuse_container)?;
+        Ok(Empty::default())
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> TtrpcResult<Empty> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        let addresses = Addresses {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        container.exec(&request.exec_id, addresses, &request.spec.value).await.map_err(refuse_container)?;
+        Ok(Empty::default())
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> TtrpcResult<Empty> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        container.resize(&request.exec_id, request.height, request.width).await.map_err(refuse_container)?;
+        Ok(Empty::default())
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        if request.stdin {
+            container.close_stdin(&request.exec_id).await.map_err(refuse_container)?;
+        }
+        Ok(Empty::default())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        container.update(&request.resources.value).await.map_err(refuse_container)?;
+        Ok(Empty::default())
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> TtrpcResult<WaitResponse> {
+        let mut watch = {
+            let container = self.pod.container(&request.id).map_err(refuse)?;
+            container.watch(&request.exec_id).await.map_err(refuse_container)?
+        };
+        let exit =
+            watch.wait_for(Option::is_some).await.map_err(|_| status(Code::NOT_FOUND, &"the process was deleted"))?;
+        let (exit_status, exited_at) = exited(*exit);
+        Ok(WaitResponse { exit_status, exited_at, ..Default::default() })
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> TtrpcResult<StatsResponse> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        let stats = container.stats().map_err(refuse_container)?;
+        Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> TtrpcResult<ConnectResponse> {
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        let task_pid = container.snapshot("").await.map_err(refuse_container)?.pid;
+        let version = env!("CARGO_PKG_VERSION").into();
+        Ok(ConnectResponse { shim_pid: std::process::id(), task_pid, version, ..Default::default() })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> TtrpcResult<Empty> {
+        // With containers of its group left, the shim stays.
+        if self.pod.is_empty() {
+            self.shutdown.notify_one();
+        }
+        Ok(Empty::default())
+    }
+}

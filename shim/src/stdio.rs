@@ -1,0 +1,181 @@
+//! A process's standard streams: what containerd names becomes files that the process gets itself.
+//!
+//! Nothing is copied. A fifo is given to the process as it is, and a second descriptor of it, open for reading and writing, is kept: so
+//! a containerd that restarts does not break the process's output, and what it writes meanwhile waits in the fifo; and its input does not
+//! end before it began. It ends when its writer closes it, or when containerd says so, whichever is first.
+//! Files are appended to; a logging binary gets pipes.
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::fs::{Mode, OFlags, inotify};
+use tokio::task::JoinHandle;
+
+use crate::{exits::Exits, watched::watched};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StdioError {
+    #[error("{stream} {address:?}: {source}")]
+    Open { stream: &'static str, address: String, source: io::Error },
+    #[error("{stream} {address:?}: expected a path, file:// or binary://")]
+    Scheme { stream: &'static str, address: String },
+    #[error("logging binary {}: {reason}", path.display())]
+    Binary { path: PathBuf, reason: String },
+}
+
+/// The addresses as containerd gives them; empty for none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    pub stdin: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub terminal: bool,
+}
+
+/// The process's ends.
+#[derive(Debug, Default)]
+pub struct Ends {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+/// What is kept open as long as the process runs.
+#[derive(Debug, Default)]
+pub struct Kept {
+    stdin: Option<KeptStdin>,
+    _outputs: Vec<OwnedFd>,
+    /// Pid of the logging binary; it ends when its pipes do.
+    _logger: Option<u32>,
+}
+
+/// Keeps a fifo's input from ending until a writer has closed it.
+#[derive(Debug)]
+struct KeptStdin(JoinHandle<()>);
+
+impl KeptStdin {
+    fn new(path: &Path) -> io::Result<KeptStdin> {
+        let closing = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        inotify::add_watch(&closing, path, inotify::WatchFlags::CLOSE_WRITE)?;
+        let closing = watched(closing)?;
+        let keeper = rustix::fs::open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(KeptStdin(tokio::spawn(async move {
+            // Readable when a writer has closed it.
+            let _ = closing.readable().await;
+            drop(keeper);
+        })))
+    }
+}
+
+impl Drop for KeptStdin {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Kept {
+    /// From now on the process sees the end of its input when all else have closed it.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+}
+
+impl Addresses {
+    /// Opens the streams of a process without a terminal.
+    ///
+    /// # Errors
+    /// [`StdioError`], naming the stream.
+    pub fn open(&self, exits: &Exits, namespace: &str, id: &str) -> Result<(Ends, Kept), StdioError> {
+        let (mut ends, mut kept) = (Ends::default(), Kept::default());
+        if !self.stdin.is_empty() {
+            let path = plain("stdin", &self.stdin)?;
+            // The keeper first: opening for reading alone would wait for a writer.
+            let error = |source| StdioError::Open { stream: "stdin", address: self.stdin.clone(), source };
+            kept.stdin = Some(KeptStdin::new(&path).map_err(error)?);
+            ends.stdin = Some(open("stdin", &path, OFlags::RDONLY)?);
+        }
+        if let Some(command) = self.stdout.strip_prefix("binary://") {
+            let (stdout, stderr, pid) = logger(command, exits, namespace, id)?;
+            (ends.stdout, ends.stderr, kept._logger) = (Some(stdout), Some(stderr), Some(pid));
+            return Ok((ends, kept));
+        }
+        ends.stdout = output("stdout", &self.stdout, &mut kept)?;
+        ends.stderr = output("stderr", &self.stderr, &mut kept)?;
+        Ok((ends, kept))
+    }
+}
+
+fn output(stream: &'static str, address: &str, kept: &mut Kept) -> Result<Option<OwnedFd>, StdioError> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    if let Some(path) = address.strip_prefix("file://") {
+        let path = Path::new(path.split('?').next().unwrap_or(path));
+        if let Some(parent) = path.parent() {
+            let _ = fs::create_dir_all(parent);
+        }
+        return open(stream, path, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND).map(Some);
+    }
+    let path = plain(stream, address)?;
+    kept._outputs.push(open(stream, &path, OFlags::RDWR | OFlags::NONBLOCK)?);
+    open(stream, &path, OFlags::WRONLY).map(Some)
+}
+
+/// `/path` or `fifo:///path`.
+fn plain(stream: &'static str, address: &str) -> Result<PathBuf, StdioError> {
+    let path = address.strip_prefix("fifo://").unwrap_or(address);
+    if path.starts_with('/') {
+        return Ok(path.into());
+    }
+    Err(StdioError::Scheme { stream, address: address.to_owned() })
+}
+
+pub fn open(stream: &'static str, path: &Path, flags: OFlags) -> Result<OwnedFd, StdioError> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::from_bits_truncate(0o644)).map_err(|errno| StdioError::Open {
+        stream,
+        address: path.display().to_string(),
+        source: errno.into(),
+    })
+}
+
+/// Starts `binary:///path?key=value`, containerd's protocol for loggers: standard output on 3, standard error on 4, and 5, which it closes
+/// when it is ready. Returns the ends for the process.
+fn logger(uri: &str, exits: &Exits, namespace: &str, id: &str) -> Result<(OwnedFd, OwnedFd, u32), StdioError> {
+    let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let error = |reason: String| StdioError::Binary { path: path.into(), reason };
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| error(errno.to_string()));
+    let (stdout, stdout_end) = pipe()?;
+    let (stderr, stderr_end) = pipe()?;
+    let (ready, ready_end) = pipe()?;
+    let mut command = Command::new(path);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        command.arg(key);
+        if !value.is_empty() {
+            command.arg(value);
+        }
+    }
+    command
+        .env("CONTAINER_ID", id)
+        .env("CONTAINER_NAMESPACE", namespace)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .fd_mappings(vec![
+            FdMapping { parent_fd: stdout, child_fd: 3 },
+            FdMapping { parent_fd: stderr, child_fd: 4 },
+            FdMapping { parent_fd: ready_end, child_fd: 5 },
+        ])
+        .map_err(|collision| error(collision.to_string()))?;
+    let (child, _) = exits.spawn(&mut command).map_err(|source| error(source.to_string()))?;
+    drop(command);
+    // Closed without a byte, also if it ended.
+    let mut byte = [0];
+    let _ = rustix::io::read(&ready, &mut byte);
+    Ok((stdout_end, stderr_end, child.id()))
+}
