@@ -63,19 +63,16 @@ impl Spec {
         self.annotation(cri::SANDBOX_ID)
     }
 
-    /// Whether the process has a terminal.
-    pub fn terminal(&self) -> bool {
-        self.0.get("process").and_then(|process| process.get("terminal")).and_then(Value::as_bool).unwrap_or(false)
-    }
-
     /// The path of the root filesystem, relative to the bundle unless absolute.
     pub fn root_path(&self) -> Option<&str> {
         self.0.get("root")?.get("path")?.as_str()
     }
 
-    /// `linux.cgroupsPath`.
-    pub fn cgroups_path(&self) -> Option<&str> {
-        self.0.get("linux")?.get("cgroupsPath")?.as_str()
+    /// User and group of the process; 0 where none is named.
+    pub fn user(&self) -> (u32, u32) {
+        let user = self.0.get("process").and_then(|process| process.get("user"));
+        let id = |name| user.and_then(|user| user.get(name)?.as_u64()).and_then(|id| u32::try_from(id).ok());
+        (id("uid").unwrap_or(0), id("gid").unwrap_or(0))
     }
 
     /// Whether the container gets a namespace of that type of its own or by path: else it shares the host's.

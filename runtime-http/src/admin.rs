@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde::Serialize;
 
 use crate::{
-    api::{Api, answer::AnswerBody, without_body},
+    api::{
+        Api,
+        answer::{AnswerBody, TEXT, whole},
+        without_body,
+    },
     status::StatusSource,
 };
-
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers one request of the admin port.
 pub fn handle(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
@@ -22,28 +23,21 @@ pub fn handle(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>
 
 fn answer(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n");
+        let mut response = whole(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match request.uri().path() {
-        "/live" => text(StatusCode::OK, TEXT, "live\n"),
+        "/live" => whole(StatusCode::OK, TEXT, "live\n"),
         "/ready" => api.ready(),
         "/status" => json(&status.read()),
-        "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", api.metrics.render()),
+        "/metrics" => whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", api.metrics.render()),
         "/functions" => json(&api.store.listing()),
-        _ => text(StatusCode::NOT_FOUND, TEXT, "there is /live, /ready, /status, /metrics and /functions\n"),
+        _ => whole(StatusCode::NOT_FOUND, TEXT, "there is /live, /ready, /status, /metrics and /functions\n"),
     }
 }
 
 fn json(document: &impl Serialize) -> Response<AnswerBody> {
     let text_of = serde_json::to_string_pretty(document).expect("names and numbers are representable in JSON");
-    text(StatusCode::OK, "application/json", text_of + "\n")
-}
-
-fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::full(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
+    whole(StatusCode::OK, "application/json", text_of + "\n")
 }

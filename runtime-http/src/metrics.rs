@@ -14,7 +14,10 @@ use prometheus::{
     Registry, TextEncoder, core::Collector,
 };
 
-use crate::{admission::Gate, record::Usage};
+use crate::{
+    admission::Gate,
+    record::{Usage, microseconds},
+};
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
@@ -77,6 +80,11 @@ pub struct CgroupMetrics {
     pub join: Histogram,
     pub quota: Histogram,
     pub remove: Histogram,
+}
+
+/// A gauge's value; what is too large for one is the largest.
+pub fn gauge(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
 }
 
 /// The metrics of one function, looked up once, when the function is loaded.
@@ -303,7 +311,7 @@ impl FunctionMetrics {
     }
 
     fn learn(&self, execution: Duration) {
-        let latest = u64::try_from(execution.as_micros()).unwrap_or(u64::MAX).max(1);
+        let latest = microseconds(execution).max(1);
         let usual = self.usual_execution_us.load(Ordering::Relaxed);
         // Concurrent updates may lose one another: it is an estimate.
         let average = if usual == 0 { latest } else { (usual.saturating_mul(7).saturating_add(latest) / 8).max(1) };

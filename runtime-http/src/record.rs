@@ -62,6 +62,11 @@ impl fmt::Display for InvocationId {
     }
 }
 
+/// As logs, headers and estimates have it.
+pub fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// What the guest used.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
@@ -131,9 +136,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let micros = |duration: Option<&Duration>| {
-            duration.map_or(0, |duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
-        };
+        let micros = |duration: Option<&Duration>| duration.map_or(0, |duration| microseconds(*duration));
         let (status, code) = match self.answered.get() {
             Some(answered) => (answered.status.as_u16(), answered.code),
             None => (CLIENT_CLOSED_REQUEST, "client-gone"),

@@ -27,6 +27,7 @@ use crate::{
         forecast::{Forecast, Marks},
         reclaim,
     },
+    metrics::gauge,
     sandbox::StopReason,
 };
 
@@ -97,7 +98,7 @@ impl Sampler {
         thresholds: Thresholds,
     ) -> io::Result<Sampler> {
         let marks = Marks::new(thresholds.memory_limit, thresholds.high.get(), thresholds.eviction.get());
-        api.metrics.memory_limit_bytes.set(i64::try_from(marks.limit).unwrap_or(i64::MAX));
+        api.metrics.memory_limit_bytes.set(gauge(marks.limit));
         let mut watch = Watch {
             api,
             engine,
@@ -156,7 +157,6 @@ impl Watch {
         let committed = before.max(memory.committed());
         self.forecast.read(now, firm, committed);
         memory.set_ceiling(self.forecast.ceiling());
-        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.api.metrics.working_set_bytes.set(gauge(working_set));
         self.api.metrics.guest_memory_bytes.set(gauge(committed));
 

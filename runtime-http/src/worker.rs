@@ -24,7 +24,7 @@ use crate::{
     cgroup::{Cgroups, seat::Seat},
     epoch,
     memory::Holding,
-    metrics::Metrics,
+    metrics::{Metrics, gauge},
     sandbox::{Invocation, Reply, StopReason},
 };
 
@@ -251,7 +251,7 @@ impl Shared {
         state.started += 1;
         state.all.push(desk);
         state.threads.push(thread);
-        self.metrics.workers.set(i64::try_from(state.all.len()).unwrap_or(i64::MAX));
+        self.metrics.workers.set(gauge(state.all.len()));
         Ok(())
     }
 
@@ -301,7 +301,7 @@ impl Shared {
         }
         let mut state = lock(&self.state);
         state.all.retain(|other| !Arc::ptr_eq(other, desk));
-        self.metrics.workers.set(i64::try_from(state.all.len()).unwrap_or(i64::MAX));
+        self.metrics.workers.set(gauge(state.all.len()));
     }
 
     /// The next job from the queue, or `None` after having joined the idle.

@@ -25,12 +25,11 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     bundle::Bundle,
     cgroup::Cgroup,
-    console::{Console, ConsoleSocket},
     events::Events,
     exits::{Exit, Exits, pid},
     oom::OomWatch,
-    process::{Attached, IllegalTransition, Process, State},
-    runtime::{Runtime, RuntimeError, Streams},
+    process::{Attached, IllegalTransition, Prepared, Process, State},
+    runtime::{Runtime, RuntimeError},
     stats,
     stdio::{Addresses, StdioError},
 };
@@ -127,24 +126,15 @@ impl Container {
         shares_pids: bool,
     ) -> Result<Arc<Container>, ContainerError> {
         let Request { id, bundle, rootfs, addresses } = request;
-        let failed = |what, source| ContainerError::Io { container: id.clone(), what, source };
         let mounted = mount(&bundle, &rootfs).map_err(|reason| ContainerError::Other { container: id.clone(), reason });
         if let Err(error) = mounted {
             bundle.unmount();
             return Err(error);
         }
         let made = async {
-            let (attached, pid, exit) = if addresses.terminal {
-                let socket = ConsoleSocket::new().map_err(|source| failed("console socket", source))?;
-                let (pid, exit) = runtime.create(&id, bundle.path(), Streams::Console(socket.path())).await?;
-                let master = socket.receive().map_err(|source| failed("terminal", source))?;
-                (Attached::Console(Console::start(master, &addresses)?), pid, exit)
-            } else {
-                let (ends, kept) = addresses.open(&exits, namespace, &id)?;
-                let streams = Streams::Files { stdin: ends.stdin, stdout: ends.stdout, stderr: ends.stderr };
-                let (pid, exit) = runtime.create(&id, bundle.path(), streams).await?;
-                (Attached::Files(kept), pid, exit)
-            };
+            let mut prepared = Prepared::new(&addresses, &exits, namespace, &id)?;
+            let (pid, exit) = runtime.create(&id, bundle.path(), prepared.streams()).await?;
+            let attached = prepared.attach(&addresses)?;
             Ok((attached, pid, exit))
         };
         let (attached, pid, exit) = match made.await {
@@ -251,21 +241,9 @@ impl Container {
         let missing = || ContainerError::NoProcess { container: self.id.clone(), exec: exec.to_owned() };
         let Exec { process, spec } = processes.execs.get_mut(exec).ok_or_else(missing)?;
         process.startable()?;
-        let failed = |what, source| ContainerError::Io { container: self.id.clone(), what, source };
-        let bundle = self.bundle.path();
-        let (pid, exit) = if process.addresses.terminal {
-            let socket = ConsoleSocket::new().map_err(|source| failed("console socket", source))?;
-            let started = self.runtime.exec(&self.id, bundle, exec, spec, Streams::Console(socket.path())).await?;
-            let master = socket.receive().map_err(|source| failed("terminal", source))?;
-            process.attached = Attached::Console(Console::start(master, &process.addresses)?);
-            started
-        } else {
-            let (ends, kept) = process.addresses.open(&self.exits, &self.namespace, &self.id)?;
-            let streams = Streams::Files { stdin: ends.stdin, stdout: ends.stdout, stderr: ends.stderr };
-            let started = self.runtime.exec(&self.id, bundle, exec, spec, streams).await?;
-            process.attached = Attached::Files(kept);
-            started
-        };
+        let mut prepared = Prepared::new(&process.addresses, &self.exits, &self.namespace, &self.id)?;
+        let (pid, exit) = self.runtime.exec(&self.id, self.bundle.path(), exec, spec, prepared.streams()).await?;
+        process.attached = prepared.attach(&process.addresses)?;
         process.pid = pid;
         process.started()?;
         let event =

@@ -13,12 +13,13 @@ use std::{
 use anyhow::Context;
 use rustix::{
     fs::{CWD, Mode, OFlags},
-    mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags},
+    mount::{MoveMountFlags, OpenTreeFlags},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use serde::Deserialize;
+use wasmbox_oci::Spec;
 
-use crate::cgroup::Cgroup;
+use crate::{bundle::Bundle, cgroup::Cgroup};
 
 /// The first argument with which this binary is the hook.
 pub const ARGUMENT: &str = "delegate-cgroup";
@@ -36,15 +37,15 @@ struct State {
 
 pub fn delegate() -> anyhow::Result<()> {
     let state: State = serde_json::from_reader(io::stdin()).context("the container's state on standard input")?;
-    let config = fs::read(state.bundle.join(crate::bundle::CONFIG))?;
-    let config: serde_json::Value = serde_json::from_slice(&config)?;
-    let root = state.bundle.join(config["root"]["path"].as_str().unwrap_or("rootfs"));
-    let id = |name: &str| config["process"]["user"][name].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+    let bundle = Bundle::new(state.bundle);
+    let spec = Spec::parse(&bundle.read_config()?)?;
+    let root = spec.root_path().map_or_else(|| bundle.rootfs(), |root| bundle.path().join(root));
+    let (uid, gid) = spec.user();
     let cgroup = Cgroup::of(state.pid)?;
     let container = cgroup.directory("cpu").context("the container has no cgroup of the cpu controller")?;
     let subtree = make(&cgroup, container).with_context(|| container.join(NAME).display().to_string())?;
-    if id("uid") != 0 {
-        own(&cgroup, container, &subtree, id("uid"), id("gid"))?;
+    if uid != 0 {
+        own(&cgroup, container, &subtree, uid, gid)?;
     }
     mount(state.pid, &subtree, &root)
 }
@@ -80,7 +81,6 @@ fn mount(pid: u32, subtree: &Path, root: &Path) -> anyhow::Result<()> {
     // As a detached copy, made here, since the path means nothing in the other namespace.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = rustix::mount::open_tree(CWD, subtree, flags).context("open_tree")?;
-    let _ = MountAttrFlags::empty();
     let namespace = rustix::fs::open(format!("/proc/{pid}/ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Mount))
         .context("entering the container's mount namespace")?;

@@ -3,9 +3,10 @@
 use tokio::sync::watch;
 
 use crate::{
-    console::Console,
-    exits::Exit,
-    stdio::{Addresses, Kept},
+    console::{Console, ConsoleSocket},
+    exits::{Exit, Exits},
+    runtime::Streams,
+    stdio::{Addresses, Ends, Kept, StdioError},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,49 @@ pub enum Attached {
     Files(Kept),
     Console(Console),
     Nothing,
+}
+
+/// What a process needs to be started with, and keeps afterwards.
+#[derive(Debug)]
+pub enum Prepared {
+    Files { ends: Ends, kept: Kept },
+    Console(ConsoleSocket),
+}
+
+impl Prepared {
+    /// # Errors
+    /// [`StdioError`], naming the stream.
+    pub fn new(addresses: &Addresses, exits: &Exits, namespace: &str, id: &str) -> Result<Prepared, StdioError> {
+        if addresses.terminal {
+            return Ok(Prepared::Console(ConsoleSocket::new().map_err(StdioError::Terminal)?));
+        }
+        let (ends, kept) = addresses.open(exits, namespace, id)?;
+        Ok(Prepared::Files { ends, kept })
+    }
+
+    /// For the OCI runtime's call, once.
+    pub fn streams(&mut self) -> Streams<'_> {
+        match self {
+            Prepared::Files { ends, .. } => {
+                let Ends { stdin, stdout, stderr } = std::mem::take(ends);
+                Streams::Files { stdin, stdout, stderr }
+            }
+            Prepared::Console(socket) => Streams::Console(socket.path()),
+        }
+    }
+
+    /// After that call.
+    ///
+    /// # Errors
+    /// [`StdioError`], if there is no terminal, or it cannot be connected.
+    pub fn attach(self, addresses: &Addresses) -> Result<Attached, StdioError> {
+        Ok(match self {
+            Prepared::Files { kept, .. } => Attached::Files(kept),
+            Prepared::Console(socket) => {
+                Attached::Console(Console::start(socket.receive().map_err(StdioError::Terminal)?, addresses)?)
+            }
+        })
+    }
 }
 
 #[derive(Debug)]

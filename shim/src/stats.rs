@@ -1,6 +1,8 @@
 //! A container's usage in containerd's messages: `io.containerd.cgroups.v1.Metrics` and `io.containerd.cgroups.v2.Metrics`, from which
 //! CRI computes what `kubectl top` and autoscalers see.
 
+use std::collections::BTreeMap;
+
 use containerd_shim_protos::{
     cgroups::metrics as v1,
     cgroups_v2::metrics as v2,
@@ -18,8 +20,11 @@ pub fn stats(cgroup: &Cgroup) -> anyhow::Result<Any> {
     Ok(Any { type_url: type_url.into(), value, ..Any::default() })
 }
 
+fn field(fields: &BTreeMap<String, u64>, name: &str) -> u64 {
+    fields.get(name).copied().unwrap_or(0)
+}
+
 fn v1_metrics(cgroup: &Cgroup) -> v1::Metrics {
-    let field = |fields: &std::collections::BTreeMap<String, u64>, name: &str| fields.get(name).copied().unwrap_or(0);
     let number = |controller, file: &str| cgroup.number(controller, file).unwrap_or(0);
     let throttling = cgroup.fields("cpu", "cpu.stat");
     let per_cpu = cgroup.read("cpuacct", "cpuacct.usage_percpu").unwrap_or_default();
@@ -98,7 +103,6 @@ fn v1_metrics(cgroup: &Cgroup) -> v1::Metrics {
 }
 
 fn v2_metrics(cgroup: &Cgroup) -> v2::Metrics {
-    let field = |fields: &std::collections::BTreeMap<String, u64>, name: &str| fields.get(name).copied().unwrap_or(0);
     let number = |file: &str| cgroup.number("", file).unwrap_or(0);
     let limit = |file: &str| cgroup.number("", file).unwrap_or(u64::MAX);
     let cpu = cgroup.fields("", "cpu.stat");

@@ -24,6 +24,8 @@ pub enum StdioError {
     Open { stream: &'static str, address: String, source: io::Error },
     #[error("{stream} {address:?}: expected a path, file:// or binary://")]
     Scheme { stream: &'static str, address: String },
+    #[error("terminal: {0}")]
+    Terminal(#[source] io::Error),
     #[error("logging binary {}: {reason}", path.display())]
     Binary { path: PathBuf, reason: String },
 }

@@ -47,7 +47,10 @@ use self::{
     ledger::{Arrival, Ledger, Verdict},
     waiting::Ticket,
 };
-use crate::{limits::MemoryRequest, metrics::Metrics};
+use crate::{
+    limits::MemoryRequest,
+    metrics::{Metrics, gauge},
+};
 
 /// How to reach somebody who waits.
 type Reach = oneshot::Sender<Result<Permit, Refused>>;
@@ -182,11 +185,10 @@ impl Admission {
     }
 
     fn show(&self, ledger: &Ledger<Reach>) {
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let (in_flight, waiting) = (ledger.units(), ledger.waiting_units());
         self.metrics.in_flight_units.set(gauge(in_flight));
         self.metrics.queued_units.set(gauge(waiting));
-        self.metrics.queued_invocations.set(gauge(ledger.waiting_invocations() as u64));
+        self.metrics.queued_invocations.set(gauge(ledger.waiting_invocations()));
         self.metrics.requested_memory_bytes.set(gauge((in_flight + waiting) << 20));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::limits::{InvalidLimit, cpu_quota::parse_digits, serde_through_text};
+use crate::limits::{InvalidLimit, number, serde_through_text};
 
 /// Memory-Request admitted per memory, 0.1 to 100. Functions seldom use all they request: above 1 the difference is put to use.
 ///
@@ -27,16 +27,10 @@ impl FromStr for OverbookingRatio {
     type Err = InvalidLimit;
 
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
-        let invalid = |reason| InvalidLimit { reason, expected: EXPECTED };
         let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-        if decimals.is_empty() || decimals.len() > 3 {
-            return Err(invalid("not one to three decimals"));
-        }
-        let whole = parse_digits(whole).ok_or(invalid("not a number"))?;
-        let decimals = parse_digits(decimals).ok_or(invalid("not a number"))? * 10_u64.pow(3 - decimals.len() as u32);
-        let thousandths = whole.saturating_mul(1000).saturating_add(decimals);
+        let thousandths = number::thousandths(whole, decimals, EXPECTED)?;
         if !(100..=100_000).contains(&thousandths) {
-            return Err(invalid("not between 0.1 and 100"));
+            return Err(InvalidLimit { reason: "not between 0.1 and 100", expected: EXPECTED });
         }
         Ok(OverbookingRatio { thousandths })
     }

@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::{
-    record::Record,
+    record::{Record, microseconds},
     sandbox::{Failure, Stop, StopOnDrop, StopReason},
 };
 
@@ -167,6 +167,9 @@ const CURRENT_REQUESTS: HeaderName = HeaderName::from_static("num-current-reques
 const POD: HeaderName = HeaderName::from_static("pod");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// What is text is UTF-8.
+pub const TEXT: &str = "text/plain; charset=utf-8";
+
 /// Room for what [`add_invocation_headers`] and hyper add: a map that grows is made twice.
 pub const INVOCATION_HEADERS: usize = 14;
 
@@ -216,9 +219,9 @@ pub fn add_invocation_headers(headers: &mut HeaderMap, record: &Record, in_fligh
         let (_, execution) = timing.rsplit_once('=').expect("it was just written");
         headers.insert(EXECUTION_TIME, value(execution));
         if let Some(throttled) = usage.throttled {
-            headers.insert(THROTTLED_TIME, u64::try_from(throttled.as_micros()).unwrap_or(u64::MAX).into());
+            headers.insert(THROTTLED_TIME, microseconds(throttled).into());
         }
-        headers.insert(CPU_TIME, u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX).into());
+        headers.insert(CPU_TIME, microseconds(usage.cpu).into());
         headers.insert(MEMORY_PEAK, usage.memory_peak.into());
     }
     headers.append(SERVER_TIMING, value(&timing));
@@ -226,13 +229,21 @@ pub fn add_invocation_headers(headers: &mut HeaderMap, record: &Record, in_fligh
 
 /// Appends `name` and a duration in milliseconds with three decimals, without the cost of `format!`.
 fn push_milliseconds(text: &mut String, name: &str, duration: Option<&Duration>) {
-    let micros = duration.map_or(0, |duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+    let micros = duration.map_or(0, |duration| microseconds(*duration));
     let mut digits = itoa::Buffer::new();
     text.push_str(name);
     text.push_str(digits.format(micros / 1000));
     // The leading 1 keeps the zeros behind it.
     text.push('.');
     text.push_str(&digits.format(1000 + micros % 1000)[1..]);
+}
+
+/// A whole answer of the server's own.
+pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::full(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 /// A duration as a header; mostly zero, since a worker keeps its cgroup.

@@ -29,7 +29,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use self::{
-    answer::{AnswerBody, INVOCATION_HEADERS, add_invocation_headers, strip_reserved},
+    answer::{AnswerBody, INVOCATION_HEADERS, TEXT, add_invocation_headers, strip_reserved, whole},
     input::{ReadAhead, read_ahead},
     problem::{Code, Problem},
     route::Route,
@@ -118,7 +118,7 @@ impl Api {
             Ok(Route::Live | Route::Ready) if ![Method::GET, Method::HEAD].contains(request.method()) => {
                 Err(Problem::method_not_allowed(request.method(), HEALTH_METHODS))
             }
-            Ok(Route::Live) => Ok(health(StatusCode::OK, "live\n".into())),
+            Ok(Route::Live) => Ok(whole(StatusCode::OK, TEXT, "live\n")),
             Ok(Route::Ready) => Ok(self.ready()),
             Ok(Route::Root) => Err(Problem::new(Code::ModuleNotFound, "name a function: /{module}")),
             // `OPTIONS *` is about the server itself.
@@ -132,7 +132,7 @@ impl Api {
     pub fn ready(&self) -> Response<AnswerBody> {
         let report = self.readiness.probe(self.is_draining());
         let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        health(status, report.to_string())
+        whole(status, TEXT, report.to_string())
     }
 
     pub fn is_draining(&self) -> bool {
@@ -380,7 +380,7 @@ fn output_head(mode: OutputMode, output: Bytes) -> Result<(Response<()>, Bytes),
                 // A streamed answer may be cut in the middle of a character.
                 Err(error) => error.error_len().is_none(),
             };
-            let content_type = if is_text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+            let content_type = if is_text { TEXT } else { "application/octet-stream" };
             *response.headers_mut() = HeaderMap::with_capacity(INVOCATION_HEADERS + 2);
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
             output
@@ -407,13 +407,6 @@ pub fn without_body(mut response: Response<AnswerBody>) -> Response<AnswerBody> 
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
     response.map(|_| AnswerBody::full(Bytes::new()))
-}
-
-fn health(status: StatusCode, text: String) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::full(text.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }
 
 fn allow(methods: &'static str) -> Response<AnswerBody> {

@@ -213,6 +213,11 @@ impl Leaf {
         &self.name
     }
 
+    /// What was last set; `None` if that failed, or nothing was.
+    pub fn bandwidth(&self) -> Option<Bandwidth> {
+        self.set
+    }
+
     /// Puts the calling thread here.
     ///
     /// # Errors

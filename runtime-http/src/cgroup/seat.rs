@@ -41,11 +41,7 @@ pub struct Seat {
 #[derive(Debug)]
 struct Occupied {
     leaf: Leaf,
-    /// Of the last invocation.
-    bandwidth: Bandwidth,
-    /// Whether it was lifted since.
-    lifted: bool,
-    /// CPU time used since the budget was last filled.
+    /// CPU time used since the quota was last set.
     spent: Duration,
     /// The leaf's throttled time when it was last read.
     throttled: Duration,
@@ -54,16 +50,15 @@ struct Occupied {
 impl Occupied {
     /// Whether a noticeable part of the budget is gone.
     fn has_spent(&self) -> bool {
-        self.spent >= self.bandwidth.budget() / NOTICEABLE
+        self.spent >= self.budget() / NOTICEABLE
+    }
+
+    fn budget(&self) -> Duration {
+        self.leaf.bandwidth().map_or(Duration::MAX, |bandwidth| bandwidth.budget())
     }
 }
 
 impl Seat {
-    /// Without cgroups: limits nothing.
-    pub fn unlimited() -> Seat {
-        Seat { nested: None, leaf: None }
-    }
-
     pub(super) fn new(nested: Option<Arc<Nested>>) -> Seat {
         Seat { nested, leaf: None }
     }
@@ -86,7 +81,7 @@ impl Seat {
 
     fn limit(&mut self, nested: &Nested, bandwidth: Bandwidth) -> Result<CgroupTimes, LeafError> {
         let mut times = CgroupTimes::default();
-        let is_set = |occupied: &Occupied| occupied.bandwidth == bandwidth && !occupied.lifted && !occupied.has_spent();
+        let is_set = |occupied: &Occupied| occupied.leaf.bandwidth() == Some(bandwidth) && !occupied.has_spent();
         if self.leaf.as_ref().is_some_and(is_set) {
             return Ok(times);
         }
@@ -110,14 +105,11 @@ impl Seat {
                 })?;
                 times.assign = started.elapsed();
                 nested.metrics.join.observe(times.assign.as_secs_f64());
-                let (spent, throttled) = (Duration::ZERO, Duration::ZERO);
-                self.leaf = Some(Occupied { leaf, bandwidth, lifted: false, spent, throttled });
+                self.leaf = Some(Occupied { leaf, spent: Duration::ZERO, throttled: Duration::ZERO });
             }
             None => {
                 let occupied = self.leaf.as_mut().expect("there is one where none was made");
                 nested.set(&mut occupied.leaf, bandwidth)?;
-                occupied.bandwidth = bandwidth;
-                occupied.lifted = false;
                 occupied.spent = Duration::ZERO;
                 times.assign = started.elapsed();
                 nested.metrics.quota.observe(times.assign.as_secs_f64());
@@ -130,29 +122,26 @@ impl Seat {
     pub fn end(&mut self, cpu: Duration) -> Option<Duration> {
         let nested = self.nested.clone()?;
         let Some(occupied) = &mut self.leaf else { return Some(Duration::ZERO) };
-        let budget = occupied.bandwidth.budget();
         occupied.spent = occupied.spent.saturating_add(cpu);
         let mut throttled = Duration::ZERO;
         // Below that it cannot have been throttled: reading is saved.
-        if occupied.spent.saturating_mul(2) >= budget {
+        if occupied.spent.saturating_mul(2) >= occupied.budget() {
             let sum = occupied.leaf.throttled().unwrap_or(occupied.throttled);
             throttled = sum.saturating_sub(occupied.throttled);
             occupied.throttled = sum;
         }
         match nested.mode {
             Mode::Fresh => self.vacate(),
-            Mode::Pinned if occupied.has_spent() => {
-                let started = Instant::now();
-                match nested.set(&mut occupied.leaf, occupied.bandwidth.lifted()) {
-                    Ok(()) => {
-                        occupied.lifted = true;
-                        nested.metrics.quota.observe(started.elapsed().as_secs_f64());
+            Mode::Pinned => {
+                if let Some(bandwidth) = occupied.leaf.bandwidth().filter(|_| occupied.has_spent()) {
+                    let started = Instant::now();
+                    match nested.set(&mut occupied.leaf, bandwidth.lifted()) {
+                        Ok(()) => nested.metrics.quota.observe(started.elapsed().as_secs_f64()),
+                        // The next invocation sets its own, or is refused.
+                        Err(error) => tracing::debug!("{error}"),
                     }
-                    // The next invocation sets its own, or is refused.
-                    Err(error) => tracing::debug!("{error}"),
                 }
             }
-            Mode::Pinned => {}
         }
         Some(throttled)
     }

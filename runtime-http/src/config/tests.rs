@@ -1,6 +1,6 @@
 use clap::CommandFactory;
 
-use super::*;
+use super::{settings::Alone, *};
 
 fn environment(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     Settings::from_environment(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{InvalidLimit, serde_through_text};
+use super::{InvalidLimit, number, serde_through_text};
 
 /// More than 0, at most 10,000; decimal.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,9 +19,7 @@ impl FromStr for Cores {
 
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
         let invalid = InvalidLimit { reason: "not a number of cores", expected: "a number above 0 (6.5)" };
-        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let number: f64 = text.parse().map_err(|_| invalid.clone())?;
-        if plain && number > 0.0 && number <= 10_000.0 { Ok(Cores(number)) } else { Err(invalid) }
+        number::decimal(text).filter(|number| *number > 0.0 && *number <= 10_000.0).map(Cores).ok_or(invalid)
     }
 }
 

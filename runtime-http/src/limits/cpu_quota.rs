@@ -2,7 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{InvalidLimit, serde_through_text};
+use super::{
+    InvalidLimit,
+    number::{digits, thousandths},
+    serde_through_text,
+};
 
 /// A share of CPU time, 1 to 1,024,000 millicores.
 ///
@@ -35,30 +39,11 @@ impl FromStr for CpuQuota {
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
         let invalid = |reason| InvalidLimit { reason, expected: Self::EXPECTED };
         let millicores = match text.split_once('.') {
-            None => {
-                let digits = text.strip_suffix('m').unwrap_or(text);
-                parse_digits(digits).ok_or(invalid("not a number"))?
-            }
-            Some((cores, fraction)) => {
-                if fraction.is_empty() || fraction.len() > 3 {
-                    return Err(invalid("not one to three decimals"));
-                }
-                let whole = parse_digits(cores).ok_or(invalid("not a number"))?;
-                let thousandths =
-                    parse_digits(fraction).ok_or(invalid("not a number"))? * 10_u64.pow(3 - fraction.len() as u32);
-                whole.saturating_mul(1000).saturating_add(thousandths)
-            }
+            None => digits(text.strip_suffix('m').unwrap_or(text)).ok_or(invalid("not a number"))?,
+            Some((cores, fraction)) => thousandths(cores, fraction, Self::EXPECTED)?,
         };
         u32::try_from(millicores).ok().and_then(Self::from_millicores).ok_or(invalid("not between 1m and 1024000m"))
     }
-}
-
-/// Decimal digits only: no sign, no exponent, no space, no `NaN`.
-pub(crate) fn parse_digits(text: &str) -> Option<u64> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some(text.parse().unwrap_or(u64::MAX))
 }
 
 impl fmt::Display for CpuQuota {

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{InvalidLimit, serde_through_text};
+use super::{InvalidLimit, number, serde_through_text};
 
 /// A number from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,9 +28,7 @@ impl FromStr for Fraction {
 
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
         let invalid = InvalidLimit { reason: "not a share", expected: "a number from 0 to 1 (0.85)" };
-        let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let number: f64 = text.parse().map_err(|_| invalid.clone())?;
-        if plain && (0.0..=1.0).contains(&number) { Ok(Fraction(number)) } else { Err(invalid) }
+        number::decimal(text).filter(|number| (0.0..=1.0).contains(number)).map(Fraction).ok_or(invalid)
     }
 }
 

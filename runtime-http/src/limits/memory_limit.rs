@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{InvalidLimit, MemoryRequest, serde_through_text};
+use super::{InvalidLimit, MemoryRequest, number, serde_through_text};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -20,13 +20,12 @@ impl FromStr for MemoryLimit {
     type Err = InvalidLimit;
 
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
-        let is_decimal = text.contains('.') && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        match text.parse::<f64>() {
+        match number::decimal(text).filter(|_| text.contains('.')) {
             // Out of range, the conversion gives the nearest number, which is out of bounds too.
-            Ok(mebibytes) if is_decimal => MemoryRequest::from_bytes((mebibytes * MIB) as u64)
+            Some(mebibytes) => MemoryRequest::from_bytes((mebibytes * MIB) as u64)
                 .map(MemoryLimit)
                 .ok_or(InvalidLimit { reason: "not between 64Ki and 16383Gi", expected: "MiB (512.5)" }),
-            Ok(_) | Err(_) => text.parse().map(MemoryLimit),
+            None => text.parse().map(MemoryLimit),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{InvalidLimit, cpu_quota::parse_digits, serde_through_text};
+use super::{InvalidLimit, number, serde_through_text};
 
 const MIB: u64 = 1 << 20;
 
@@ -50,7 +50,7 @@ impl FromStr for MemoryRequest {
             "G" => 1_000_000_000,
             _ => return Err(invalid("unknown suffix or not a number")),
         };
-        let number = parse_digits(digits).ok_or(invalid("not a number"))?;
+        let number = number::digits(digits).ok_or(invalid("not a number"))?;
         Self::from_bytes(number.saturating_mul(unit)).ok_or(invalid("not between 64Ki and 16383Gi"))
     }
 }

@@ -4,17 +4,18 @@
 //! anything: [`crate::sandbox`] enforces memory and time, the worker's cgroup enforces CPU.
 //!
 //! - [`cpu_quota`]: [`CpuQuota`], millicores
-//! - [`fraction`]: [`Fraction`], 0 to 1
 //! - [`memory_request`]: [`MemoryRequest`], bytes, written in MiB or as a Kubernetes quantity
 //! - [`timeout`]: [`InvocationTimeout`], milliseconds
 //! - [`requested`]: reading the three from request headers, within the operator's caps
 //! - [`memory_limit`], [`fraction`], [`cores`]: what operators say of a whole box
+//! - [`number`]: what all of them are written with
 
 pub mod cores;
 pub mod cpu_quota;
 pub mod fraction;
 pub mod memory_limit;
 pub mod memory_request;
+pub mod number;
 pub mod requested;
 pub mod timeout;
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use super::{InvalidLimit, cpu_quota::parse_digits, serde_through_text};
+use super::{InvalidLimit, number, serde_through_text};
 
 /// Wall-clock time, 1 ms to 24 h. Written in milliseconds (`60000`), or with a unit (`500ms`, `60s`, `5m`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +38,7 @@ impl FromStr for InvocationTimeout {
             "m" => 60_000,
             _ => return Err(invalid("unknown unit or not a number")),
         };
-        let number = parse_digits(digits).ok_or(invalid("not a number"))?;
+        let number = number::digits(digits).ok_or(invalid("not a number"))?;
         Self::from_duration(Duration::from_millis(number.saturating_mul(unit)))
             .ok_or(invalid("not between 1 ms and 24 h"))
     }

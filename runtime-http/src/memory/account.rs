@@ -15,6 +15,7 @@ use std::{
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
 
+use super::signed;
 use crate::{record::InvocationId, sandbox::Stop};
 
 /// When an invocation was admitted, relative to others: the smaller, the earlier.
@@ -223,10 +224,6 @@ impl Drop for Place<'_> {
             account.serve();
         }
     }
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::signed;
+
 /// For how long a reading counts.
 const WINDOW: Duration = Duration::from_secs(2);
 /// Guests that hold less than this part of the limit hold next to nothing.
@@ -107,10 +109,6 @@ impl Forecast {
         let most = u64::try_from(own.saturating_add(signed(self.committed))).unwrap_or(0);
         (last + (self.rise * ahead.as_secs_f64()) as u64).min(most).max(last)
     }
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -23,3 +23,8 @@ pub mod populate;
 pub mod reclaim;
 
 pub use self::account::{Account, Holding};
+
+/// For sums and differences that may be negative.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

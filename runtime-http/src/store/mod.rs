@@ -39,7 +39,11 @@ use self::{
     native::Code,
     settings::{BadSettings, FunctionSettings, Grants},
 };
-use crate::{admission::Shares, metrics::Metrics, sandbox::ProgramError};
+use crate::{
+    admission::Shares,
+    metrics::{Metrics, gauge},
+    sandbox::ProgramError,
+};
 
 /// Why a function cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -321,9 +325,9 @@ impl ModuleStore {
     }
 
     fn show(&self, entries: &Entries) {
-        self.metrics.cached_bytes.set(i64::try_from(entries.code_bytes).unwrap_or(i64::MAX));
+        self.metrics.cached_bytes.set(gauge(entries.code_bytes));
         let ready = entries.by_file.values().filter(|entry| matches!(entry.state, State::Ready(_))).count();
-        self.metrics.cached_modules.set(i64::try_from(ready).unwrap_or(i64::MAX));
+        self.metrics.cached_modules.set(gauge(ready));
     }
 
     /// All entries, for the operator: file, kind or state, bytes of code, why not.
