@@ -28,3 +28,6 @@ fi
 
 # cgroup v2 is tested in a virtual machine.
 tests/vm/install-debian.sh
+
+# The shim is tested with several versions of containerd.
+tests/containerd/install-debian.sh

@@ -61,7 +61,23 @@ fn runtime() -> &'static Runtime {
 /// # Errors
 /// [`Broken`] if there is no whole answer.
 pub fn exchange(address: SocketAddr, request: Builder, body: impl Into<Bytes>) -> Result<Answer, Broken> {
-    let mut request = request.body(Full::new(body.into())).expect("the test's request is one");
+    runtime().block_on(patiently(address, request, body.into()))
+}
+
+/// As [`exchange`], on this thread alone: it may be in another network.
+///
+/// # Errors
+/// [`Broken`] if there is no whole answer.
+///
+/// # Panics
+/// If there cannot be a runtime.
+pub fn exchange_alone(address: SocketAddr, request: Builder, body: Bytes) -> Result<Answer, Broken> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime for one request").block_on(patiently(address, request, body))
+}
+
+async fn patiently(address: SocketAddr, request: Builder, body: Bytes) -> Result<Answer, Broken> {
+    let mut request = request.body(Full::new(body)).expect("the test's request is one");
     let is_http2 = request.version() == Version::HTTP_2;
     if is_http2 {
         let path = request.uri().path_and_query().expect("the test's request has a path");
@@ -70,11 +86,9 @@ pub fn exchange(address: SocketAddr, request: Builder, body: impl Into<Bytes>) -
         let host = address.to_string().parse().expect("an address is a header's value");
         request.headers_mut().insert(header::HOST, host);
     }
-    runtime().block_on(async {
-        let nothing = |reason: String| Broken { status: None, body: Bytes::new(), reason };
-        let answer = tokio::time::timeout(PATIENCE, send(address, is_http2, request)).await;
-        answer.unwrap_or_else(|_| Err(nothing(format!("no answer within {PATIENCE:?}"))))
-    })
+    let nothing = |reason: String| Broken { status: None, body: Bytes::new(), reason };
+    let answer = tokio::time::timeout(PATIENCE, send(address, is_http2, request)).await;
+    answer.unwrap_or_else(|_| Err(nothing(format!("no answer within {PATIENCE:?}"))))
 }
 
 /// One HTTP/2 connection.

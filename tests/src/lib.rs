@@ -11,14 +11,19 @@
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
 //! - [`queue_proxy`]: what boxes report to
 //! - [`vm`]: a virtual machine with cgroup v2
+//! - [`containerd`]: a real one with the shim under test, on a [`node`] of namespaces; [`image`]: what it runs; [`cri`]: pods
 //! - [`workspace`]: where things are; [`temporary`]: directories; [`patience`]: waiting
 
 pub mod binary;
 pub mod cgroup;
 pub mod client;
 pub mod component;
+pub mod containerd;
+pub mod cri;
 pub mod guest;
+pub mod image;
 pub mod metrics;
+pub mod node;
 pub mod patience;
 pub mod process;
 pub mod queue_proxy;
@@ -30,7 +35,9 @@ pub mod workspace;
 
 pub use cgroup::TestCgroup;
 pub use client::{Answer, Problem};
+pub use containerd::{Containerd, Version};
 pub use http::Request;
+pub use image::Image;
 pub use patience::eventually;
 pub use server::WasmBox;
 pub use wire::Wire;

@@ -34,3 +34,23 @@ pub fn example(file: &str) -> PathBuf {
     assert!(path.is_file(), "{} is not there: run `make -C examples`", path.display());
     path
 }
+
+/// A static binary, as `make install` puts it on a node: `wasmbox`, or the shim.
+///
+/// # Panics
+/// With what to do about it, if it is not built.
+pub fn installed(name: &str) -> PathBuf {
+    let path = root().join("target/static").join(name);
+    assert!(path.is_file(), "{} is not there: run `make static`", path.display());
+    path
+}
+
+/// Something that the tests need, below `target/tools`.
+///
+/// # Panics
+/// With what to do about it, if it is not there.
+pub fn tool(path: &str) -> PathBuf {
+    let path = root().join("target/tools").join(path);
+    assert!(path.exists(), "{} is not there: run tests/install-debian.sh", path.display());
+    path
+}

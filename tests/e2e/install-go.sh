@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds what is to be had as Go modules only, into target/tools/go: `make e2e` calls it. Needs Go, and for some minutes the first time.
+#
+#   containerd-2.3/{containerd,ctr,containerd-shim-runc-v2}: starts shims with BootstrapParams
+#   queue: Knative's queue-proxy, as it is released
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+containerd=v2.3.0
+serving=v0.50.0
+
+command -v go >/dev/null || { echo "Go is missing: install it from https://go.dev/dl, or Debian's package golang" >&2; exit 1; }
+tools=$PWD/target/tools/go
+# build DIRECTORY PACKAGE@VERSION: unless it was built in this version.
+build() {
+    local directory=$1 package=$2 name
+    name=$(basename "${package%@*}")
+    [ "$(cat "$directory/.$name" 2>/dev/null)" != "$package" ] || return 0
+    echo "Building $package"
+    CGO_ENABLED=0 GOBIN=$directory go install -trimpath -ldflags '-s -w' "$package"
+    echo "$package" >"$directory/.$name"
+}
+mkdir -p "$tools/containerd-2.3"
+for command in containerd ctr containerd-shim-runc-v2; do
+    build "$tools/containerd-2.3" "github.com/containerd/containerd/v2/cmd/$command@$containerd"
+done
+build "$tools" "knative.dev/serving/cmd/queue@$serving"

@@ -1,0 +1,573 @@
+//! The Kubernetes Container Runtime Interface: what a kubelet says to containerd. Of `runtime.v1` the calls and fields that tests use, with
+//! the field numbers of `k8s.io/cri-api/pkg/apis/runtime/v1/api.proto`.
+
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::{
+    Status,
+    client::Grpc,
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+
+use crate::{Containerd, eventually, patience::PATIENCE};
+
+/// containerd's CRI plugin.
+pub struct Cri {
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+    cgroup_parent: String,
+}
+
+/// A running sandbox.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    pub id: String,
+    pub config: SandboxConfig,
+}
+
+impl Cri {
+    /// # Panics
+    /// If containerd does not answer.
+    pub fn of(containerd: &Containerd) -> Cri {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime for a client");
+        let socket = containerd.node().path("/run/containerd/containerd.sock");
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("a socket's address");
+        let channel = runtime.block_on(endpoint.timeout(PATIENCE).connect()).expect("containerd listens");
+        let cri = Cri { runtime, channel, cgroup_parent: format!("/{}", containerd.node().name()) };
+        eventually("the CRI plugin is ready", || {
+            cri.call::<_, Version>("Version", Version { version: "v1".into(), ..Version::default() }).ok()
+        });
+        cri
+    }
+
+    /// One call of the runtime service.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn call<Q, A>(&self, name: &str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        let path: PathAndQuery = format!("/runtime.v1.RuntimeService/{name}").parse().expect("a path");
+        self.runtime.block_on(async {
+            let mut client = Grpc::new(self.channel.clone());
+            client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let codec = ProstCodec::<Q, A>::default();
+            Ok(client.unary(tonic::Request::new(request), path, codec).await?.into_inner())
+        })
+    }
+
+    /// A sandbox's configuration, in the test's cgroup.
+    pub fn sandbox(&self, name: &str) -> SandboxConfig {
+        SandboxConfig {
+            metadata: Some(SandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-{name}"),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            hostname: name.into(),
+            linux: Some(LinuxSandbox { cgroup_parent: self.cgroup_parent.clone(), ..LinuxSandbox::default() }),
+            ..SandboxConfig::default()
+        }
+    }
+
+    /// # Errors
+    /// containerd's.
+    pub fn try_run(&self, config: SandboxConfig) -> Result<Pod, Status> {
+        let request = RunPodSandbox { config: Some(config.clone()), runtime_handler: "wasmbox".into() };
+        let Id { id } = self.call("RunPodSandbox", request)?;
+        Ok(Pod { id, config })
+    }
+
+    /// Runs a sandbox with the runtime handler `wasmbox`.
+    ///
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn run(&self, config: SandboxConfig) -> Pod {
+        self.try_run(config).expect("the sandbox runs")
+    }
+
+    /// The pod's address.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn address(&self, pod: &Pod) -> IpAddr {
+        let status: PodStatus = self.call("PodSandboxStatus", Id { id: pod.id.clone() }).expect("the pod is there");
+        let network = status.status.and_then(|status| status.network).expect("the pod has a network");
+        network.ip.parse().expect("an address")
+    }
+
+    /// # Errors
+    /// containerd's.
+    pub fn try_create(&self, pod: &Pod, config: ContainerConfig) -> Result<String, Status> {
+        let request =
+            CreateContainer { sandbox: pod.id.clone(), config: Some(config), sandbox_config: Some(pod.config.clone()) };
+        self.call("CreateContainer", request).map(|Id { id }| id)
+    }
+
+    /// # Errors
+    /// containerd's.
+    pub fn try_start(&self, container: &str) -> Result<(), Status> {
+        self.call("StartContainer", Id { id: container.into() }).map(|Nothing {}| ())
+    }
+
+    /// Creates and starts a container; gives its id.
+    ///
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn start(&self, pod: &Pod, config: ContainerConfig) -> String {
+        let id = self.try_create(pod, config).expect("the container is created");
+        self.try_start(&id).expect("the container starts");
+        id
+    }
+
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn status(&self, container: &str) -> ContainerStatus {
+        let answer: ContainerStatusAnswer =
+            self.call("ContainerStatus", Id { id: container.into() }).expect("the container is there");
+        answer.status.expect("the container has a status")
+    }
+
+    /// Waits for a container's end, and gives its last status.
+    pub fn ended(&self, container: &str) -> ContainerStatus {
+        eventually("the container's end", || {
+            Some(self.status(container)).filter(|status| status.state == ContainerState::Exited as i32)
+        })
+    }
+
+    /// A command in a container, to its end: exit code, standard output and standard error.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn exec(&self, container: &str, words: &[&str]) -> Result<(i32, String, String), Status> {
+        let request = ExecSync {
+            container: container.into(),
+            command: words.iter().map(|&word| word.into()).collect(),
+            timeout: PATIENCE.as_secs().try_into().expect("seconds"),
+        };
+        let answer: ExecSyncAnswer = self.call("ExecSync", request)?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok((answer.exit_code, text(answer.stdout), text(answer.stderr)))
+    }
+
+    /// SIGTERM, then after `grace` SIGKILL.
+    ///
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn stop(&self, container: &str, grace: Duration) {
+        let timeout = grace.as_secs().try_into().expect("seconds");
+        let request = StopContainer { container: container.into(), timeout };
+        self.call::<_, Nothing>("StopContainer", request).expect("the container stops");
+    }
+
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn remove_container(&self, container: &str) {
+        self.call::<_, Nothing>("RemoveContainer", Id { id: container.into() }).expect("the container goes");
+    }
+
+    /// Stops and removes a pod with all of its containers.
+    ///
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn remove(&self, pod: &Pod) {
+        self.call::<_, Nothing>("StopPodSandbox", Id { id: pod.id.clone() }).expect("the pod stops");
+        self.call::<_, Nothing>("RemovePodSandbox", Id { id: pod.id.clone() }).expect("the pod goes");
+    }
+
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn stats(&self, container: &str) -> ContainerStats {
+        let answer: ContainerStatsAnswer =
+            self.call("ContainerStats", Id { id: container.into() }).expect("the container has statistics");
+        answer.stats.expect("the container has statistics")
+    }
+
+    /// Changes a container's limits.
+    ///
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn update(&self, container: &str, resources: Resources) {
+        let request = UpdateResources { container: container.into(), linux: Some(resources) };
+        self.call::<_, Nothing>("UpdateContainerResources", request).expect("the limits can be changed");
+    }
+
+    /// Where containerd streams an exec, an attachment or a forwarded port.
+    ///
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn stream<Q: Message + Default + 'static>(&self, name: &str, request: Q) -> String {
+        let Id { id: url } = self.call(name, request).expect("containerd streams");
+        url
+    }
+}
+
+/// Any message of which only the first field is used, a string: an id, or a URL.
+#[derive(Clone, PartialEq, Message)]
+pub struct Id {
+    #[prost(string, tag = "1")]
+    pub id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Nothing {}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Version {
+    #[prost(string, tag = "1")]
+    pub version: String,
+    #[prost(string, tag = "2")]
+    pub runtime_name: String,
+    #[prost(string, tag = "3")]
+    pub runtime_version: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SandboxMetadata {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub uid: String,
+    #[prost(string, tag = "3")]
+    pub namespace: String,
+    #[prost(uint32, tag = "4")]
+    pub attempt: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SandboxConfig {
+    #[prost(message, optional, tag = "1")]
+    pub metadata: Option<SandboxMetadata>,
+    #[prost(string, tag = "2")]
+    pub hostname: String,
+    #[prost(string, tag = "3")]
+    pub log_directory: String,
+    #[prost(map = "string, string", tag = "6")]
+    pub labels: HashMap<String, String>,
+    #[prost(map = "string, string", tag = "7")]
+    pub annotations: HashMap<String, String>,
+    #[prost(message, optional, tag = "8")]
+    pub linux: Option<LinuxSandbox>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct LinuxSandbox {
+    #[prost(string, tag = "1")]
+    pub cgroup_parent: String,
+    #[prost(message, optional, tag = "2")]
+    pub security: Option<SandboxSecurity>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SandboxSecurity {
+    #[prost(message, optional, tag = "1")]
+    pub namespaces: Option<Namespaces>,
+    #[prost(message, optional, tag = "9")]
+    pub seccomp: Option<SecurityProfile>,
+}
+
+/// `NamespaceMode`: 0 pod, 1 container, 2 node.
+#[derive(Clone, PartialEq, Message)]
+pub struct Namespaces {
+    #[prost(int32, tag = "1")]
+    pub network: i32,
+    #[prost(int32, tag = "2")]
+    pub pid: i32,
+    #[prost(int32, tag = "3")]
+    pub ipc: i32,
+}
+
+/// 0 runtime default, 1 unconfined.
+#[derive(Clone, PartialEq, Message)]
+pub struct SecurityProfile {
+    #[prost(int32, tag = "1")]
+    pub profile_type: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct RunPodSandbox {
+    #[prost(message, optional, tag = "1")]
+    pub config: Option<SandboxConfig>,
+    #[prost(string, tag = "2")]
+    pub runtime_handler: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PodStatus {
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<SandboxStatus>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SandboxStatus {
+    #[prost(int32, tag = "3")]
+    pub state: i32,
+    #[prost(message, optional, tag = "5")]
+    pub network: Option<SandboxNetwork>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct SandboxNetwork {
+    #[prost(string, tag = "1")]
+    pub ip: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct CreateContainer {
+    #[prost(string, tag = "1")]
+    pub sandbox: String,
+    #[prost(message, optional, tag = "2")]
+    pub config: Option<ContainerConfig>,
+    #[prost(message, optional, tag = "3")]
+    pub sandbox_config: Option<SandboxConfig>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerMetadata {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerConfig {
+    #[prost(message, optional, tag = "1")]
+    pub metadata: Option<ContainerMetadata>,
+    /// `ImageSpec`, of which the first field is the reference.
+    #[prost(message, optional, tag = "2")]
+    pub image: Option<Id>,
+    #[prost(string, repeated, tag = "3")]
+    pub command: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    pub args: Vec<String>,
+    #[prost(message, repeated, tag = "6")]
+    pub envs: Vec<KeyValue>,
+    #[prost(message, repeated, tag = "7")]
+    pub mounts: Vec<Mount>,
+    #[prost(map = "string, string", tag = "10")]
+    pub annotations: HashMap<String, String>,
+    #[prost(string, tag = "11")]
+    pub log_path: String,
+    #[prost(bool, tag = "12")]
+    pub stdin: bool,
+    #[prost(bool, tag = "14")]
+    pub tty: bool,
+    #[prost(message, optional, tag = "15")]
+    pub linux: Option<LinuxContainer>,
+}
+
+impl ContainerConfig {
+    pub fn new(name: &str, image: &str, args: &[&str]) -> ContainerConfig {
+        ContainerConfig {
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
+            image: Some(Id { id: image.into() }),
+            args: args.iter().map(|&word| word.into()).collect(),
+            log_path: format!("{name}.log"),
+            linux: Some(LinuxContainer::default()),
+            ..ContainerConfig::default()
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct KeyValue {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Mount {
+    #[prost(string, tag = "1")]
+    pub container_path: String,
+    #[prost(string, tag = "2")]
+    pub host_path: String,
+    #[prost(bool, tag = "3")]
+    pub readonly: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct LinuxContainer {
+    #[prost(message, optional, tag = "1")]
+    pub resources: Option<Resources>,
+    #[prost(message, optional, tag = "2")]
+    pub security: Option<ContainerSecurity>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Resources {
+    #[prost(int64, tag = "1")]
+    pub cpu_period: i64,
+    #[prost(int64, tag = "2")]
+    pub cpu_quota: i64,
+    #[prost(int64, tag = "3")]
+    pub cpu_shares: i64,
+    #[prost(int64, tag = "4")]
+    pub memory_limit_in_bytes: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerSecurity {
+    #[prost(message, optional, tag = "1")]
+    pub capabilities: Option<Capabilities>,
+    #[prost(message, optional, tag = "3")]
+    pub namespaces: Option<Namespaces>,
+    #[prost(message, optional, tag = "5")]
+    pub run_as_user: Option<Int64>,
+    #[prost(message, optional, tag = "12")]
+    pub run_as_group: Option<Int64>,
+    #[prost(bool, tag = "7")]
+    pub readonly_rootfs: bool,
+    #[prost(bool, tag = "11")]
+    pub no_new_privs: bool,
+    #[prost(message, optional, tag = "15")]
+    pub seccomp: Option<SecurityProfile>,
+}
+
+impl ContainerSecurity {
+    /// The restricted Pod Security Standard: not root, no capabilities, the runtime's seccomp profile; and a read-only root file system.
+    pub fn restricted(uid: i64) -> ContainerSecurity {
+        ContainerSecurity {
+            capabilities: Some(Capabilities { add: Vec::new(), drop: vec!["ALL".into()] }),
+            namespaces: Some(Namespaces { network: 0, pid: 1, ipc: 0 }),
+            run_as_user: Some(Int64 { value: uid }),
+            run_as_group: Some(Int64 { value: uid }),
+            readonly_rootfs: true,
+            no_new_privs: true,
+            seccomp: Some(SecurityProfile { profile_type: 0 }),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Capabilities {
+    #[prost(string, repeated, tag = "1")]
+    pub add: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub drop: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Int64 {
+    #[prost(int64, tag = "1")]
+    pub value: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UInt64 {
+    #[prost(uint64, tag = "1")]
+    pub value: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ContainerState {
+    Created = 0,
+    Running = 1,
+    Exited = 2,
+    Unknown = 3,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerStatusAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<ContainerStatus>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerStatus {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(int32, tag = "3")]
+    pub state: i32,
+    #[prost(int64, tag = "5")]
+    pub started_at: i64,
+    #[prost(int64, tag = "6")]
+    pub finished_at: i64,
+    #[prost(int32, tag = "7")]
+    pub exit_code: i32,
+    #[prost(string, tag = "10")]
+    pub reason: String,
+    #[prost(string, tag = "11")]
+    pub message: String,
+    #[prost(string, tag = "15")]
+    pub log_path: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StopContainer {
+    #[prost(string, tag = "1")]
+    pub container: String,
+    #[prost(int64, tag = "2")]
+    pub timeout: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ExecSync {
+    #[prost(string, tag = "1")]
+    pub container: String,
+    #[prost(string, repeated, tag = "2")]
+    pub command: Vec<String>,
+    #[prost(int64, tag = "3")]
+    pub timeout: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ExecSyncAnswer {
+    #[prost(bytes = "vec", tag = "1")]
+    pub stdout: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub stderr: Vec<u8>,
+    #[prost(int32, tag = "3")]
+    pub exit_code: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PortForward {
+    #[prost(string, tag = "1")]
+    pub pod: String,
+    #[prost(int32, repeated, tag = "2")]
+    pub ports: Vec<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UpdateResources {
+    #[prost(string, tag = "1")]
+    pub container: String,
+    #[prost(message, optional, tag = "2")]
+    pub linux: Option<Resources>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerStatsAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub stats: Option<ContainerStats>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerStats {
+    #[prost(message, optional, tag = "2")]
+    pub cpu: Option<CpuUsage>,
+    #[prost(message, optional, tag = "3")]
+    pub memory: Option<MemoryUsage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct CpuUsage {
+    #[prost(message, optional, tag = "2")]
+    pub core_nanoseconds: Option<UInt64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct MemoryUsage {
+    #[prost(message, optional, tag = "2")]
+    pub working_set_bytes: Option<UInt64>,
+}

@@ -1,0 +1,134 @@
+//! `ctr run` with the shim: boxes, modules, ordinary containers, on each version of containerd.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use http::Request;
+use wasmbox_tests::{Containerd, Image, Version, eventually, guest, workspace};
+
+/// Each version has a way of its own to start shims; all else is the same, and tested on each.
+macro_rules! on_each_version {
+    ($($test:ident),* $(,)?) => {
+        mod containerd_1_6 { $(#[test] fn $test() { super::$test(super::Version::V1_6); })* }
+        mod containerd_1_7 { $(#[test] fn $test() { super::$test(super::Version::V1_7); })* }
+        mod containerd_2_1 { $(#[test] fn $test() { super::$test(super::Version::V2_1); })* }
+        mod containerd_2_3 { $(#[test] #[ignore = "needs Go: make e2e"] fn $test() { super::$test(super::Version::V2_3); })* }
+    };
+}
+
+on_each_version!(
+    an_ordinary_image_runs_as_with_runc,
+    a_module_runs_once_with_stdio_arguments_environment_and_exit_code,
+    a_box_answers_requests_each_in_a_cgroup,
+    execs_pauses_and_updates,
+);
+
+fn an_ordinary_image_runs_as_with_runc(version: Version) {
+    let containerd = Containerd::start(version);
+    let image = Image::busybox();
+    containerd.import(&image);
+    let ran = containerd.run(&["--rm", image.name(), "one", "/bin/sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (7, "out\n"), "{ran:?}");
+    assert!(ran.stderr.contains("err\n"), "{ran:?}");
+    let ran = containerd.ctr_with(
+        &["run", "--rm", "--runtime", "io.containerd.wasmbox.v1", image.name(), "two", "/bin/cat"],
+        "first line\nsecond",
+    );
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "first line\nsecond"), "{ran:?}");
+    // With the kernel's limits, as asked.
+    containerd.run(&["--detach", "--memory-limit", "67108864", image.name(), "three", "/bin/sleep", "1000"]).ok();
+    let limit = |cgroup: PathBuf| {
+        let files = ["memory.limit_in_bytes", "memory.max"].map(|file| cgroup.join("three").join(file));
+        files.iter().find_map(|file| fs::read_to_string(file).ok())
+    };
+    let limits: Vec<_> = containerd.node().cgroups().into_iter().filter_map(limit).collect();
+    assert_eq!(limits, ["67108864\n"]);
+    end(&containerd, "three", 9);
+}
+
+/// Ends a detached container, and removes it.
+fn end(containerd: &Containerd, id: &str, signal: u32) {
+    containerd.ctr(&["task", "kill", "--signal", &signal.to_string(), id]).ok();
+    let is_stopped =
+        |list: String| list.lines().any(|line| line.starts_with(&format!("{id} ")) && line.contains("STOPPED"));
+    eventually("its end", || is_stopped(containerd.ctr(&["task", "ls"]).ok()).then_some(()));
+    containerd.ctr(&["task", "delete", id]).ok();
+    containerd.ctr(&["container", "delete", id]).ok();
+}
+
+fn a_module_runs_once_with_stdio_arguments_environment_and_exit_code(version: Version) {
+    let containerd = Containerd::start(version);
+    let module = fs::read(workspace::example("rust-hello.wasm")).expect("the example is built");
+    let image = Image::of("module").file("hello.wasm", module).entrypoint(&["/hello.wasm"]).build();
+    containerd.import(&image);
+    let ran = containerd.ctr_with(
+        &["run", "--rm", "--runtime", "io.containerd.wasmbox.v1", image.name(), "one", "/hello.wasm", "Ada"],
+        "some text",
+    );
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("Ada") && ran.stdout.contains("some text"), "{ran:?}");
+    let exits = Image::of("exits")
+        .file("exit.wat", guest::command("(call $exit (i32.const 3))"))
+        .entrypoint(&["/exit.wat"])
+        .build();
+    containerd.import(&exits);
+    let ran = containerd.run(&["--rm", exits.name(), "two"]);
+    assert_eq!(ran.code, 3, "{ran:?}");
+}
+
+const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8095);
+
+fn a_box_answers_requests_each_in_a_cgroup(version: Version) {
+    let containerd = Containerd::start(version);
+    let image = Image::of("box")
+        .file("functions/hi.wat", guest::hello())
+        .env("ENABLE_CGROUPS", "true")
+        .entrypoint(&["wasmbox", "serve", "--functions-dir", "/functions", "--cache-dir", "none"])
+        .build();
+    containerd.import(&image);
+    containerd.run(&["--detach", "--net-host", image.name(), "box"]).ok();
+    let answer = eventually("the box answers", || containerd.node().call(ADDRESS, Request::get("/hi"), "").ok()).ok();
+    assert_eq!(answer.text(), "hello\n");
+    assert!(answer.headers.contains_key("wasmbox-cpu-time-us"), "{answer:?}");
+    let nested = containerd.node().cgroups().iter().any(|cgroup| Path::new(cgroup).join("box/box").is_dir());
+    assert!(nested, "{:?}", containerd.node().cgroups());
+    let status = containerd.ctr(&["task", "exec", "--exec-id", "e1", "box", "/run/wasmbox/wasmbox", "status"]).ok();
+    assert!(status.contains("WasmBox") && status.contains("ready"), "{status}");
+    let metrics = containerd.ctr(&["task", "metrics", "box"]).ok();
+    assert!(metrics.contains("memory.usage_in_bytes") || metrics.contains("memory.usage"), "{metrics}");
+    end(&containerd, "box", 15);
+}
+
+fn execs_pauses_and_updates(version: Version) {
+    let containerd = Containerd::start(version);
+    let image = Image::busybox();
+    containerd.import(&image);
+    containerd.run(&["--detach", image.name(), "one", "/bin/sleep", "1000"]).ok();
+    let exec = |id: &str, words: &[&str]| {
+        let mut arguments = vec!["task", "exec", "--exec-id", id, "one"];
+        arguments.extend(words);
+        containerd.ctr(&arguments)
+    };
+    let ran = exec("e1", &["/bin/sh", "-c", "echo inside; exit 5"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (5, "inside\n"), "{ran:?}");
+    let ran = exec("e2", &["/no/such/program"]);
+    assert!(ran.code != 0 && ran.stderr.contains("/no/such/program"), "{ran:?}");
+    let list = || containerd.ctr(&["task", "ls"]).ok();
+    containerd.ctr(&["task", "pause", "one"]).ok();
+    assert!(list().contains("PAUSED"), "{}", list());
+    containerd.ctr(&["task", "resume", "one"]).ok();
+    assert!(list().contains("RUNNING"), "{}", list());
+    let pids = containerd.ctr(&["task", "ps", "one"]).ok();
+    assert_eq!(pids.lines().count(), 2, "{pids}");
+    containerd.ctr(&["task", "kill", "--signal", "9", "one"]).ok();
+    eventually("its end", || list().contains("STOPPED").then_some(()));
+    // Killing what has ended is no error that keeps a pod from going.
+    let again = containerd.ctr(&["task", "kill", "--signal", "9", "one"]);
+    assert!(again.code == 0 || again.stderr.contains("not found") || again.stderr.contains("finished"), "{again:?}");
+    let deleted = containerd.ctr(&["task", "delete", "one"]);
+    assert!(deleted.stderr.contains("137"), "{deleted:?}");
+    containerd.ctr(&["container", "delete", "one"]).ok();
+}
