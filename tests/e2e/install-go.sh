@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-containerd=v2.3.0
+containerd=v2.3.7
 serving=v0.50.0
 
 command -v go >/dev/null || { echo "Go is missing: install it from https://go.dev/dl, or Debian's package golang" >&2; exit 1; }
