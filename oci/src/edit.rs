@@ -19,6 +19,8 @@ pub const DIRECTORY: &str = "/run/wasmbox";
 pub const BINARY: &str = "/run/wasmbox/wasmbox";
 /// Compiled code of the node, read-only.
 pub const CACHE: &str = "/run/wasmbox/cache";
+/// Where a container sees its own cgroups, by the specification's example and by Kubernetes.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// Seconds for the hook: it makes a directory and a mount.
 const HOOK_TIMEOUT: i64 = 10;
 
@@ -49,6 +51,10 @@ impl Edit {
     pub fn apply(&self, spec: &mut Spec, entry: &Entry) -> Result<(), EditError> {
         let args = args(entry, &spec.env()?);
         spec.set_args(args)?;
+        // `ctr` leaves it out; the box reads its own limits and usage there.
+        if !spec.has_mount(CGROUPS) {
+            spec.add_mount(&mount(Path::new("cgroup"), "cgroup", CGROUPS, &["ro", "nosuid", "noexec", "nodev"])?)?;
+        }
         spec.add_mount(&tmpfs()?)?;
         spec.add_mount(&bind(&self.binary, BINARY, &["bind", "ro", "nosuid", "nodev"])?)?;
         if let Some(cache) = &self.cache {

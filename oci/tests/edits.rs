@@ -32,7 +32,10 @@ fn only_what_must_change_changes() {
         let before: Value = serde_json::from_str(text).unwrap();
         let mut after = edited(text, &Entry::Serve);
         assert_eq!(after["process"]["args"], serde_json::json!(["/run/wasmbox/wasmbox", "serve"]), "{name}");
-        let mounts = last(&after["mounts"], 3);
+        let mounts = last(&after["mounts"], 4);
+        assert_eq!((&mounts[0]["destination"], &mounts[0]["type"]), (&"/sys/fs/cgroup".into(), &"cgroup".into()));
+        assert!(mounts[0]["options"].as_array().unwrap().contains(&"ro".into()));
+        let mounts = &mounts[1..];
         assert_eq!(mounts[0]["destination"], "/run/wasmbox");
         assert_eq!(mounts[1]["source"], "/opt/wasmbox/bin/wasmbox");
         assert_eq!(mounts[1]["destination"], "/run/wasmbox/wasmbox");
@@ -46,7 +49,7 @@ fn only_what_must_change_changes() {
         // All else is as it was.
         after["process"]["args"] = before["process"]["args"].clone();
         let mounts = after["mounts"].as_array_mut().unwrap();
-        mounts.truncate(mounts.len() - 3);
+        mounts.truncate(mounts.len() - 4);
         after["hooks"]["createRuntime"].as_array_mut().unwrap().pop();
         let mut before = before;
         if before.get("hooks").is_none() {
@@ -63,6 +66,16 @@ fn what_is_not_known_is_kept() {
     assert_eq!(after["process"]["new"], 1);
     assert_eq!(after["linux"]["netDevices"]["eth0"], serde_json::json!({}));
     assert_eq!(after["brandNew"], serde_json::json!([{ "a": null }]));
+}
+
+#[test]
+fn a_mount_of_cgroups_stays_as_it_is() {
+    let text = r#"{"process":{"args":["x"]},"mounts":[{"destination":"/sys/fs/cgroup","type":"bind","source":"/x"}]}"#;
+    let after = edited(text, &Entry::Serve);
+    let mounts = after["mounts"].as_array().unwrap();
+    let of_cgroups = mounts.iter().filter(|mount| mount["destination"] == "/sys/fs/cgroup");
+    assert_eq!(of_cgroups.collect::<Vec<_>>(), [&mounts[0]]);
+    assert_eq!(mounts[0]["type"], "bind");
 }
 
 #[test]
