@@ -65,6 +65,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "admin port", examine: ports::admin },
     Check { name: "containerd", examine: node::containerd },
     Check { name: "shim", examine: node::shim },
+    Check { name: "handler", examine: node::handler },
 ];
 
 impl Finding {
