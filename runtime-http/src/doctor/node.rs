@@ -151,7 +151,7 @@ pub fn handler(_: &Config) -> Finding {
         );
     };
     let systemd = |runtime: &toml::Value| runtime.get("options")?.get("SystemdCgroup")?.as_bool();
-    let runc = handlers.iter().find(|(name, _)| name == "runc").and_then(|(_, runtime)| systemd(runtime));
+    let runc = handlers.iter().find(|(name, _)| *name == "runc").and_then(|(_, runtime)| systemd(runtime));
     let (runc, own) = (runc.unwrap_or(false), systemd(runtime).unwrap_or(false));
     if runc != own {
         return Finding::warn(
