@@ -5,4 +5,5 @@ mod container;
 mod delegation;
 mod kernel;
 mod limits;
+mod memory;
 mod smoke;
