@@ -56,6 +56,7 @@ pub struct Metrics {
     /// 1 or 0, by gate.
     pub gate_closed: IntGaugeVec,
     pub in_flight_units: IntGauge,
+    pub admissible_units: IntGauge,
     pub queued_invocations: IntGauge,
     pub queued_units: IntGauge,
     pub workers: IntGauge,
@@ -179,6 +180,10 @@ impl Metrics {
             ),
             in_flight_units: declare
                 .gauge("wasmbox_in_flight_resource_units", "Memory-Request of running invocations, MiB."),
+            admissible_units: declare.gauge(
+                "wasmbox_admissible_resource_units",
+                "The most Memory-Request that may run: the capacity, or less after evictions, MiB.",
+            ),
             queued_invocations: declare.gauge("wasmbox_queued_invocations", "Invocations that wait for admission."),
             queued_units: declare.gauge("wasmbox_queued_resource_units", "Memory-Request of waiting invocations, MiB."),
             workers: declare.gauge("wasmbox_workers", "Worker threads."),
