@@ -157,12 +157,12 @@ impl Metrics {
             compile: declare.histogram("wasmbox_compile_duration_seconds", "Time to compile a module.", SECONDS),
             compiles: declare.counters(
                 "wasmbox_compilations_total",
-                "Compilations by result (ok, invalid).",
+                "Compilations by result (ok, invalid; node: done by the node's service).",
                 &["result"],
             ),
             cache: declare.counters(
                 "wasmbox_cache_requests_total",
-                "Look-ups of compiled code by cache (memory, disk) and result (hit, miss, refused).",
+                "Look-ups of compiled code by cache (memory, disk, node) and result (hit, miss, refused).",
                 &["cache", "result"],
             ),
             cached_modules: declare.gauge("wasmbox_cached_modules", "Functions held ready in memory."),

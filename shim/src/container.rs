@@ -25,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     bundle::Bundle,
     cgroup::Cgroup,
+    compile_socket::CompileSocket,
     events::Events,
     exits::{Exit, Exits, pid},
     oom::OomWatch,
@@ -76,6 +77,8 @@ pub struct Container {
     events: Events,
     /// Whether others share its pid namespace: then its processes do not end with the first one.
     shares_pids: bool,
+    /// As long as the container is there.
+    _compile_socket: Option<CompileSocket>,
     cgroup: Option<Cgroup>,
     processes: tokio::sync::Mutex<Processes>,
     /// The last reading before the cgroup goes with the container.
@@ -124,6 +127,7 @@ impl Container {
         exits: Exits,
         events: Events,
         shares_pids: bool,
+        compile_socket: Option<CompileSocket>,
     ) -> Result<Arc<Container>, ContainerError> {
         let Request { id, bundle, rootfs, addresses } = request;
         let mounted = mount(&bundle, &rootfs).map_err(|reason| ContainerError::Other { container: id.clone(), reason });
@@ -157,6 +161,7 @@ impl Container {
             exits,
             events: events.clone(),
             shares_pids,
+            _compile_socket: compile_socket,
             cgroup,
             processes: tokio::sync::Mutex::new(Processes { init, execs: BTreeMap::new() }),
             last_stats: Mutex::default(),

@@ -15,6 +15,7 @@ use containerd_shim_protos::{
 
 use crate::{
     bundle::Bundle,
+    compile_socket,
     container::{SIGKILL, timestamp},
     exits::Exits,
     options::Options,
@@ -40,6 +41,7 @@ pub fn remove(flags: &Flags) -> anyhow::Result<()> {
         anyhow::Ok(())
     })?;
     bundle.unmount();
+    let _ = std::fs::remove_file(compile_socket::path(bundle.path()));
     let response =
         DeleteResponse { exit_status: 128 + SIGKILL, exited_at: timestamp(SystemTime::now()), ..Default::default() };
     stdout().write_all(&response.write_to_bytes()?)?;
