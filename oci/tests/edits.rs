@@ -87,7 +87,7 @@ fn without_a_cache_of_the_node_nothing_is_mounted_for_it() {
     let mut spec = Spec::parse(br#"{"process":{"args":["x"]}}"#).unwrap();
     Edit { cache: None, ..edit() }.apply(&mut spec, &Entry::Serve).unwrap();
     let after: Value = serde_json::from_slice(&spec.to_json()).unwrap();
-    assert_eq!(after["mounts"].as_array().unwrap().len(), 2);
+    assert_eq!(after["mounts"].as_array().unwrap().len(), 3);
     assert!(after["process"].get("env").is_none());
 }
 
