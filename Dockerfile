@@ -3,11 +3,11 @@
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/wasmbox .
 #   docker run --rm --publish 8095:8095 --volume "$PWD/examples/functions:/functions:ro" wasmbox
 #
-# The build machine compiles for both (cross-compilation): nothing is emulated. With binaries that are built already, in target/image:
+# The build machine compiles for both (cross-compilation): nothing is emulated. With binaries that are built already, in target/static:
 #
 #   buildah build --format docker --build-arg BINARIES=prebuilt --tag wasmbox .
 
-# `build`: from source. `prebuilt`: target/image.
+# `build`: from source. `prebuilt`: target/static.
 ARG BINARIES=build
 
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95-bookworm AS build
@@ -21,10 +21,10 @@ RUN apt-get update && \
     rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN deployment/build-static.sh "$TARGETARCH" /binaries
+RUN deployment/build-static.sh /binaries "$TARGETARCH"
 
 FROM scratch AS prebuilt
-COPY target/image/ /binaries/
+COPY target/static/ /binaries/
 
 # hadolint ignore=DL3006
 FROM ${BINARIES} AS binaries

@@ -34,12 +34,8 @@ build: toolchain ## Build the server: target/release/wasmbox
 	$(CARGO) build --release -p wasmbox
 
 # For nodes and images: one file each, which needs no library. The C library's features that want it dynamic (name services) are not used.
-static: toolchain ## Build both binaries without need of any library: target/static
-	mkdir -p target/static
-	for crate in wasmbox containerd-shim-wasmbox-v1; do \
-		$(CARGO) rustc --release -p $$crate --bin $$crate -- -C target-feature=+crt-static || exit; \
-		strip -o target/static/$$crate target/release/$$crate || exit; \
-	done
+static: toolchain ## Build binaries without need of any library: target/static
+	PROFILE=release deployment/build-static.sh target/static
 
 install: static ## Put them on this node, where its containerd finds them (PREFIX=/usr/local)
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/static/wasmbox target/static/containerd-shim-wasmbox-v1
