@@ -3,7 +3,7 @@ name: {{ .name }}
 image: {{ include "wasmbox.image" .values }}
 imagePullPolicy: {{ .values.Values.image.pullPolicy }}
 command: [/usr/local/bin/wasmbox-installer]
-args: {{ toJson (concat .command (list "--host-root" "/host" "--directory" .values.Values.installer.directory)) }}
+args: {{ toJson (concat .command (list "--host-root" "/host" "--directory" .values.Values.installer.directory)) | replace "\",\"" "\", \"" }}
 resources:
   requests: {cpu: 10m, memory: 32Mi}
   limits: {memory: 128Mi}
