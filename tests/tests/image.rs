@@ -67,17 +67,25 @@ fn is_not_root(containerd: &Containerd) {
 }
 
 #[test]
-#[ignore = "needs the image: make deploy-test"]
 fn the_image_serves_in_container_only_mode() {
     serves("io.containerd.runc.v2", "alone", is_not_root);
 }
 
 #[test]
-#[ignore = "needs the image: make deploy-test"]
 fn the_image_serves_with_the_shim_in_delegated_cgroups() {
     serves("io.containerd.wasmbox.v1", "shim", |containerd| {
         is_not_root(containerd);
         let nested = containerd.node().cgroups().iter().any(|cgroup| cgroup.join("shim/box").is_dir());
         assert!(nested, "{:?}", containerd.node().cgroups());
+        // What the RuntimeClass says that a pod costs beyond its containers is what it costs, and not several times that.
+        let [shim] = containerd.shims()[..] else { panic!("{:?}", containerd.shims()) };
+        let memory = std::fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).expect("the shim runs");
+        let line = memory.lines().find_map(|line| line.strip_prefix("Rss:")).expect("a line of the kernel's");
+        let used: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        let class = std::fs::read_to_string(workspace::root().join("runtimeclass/runtimeclass.yaml")).expect("a file");
+        let overhead = class.lines().find_map(|line| line.trim().strip_prefix("memory: ")).expect("an overhead");
+        let overhead: u64 = overhead.trim_end_matches("Mi").parse().expect("MiB");
+        println!("the shim: {used} KiB resident; {memory}");
+        assert!(used < overhead << 10 && used > (overhead << 10) / 4, "{used} KiB, and the class says {overhead} MiB");
     });
 }
