@@ -79,7 +79,7 @@ release uninstall --set workload=none,installer.create=true,installer.uninstall=
 release settings --set functions.subPath=functions,settings.LOG_LEVEL=debug,settings.QUEUE_DEPTH_RESOURCE_UNITS=8192
 release others --set networkPolicy.enabled=false,podDisruptionBudget.enabled=false,hpa.enabled=false,deployment.preStopSeconds=0
 # What is not in the schema is refused, and named.
-for wrong in workload=statefulset replicas=3 image.tagg=1 resources.limits.memory=lots settings.log-level=debug hpa.minReplicas=0; do
+for wrong in workload=statefulset replicas=3 image.tagg=1 resources.limits.memory=lots settings.log-level=debug hpa.minReplicas=0 keda.minReplicas=0; do
     if "$helm" template wasmbox "$chart" --set "$wrong" >/dev/null 2>"$work/refused"; then
         fail "the chart takes $wrong"
     fi
@@ -88,7 +88,7 @@ for wrong in workload=statefulset replicas=3 image.tagg=1 resources.limits.memor
 done
 
 part "the bases"
-for base in kubernetes knative knative-fork node container-only functions; do
+for base in kubernetes single-node knative knative-fork node container-only functions; do
     "$tools/kustomize" build "deployment/$base" >"$work/base-$base.yaml"
 done
 
