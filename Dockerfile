@@ -11,8 +11,8 @@
 ARG BINARIES=build
 
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95-bookworm AS build
-# amd64 or arm64; the builder sets it.
-ARG TARGETARCH=amd64
+# amd64 or arm64: the builder sets it, and would not over a default.
+ARG TARGETARCH
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # The compiler of C parts, and the linker. Not pinned: they are those of the base image's Debian.
 # hadolint ignore=DL3008

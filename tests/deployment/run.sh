@@ -29,12 +29,11 @@ module() {
     [ "$(cat "$tools/.$1" 2>/dev/null)" = "$2" ] && return
     echo "Building $2"
     CGO_ENABLED=0 GOBIN=$tools go install -trimpath "$2" || fail "$2 cannot be built"
-    mv "$tools/$(basename "${2%@*}" | sed 's/^v[0-9]*$/kustomize/')" "$tools/$1" 2>/dev/null || true
     echo "$2" >"$tools/.$1"
 }
 module helm "helm.sh/helm/v4/cmd/helm@$helm"
 module kustomize "sigs.k8s.io/kustomize/kustomize/v5@$kustomize"
-# source MODULE VERSION: the directory of its source.
+# source_of MODULE VERSION: the directory of its source.
 source_of() {
     (cd "$work" && GOFLAGS=-mod=mod go mod download -json "$1@$2" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
 }
@@ -60,7 +59,7 @@ python=$tools/venv/bin/python helm=$tools/helm
 part "the chart"
 chart=deployment/chart
 HELM=$helm deployment/render.sh --check
-# releases NAME ARGUMENTS: a set of values to be rendered.
+# release NAME ARGUMENTS: a set of values to be rendered.
 release() {
     local name=$1
     shift
@@ -116,7 +115,6 @@ sed -n 's/^ *\(autoscaling.knative.dev[^:]*\):.*/\1/p' deployment/knative*/ksvc*
 done
 
 part "containerd's fragments"
-# reads VERSION FRAGMENT: by itself, and behind a file that names another runtime.
 for pair in 1.6:2 1.7:2 2.1:3; do
     version=${pair%:*} fragment=runtimeclass/containerd/config-v${pair#*:}.toml
     { [ "${pair#*:}" = 3 ] || echo 'version = 2'; cat "$fragment"; } >"$work/config.toml"

@@ -102,8 +102,8 @@ class Manifests:
     def pod(self, name, document, spec):
         for container in spec.get("initContainers", []) + spec["containers"]:
             security = container.get("securityContext", {})
-            if security.get("privileged") is not True and security.get("capabilities", {}).get("drop") != ["ALL"]:
-                self.errors.append(f"{name}: container {container['name']} keeps capabilities")
+            if security.get("privileged") is not True:
+                self.restricted(name, spec, container, {**spec.get("securityContext", {}), **security})
             if container["name"] == "label" and not any(LABEL in argument for argument in container["args"]):
                 self.errors.append(f"{name}: the label is not {LABEL}")
             if container["name"] != "wasmbox":
@@ -116,6 +116,21 @@ class Manifests:
             sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
             if sleep + drain >= grace:
                 self.errors.append(f"{name}: killed after {grace} s, and still draining: {sleep} + {drain} s")
+
+
+    def restricted(self, name, spec, container, security):
+        """The Pod Security Standard "restricted", and a read-only root; the node's cgroups belong to root."""
+        wanted = {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        if all(volume["name"] != "cgroup" for volume in spec.get("volumes", [])):
+            wanted["runAsNonRoot"] = True
+        for key, value in wanted.items():
+            if security.get(key) != value:
+                self.errors.append(f"{name}: container {container['name']}: {key} is {security.get(key)}, not {value}")
 
 
 def main():

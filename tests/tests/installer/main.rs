@@ -2,7 +2,7 @@
 
 mod host;
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{fs, io::Read, os::unix::fs::MetadataExt};
 
 use host::{Host, Layout, TEMPLATE_2, TEMPLATE_3};
 use rustix::process::{Pid, Signal, kill_process};
@@ -346,6 +346,45 @@ fn older_forms_of_the_file() {
         assert_eq!(host.run("uninstall").code, 0);
         assert!(before == host.files());
     }
+}
+
+/// Killed between the edit and the restart: files say that all is done, and CRI says that it is not.
+#[test]
+fn an_installation_that_ended_halfway_is_finished() {
+    let host = Host::new(V1_7, Layout::Plain);
+    let text = owners(V1_7, false);
+    host.write(host.config(), &text);
+    host.start();
+    assert_eq!(host.run("install").code, 0);
+    let installed = host.read(host.config());
+    host.write(host.config(), &text);
+    host.start();
+    host.write(host.config(), &installed);
+    let ran = host.run("install");
+    assert_eq!((ran.code, host.restarts()), (0, 1), "{ran:?}");
+    // And from here on there is nothing to do.
+    let ran = host.run("install");
+    assert_eq!((ran.code, host.restarts()), (0, 1), "{ran:?}");
+}
+
+/// An upgrade replaces files, and disturbs nobody: containerd runs the shim anew for each pod.
+#[test]
+fn other_binaries_are_replaced_without_a_restart() {
+    let host = Host::new(V1_7, Layout::Plain);
+    host.write(host.config(), &owners(V1_7, false));
+    host.start();
+    assert_eq!(host.run("install").code, 0);
+    let files = host.files();
+    let binary = "/opt/wasmbox/bin/wasmbox";
+    host.write(binary, "of an older version");
+    let mut old = fs::File::open(host.path(binary)).expect("it is installed");
+    let ran = host.run("install");
+    assert_eq!((ran.code, host.restarts()), (0, 1), "{ran:?}");
+    assert!(files == host.files());
+    // Who runs the old one keeps it.
+    let mut text = String::new();
+    old.read_to_string(&mut text).expect("an open file");
+    assert_eq!(text, "of an older version");
 }
 
 /// A containerd that does not start with the handler gets its configuration back, and runs.
