@@ -18,11 +18,11 @@ PREFIX ?= /usr/local
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples images test e2e lint fmt api-test fuzz bench simulate clean toolchain
+.PHONY: help run build static install examples images test e2e lint fmt api-test deploy-test fuzz bench simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
-	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build examples ## Build what is missing, and serve the examples on port 8095
 	@echo
@@ -34,12 +34,8 @@ build: toolchain ## Build the server: target/release/wasmbox
 	$(CARGO) build --release -p wasmbox
 
 # For nodes and images: one file each, which needs no library. The C library's features that want it dynamic (name services) are not used.
-static: toolchain ## Build both binaries without need of any library: target/static
-	mkdir -p target/static
-	for crate in wasmbox containerd-shim-wasmbox-v1; do \
-		$(CARGO) rustc --release -p $$crate --bin $$crate -- -C target-feature=+crt-static || exit; \
-		strip -o target/static/$$crate target/release/$$crate || exit; \
-	done
+static: toolchain ## Build binaries without need of any library: target/static
+	PROFILE=release deployment/build-static.sh target/static
 
 install: static ## Put them on this node, where its containerd finds them (PREFIX=/usr/local)
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/static/wasmbox target/static/containerd-shim-wasmbox-v1
@@ -76,6 +72,9 @@ fmt: ## Format the sources
 
 api-test: build examples ## Hold docs/openapi.yaml against a running server, with schemathesis
 	tests/api/run.sh
+
+deploy-test: static examples ## Check manifests, chart, containerd's fragments and Dockerfile; build the image and run it; needs Go and root
+	tests/deployment/run.sh
 
 fuzz: toolchain $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz each parser for a few seconds (FUZZ_SECONDS=10)
 	FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO_FUZZ=$(TOOLS)/bin/cargo-fuzz fuzz/run.sh

@@ -1,0 +1,103 @@
+{{/* The parts that a Deployment and a Knative Service have in common. */}}
+
+{{- define "wasmbox.labels" -}}
+app.kubernetes.io/name: wasmbox
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "wasmbox.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* Environment: what the manifests decide, then `settings`, which may decide otherwise. */}}
+{{- define "wasmbox.environment" -}}
+{{- $knative := hasPrefix "knative" .Values.workload }}
+{{- $settings := dict "FUNCTIONS_DIR" "/functions" "CACHE_DIR" "/var/cache/wasmbox/native" "LOG_FORMAT" "json" }}
+{{- if .Values.runtimeClass.name }}
+{{- /* Without CPU limits of invocations the box is not to start. */}}
+{{- $_ := set $settings "ENABLE_CGROUPS" "true" }}
+{{- end }}
+{{- if $knative }}
+{{- $_ := set $settings "MAX_INVOCATION_TIMEOUT" (printf "%ds" (int .Values.knative.timeoutSeconds)) }}
+{{- $_ := set $settings "DRAIN_TIMEOUT" (printf "%ds" (sub (int .Values.knative.timeoutSeconds) 5)) }}
+{{- else }}
+{{- $_ := set $settings "DRAIN_TIMEOUT" (printf "%ds" (int .Values.drainSeconds)) }}
+{{- end }}
+{{- if eq .Values.workload "knative-fork" }}
+{{- /* The box and its queue-proxy hold to the same capacity. */}}
+{{- $_ := set $settings "CONCURRENT_RESOURCE_REQUEST" (toString .Values.knative.fork.concurrentResourceRequest) }}
+{{- else if $knative }}
+{{- /* No queue-proxy of the stock listens for reports. */}}
+{{- $_ := set $settings "QP_HOST" "none" }}
+{{- end }}
+{{- range $name, $value := merge (dict) .Values.settings $settings }}
+- name: {{ $name }}
+  value: {{ $value | toString | quote }}
+{{- end }}
+{{- if .Values.cgroupClaim }}
+- name: POD_UID
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.uid
+{{- end }}
+{{- end }}
+
+{{- define "wasmbox.container" -}}
+name: wasmbox
+image: {{ include "wasmbox.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args: [serve]
+env:
+  {{- include "wasmbox.environment" . | trim | nindent 2 }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+# What the Pod Security Standard "restricted" asks for, and a read-only root.
+securityContext:
+  {{- if .Values.cgroupClaim }}
+  # The node's cgroups belong to root.
+  runAsUser: 0
+  {{- else }}
+  runAsNonRoot: true
+  runAsUser: 65532
+  {{- end }}
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+  seccompProfile:
+    type: RuntimeDefault
+volumeMounts:
+  - name: functions
+    mountPath: /functions
+    readOnly: true
+    {{- with .Values.functions.subPath }}
+    subPath: {{ . }}
+    {{- end }}
+  # The box makes a directory of its own in it: compiled code is not for others to write.
+  - name: cache
+    mountPath: /var/cache/wasmbox
+  - name: tmp
+    mountPath: /tmp
+  {{- if .Values.cgroupClaim }}
+  - name: cgroup
+    mountPath: /data
+  {{- end }}
+{{- end }}
+
+{{- define "wasmbox.volumes" -}}
+- name: functions
+  persistentVolumeClaim:
+    claimName: {{ .Values.functions.claim }}
+    readOnly: true
+- name: cache
+  emptyDir:
+    sizeLimit: 2Gi
+- name: tmp
+  emptyDir:
+    sizeLimit: 64Mi
+{{- if .Values.cgroupClaim }}
+- name: cgroup
+  persistentVolumeClaim:
+    claimName: {{ .Values.cgroupClaim }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,85 @@
+//! The order of things: what is missing is done, what is there is left alone, and what fails is taken back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::{binaries::Binaries, cri, dump::HANDLER, node::Node, registration::Registration};
+
+const PAUSE: Duration = Duration::from_millis(250);
+
+pub struct Installer {
+    pub node: Node,
+    pub binaries: Binaries,
+    /// How long containerd may take to answer after a restart.
+    pub patience: Duration,
+}
+
+impl Installer {
+    /// # Errors
+    /// Why the handler does not answer. The configuration is then as it was.
+    pub async fn install(&self) -> anyhow::Result<()> {
+        // The binary is there before anybody can be told to run it.
+        self.binaries.put()?;
+        let undo = self.registration().add()?;
+        // An installation that ended before its restart is finished by the next.
+        if undo.is_none() && matches!(cri::has_handler(&self.node.socket, HANDLER).await, Ok(true)) {
+            return Ok(());
+        }
+        let Err(error) = self.restart_until(true).await else {
+            eprintln!("containerd has the handler {HANDLER}");
+            return Ok(());
+        };
+        if let Some(undo) = undo {
+            undo.restore().context("taking the registration back")?;
+            if let Err(again) = self.restart_until(false).await {
+                return Err(error.context(format!(
+                    "the configuration was restored, but containerd does not answer with it either ({again:#})"
+                )));
+            }
+            return Err(error.context("the configuration was restored"));
+        }
+        Err(error)
+    }
+
+    /// # Errors
+    /// What could not be removed; or that containerd, having answered before, does not any more.
+    pub async fn uninstall(&self) -> anyhow::Result<()> {
+        let answered = cri::has_handler(&self.node.socket, HANDLER).await;
+        let changed = self.registration().remove()?;
+        // One that is down needs no restart to forget the handler.
+        if answered.is_ok() && (changed || matches!(answered, Ok(true))) {
+            self.restart_until(false).await?;
+            eprintln!("containerd has the handler {HANDLER} no more");
+        }
+        Ok(self.binaries.remove()?)
+    }
+
+    fn registration(&self) -> Registration<'_> {
+        Registration { node: &self.node, shim: self.binaries.shim() }
+    }
+
+    /// Restarts containerd, and waits until its CRI answers, with the handler or without.
+    async fn restart_until(&self, wanted: bool) -> anyhow::Result<()> {
+        let whether = if wanted { "with" } else { "without" };
+        eprintln!("containerd: restarting");
+        self.node.restart().context("restarting containerd")?;
+        let started = Instant::now();
+        loop {
+            let answer = cri::has_handler(&self.node.socket, HANDLER).await;
+            if matches!(answer, Ok(has) if has == wanted) {
+                return Ok(());
+            }
+            if started.elapsed() >= self.patience {
+                let socket = self.node.socket.display();
+                return match answer {
+                    Ok(_) => {
+                        Err(anyhow::anyhow!("containerd at {socket} does not run {whether} the handler {HANDLER}"))
+                    }
+                    Err(error) => Err(error).with_context(|| format!("containerd's CRI at {socket} does not answer")),
+                };
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Files that are replaced whole: written beside, synced, renamed. Owner and mode stay.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, FileError> {
+    result.map_err(|source| FileError { path: path.to_owned(), source })
+}
+
+/// What is in the file; nothing, if there is none.
+///
+/// # Errors
+/// [`FileError`], if it cannot be read.
+pub fn read(path: &Path) -> Result<Option<String>, FileError> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        result => at(path, result).map(Some),
+    }
+}
+
+/// The file's text beside it, to look at before it counts. Goes when it is dropped.
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Draft {
+    /// # Errors
+    /// [`FileError`], if it cannot be written.
+    pub fn write(target: &Path, bytes: &[u8], mode: u32) -> Result<Draft, FileError> {
+        // A link stays one.
+        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        // Not `.toml`: no import takes it.
+        let mut path = target.clone().into_os_string();
+        path.push(".wasmbox-new");
+        let path = PathBuf::from(path);
+        let draft = Draft { path: path.clone(), target };
+        // One that was left by a crash.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return at(&path, Err(error)),
+            _ => {}
+        }
+        let old = fs::metadata(&draft.target).ok();
+        let mode = old.as_ref().map_or(mode, |old| old.mode() & 0o7777);
+        let mut file = at(&path, OpenOptions::new().write(true).create_new(true).mode(mode).open(&path))?;
+        // The umask does not apply.
+        at(&path, fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)))?;
+        if let Some(old) = old {
+            at(&path, chown(&path, Some(old.uid()), Some(old.gid())))?;
+        }
+        at(&path, file.write_all(bytes))?;
+        at(&path, file.sync_all())?;
+        Ok(draft)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It counts from now on.
+    ///
+    /// # Errors
+    /// [`FileError`], if it cannot be renamed.
+    pub fn commit(self) -> Result<(), FileError> {
+        at(&self.target, fs::rename(&self.path, &self.target))?;
+        sync_directory_of(&self.target)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After `commit` it is not there.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// # Errors
+/// [`FileError`], if it is there and cannot be removed.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => {
+            at(path, result)?;
+            sync_directory_of(path)
+        }
+    }
+}
+
+/// # Errors
+/// [`FileError`]
+pub fn make_directory(path: &Path) -> Result<(), FileError> {
+    at(path, fs::create_dir_all(path))
+}
+
+fn sync_directory_of(path: &Path) -> Result<(), FileError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    at(directory, File::open(directory).and_then(|directory| directory.sync_all()))
+}

@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# Checks all of deployment/, runtimeclass/ and the Dockerfile: `make deploy-test`. Renders the chart with a real helm and the bases with a real
+# kustomize, holds the result against the schemas of Kubernetes, Knative and KEDA, has containerd read the fragments, builds the image's final
+# stage from the binaries in target/static, and runs it. What it needs goes into target/tools; a tool that cannot be had is an error.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+helm=v4.3.1
+kustomize=v5.8.1
+# The newest, and the one that the resource-aware fork is made of (1.15.2).
+serving=(v0.51.0 v0.42.2)
+keda=v2.21.0
+
+tools=$PWD/target/tools/deployment
+work=$PWD/target/deployment
+wasmbox=${WASMBOX_BIN:-target/static/wasmbox}
+fail() {
+    echo "tests/deployment: $*" >&2
+    exit 1
+}
+part() { printf -- '--- %s\n' "$*"; }
+[ -x target/static/wasmbox ] || fail "target/static is not there: run \`make static\`"
+rm -rf "$work" && mkdir -p "$work" "$tools"
+
+part "tools"
+command -v go >/dev/null || fail "Go is missing, which builds helm and kustomize: install it from https://go.dev/dl"
+# module COMMAND PACKAGE@VERSION
+module() {
+    [ "$(cat "$tools/.$1" 2>/dev/null)" = "$2" ] && return
+    echo "Building $2"
+    CGO_ENABLED=0 GOBIN=$tools go install -trimpath "$2" || fail "$2 cannot be built"
+    echo "$2" >"$tools/.$1"
+}
+module helm "helm.sh/helm/v4/cmd/helm@$helm"
+module kustomize "sigs.k8s.io/kustomize/kustomize/v5@$kustomize"
+# source_of MODULE VERSION: the directory of its source.
+source_of() {
+    (cd "$work" && GOFLAGS=-mod=mod go mod download -json "$1@$2" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+}
+crds=() serving_dir=
+for version in "${serving[@]}"; do
+    directory=$(source_of knative.dev/serving "$version")
+    [ -n "$directory" ] || fail "knative.dev/serving $version cannot be had"
+    serving_dir=${serving_dir:-$directory}
+    crds+=("$directory/config/core/300-resources")
+done
+directory=$(source_of github.com/kedacore/keda/v2 $keda)
+[ -n "$directory" ] || fail "KEDA $keda cannot be had"
+crds+=("$directory/config/crd/bases")
+if ! cmp -s tests/deployment/requirements.txt "$tools/requirements.txt"; then
+    rm -rf "$tools/venv"
+    python3 -m venv "$tools/venv" || fail "on Debian and Ubuntu: apt-get install python3-venv"
+    "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/deployment/requirements.txt
+    cp tests/deployment/requirements.txt "$tools/requirements.txt"
+fi
+tests/containerd/install-debian.sh
+python=$tools/venv/bin/python helm=$tools/helm
+
+part "the chart"
+chart=deployment/chart
+HELM=$helm deployment/render.sh --check
+# release NAME ARGUMENTS: a set of values to be rendered.
+release() {
+    local name=$1
+    shift
+    "$helm" lint --quiet --strict "$chart" "$@" || fail "helm lint: $name"
+    "$helm" template wasmbox "$chart" --namespace default "$@" >"$work/chart-$name.yaml"
+}
+release deployment
+release knative --set workload=knative
+release knative-fork --set workload=knative-fork
+release keda --set keda.enabled=true
+release custom-metric --set hpa.requestedMemory=1536Mi
+release container-only --set runtimeClass.name=,cgroupClaim=wasmbox-cgroup
+release no-cgroups --set runtimeClass.name=,workload=knative
+release node --set workload=none,installer.create=true,runtimeClass.create=true
+release uninstall --set workload=none,installer.create=true,installer.uninstall=true
+release settings --set functions.subPath=functions,settings.LOG_LEVEL=debug,settings.QUEUE_DEPTH_RESOURCE_UNITS=8192
+release others --set networkPolicy.enabled=false,podDisruptionBudget.enabled=false,hpa.enabled=false,deployment.preStopSeconds=0
+# What is not in the schema is refused, and named.
+for wrong in workload=statefulset replicas=3 image.tagg=1 resources.limits.memory=lots settings.log-level=debug hpa.minReplicas=0 keda.minReplicas=0; do
+    if "$helm" template wasmbox "$chart" --set "$wrong" >/dev/null 2>"$work/refused"; then
+        fail "the chart takes $wrong"
+    fi
+    key=${wrong%=*}
+    grep -q "${key##*.}" "$work/refused" || fail "the chart does not say what is wrong with $wrong: $(cat "$work/refused")"
+done
+
+part "the bases"
+for base in kubernetes single-node knative knative-fork node container-only functions; do
+    "$tools/kustomize" build "deployment/$base" >"$work/base-$base.yaml"
+done
+
+part "style"
+"$tools/venv/bin/yamllint" --strict --config-file tests/deployment/yamllint.yaml \
+    $(git ls-files --cached --others --exclude-standard 'deployment/*.yaml' 'runtimeclass/*.yaml' | grep -v chart/templates/)
+
+part "schemas"
+"$wasmbox" serve --help >"$work/settings"
+"$python" tests/deployment/validate.py --crds "${crds[@]}" --settings "$work/settings" -- \
+    "$work"/*.yaml deployment/functions/{pvc,local-path,nfs,cephfs,publish}.yaml deployment/container-only/pv.yaml \
+    deployment/kubernetes/scaledobject.yaml
+# Keys of Knative's ConfigMaps.
+for patch in config-features config-features-container-only config-deployment; do
+    config=$serving_dir/config/core/configmaps/$(sed 's/config-\([a-z]*\).*/\1/' <<<$patch).yaml
+    sed -n 's/^  \([a-z][a-z.-]*\):.*/\1/p' "deployment/knative-config/$patch.yaml" >"$work/keys"
+    [ -s "$work/keys" ] || fail "$patch has no keys"
+    while read -r key; do
+        grep -q "^ *$key:" "$config" || fail "$patch: Knative ${serving[0]} has no key $key"
+    done <"$work/keys"
+done
+# The annotations of autoscaling.
+sed -n 's/^ *\(autoscaling.knative.dev[^:]*\):.*/\1/p' deployment/knative*/ksvc*.yaml | sort -u | while read -r name; do
+    grep -rqF "GroupName + \"/${name#*/}\"" "$serving_dir/pkg/apis/autoscaling" || fail "Knative has no annotation $name"
+done
+
+part "containerd's fragments"
+for pair in 1.6:2 1.7:2 2.1:3; do
+    version=${pair%:*} fragment=runtimeclass/containerd/config-v${pair#*:}.toml
+    { [ "${pair#*:}" = 3 ] || echo 'version = 2'; cat "$fragment"; } >"$work/config.toml"
+    "target/tools/containerd/$version/containerd" --config "$work/config.toml" config dump 2>/dev/null >"$work/dump"
+    sed -n '/runtimes.wasmbox\]/,/^ *ShimCgroup/p' "$work/dump" | tr "'" '"' >"$work/handler"
+    for line in 'runtime_type = "io.containerd.wasmbox.v1"' 'pod_annotations = ["wasmbox.dev/*"]' 'SystemdCgroup = true'; do
+        grep -qF "$line" "$work/handler" || fail "containerd $version: $fragment: no $line"
+    done
+done
+
+part "the image"
+"$tools/venv/bin/hadolint" Dockerfile
+if ! command -v buildah >/dev/null; then
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "buildah is missing: install it"
+    apt-cache show buildah >/dev/null 2>&1 || apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends buildah >/dev/null || fail "buildah cannot be installed"
+fi
+build() {
+    buildah --storage-driver vfs --root "$work/storage" --runroot "$work/storage-run" "$@"
+}
+# Overlays cannot be had everywhere; nothing is run in the final stage, and nothing is pulled.
+build build --quiet --isolation chroot --format docker --build-arg BINARIES=prebuilt --tag wasmbox:test . >/dev/null
+build inspect --type image wasmbox:test >"$work/image.json"
+"$python" - "$work/image.json" <<'PYTHON'
+import json, sys
+config = json.load(open(sys.argv[1]))["Docker"]["config"]
+expected = {"User": "65532:65532", "Entrypoint": ["/usr/local/bin/wasmbox"], "Cmd": ["serve"], "WorkingDir": "/functions"}
+wrong = {key: config.get(key) for key, value in expected.items() if config.get(key) != value}
+if config.get("Healthcheck", {}).get("Test") != ["CMD", "/usr/local/bin/wasmbox", "status"]:
+    wrong["Healthcheck"] = config.get("Healthcheck")
+sys.exit(f"the image's configuration: {wrong}" if wrong else 0)
+PYTHON
+build push --quiet --format docker wasmbox:test "docker-archive:$work/image.tar:docker.io/library/wasmbox:test"
+cargo test --release -p wasmbox-tests --test image
+echo "deployment/, runtimeclass/ and the Dockerfile are good."

@@ -1,0 +1,153 @@
+"""Holds manifests against the schemas of those who read them: Kubernetes, Knative Serving, KEDA.
+
+    validate.py --crds DIR... --settings FILE MANIFEST...
+
+CRDs are read from their projects' released modules. An unknown field is an error, as it is for the API server of a custom resource; the
+fields of the resource-aware fork of Knative are those that it documents.
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+# The oldest that the chart supports, and the newest that is known here.
+KUBERNETES = ["1.30", "1.37"]
+FORK = {"concurrentResourceRequest", "queueDepthResourceUnits", "resourceUtilizationThreshold"}
+LABEL = "wasmbox.dev/runtime"
+
+
+def closed(schema):
+    """The schema with nothing allowed that it does not name: a CRD's API server drops such fields or refuses them."""
+    if isinstance(schema, dict):
+        schema = {key: closed(value) for key, value in schema.items()}
+        if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            schema.setdefault("additionalProperties", False)
+        if schema.get("x-kubernetes-int-or-string"):
+            schema = {"type": ["integer", "string"]}
+        return schema
+    return [closed(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def crds(directories):
+    """By apiVersion and kind, one for each directory: a directory is a release."""
+    found = {}
+    for directory in directories:
+        for path in sorted(pathlib.Path(directory).rglob("*.yaml")):
+            for document in yaml.safe_load_all(path.read_text()):
+                if not isinstance(document, dict) or document.get("kind") != "CustomResourceDefinition":
+                    continue
+                spec = document["spec"]
+                for version in spec["versions"]:
+                    schema = closed(version["schema"]["openAPIV3Schema"])
+                    schema["properties"].update(apiVersion={}, kind={}, metadata={"type": "object"})
+                    key = f"{spec['group']}/{version['name']}", spec["names"]["kind"]
+                    found.setdefault(key, {})[directory] = schema
+    return found
+
+
+def pod_specs(document):
+    kind = document["kind"]
+    if kind == "Pod":
+        yield document["spec"]
+    elif "template" in document.get("spec", {}):
+        yield document["spec"]["template"]["spec"]
+
+
+class Manifests:
+    def __init__(self, crds, settings):
+        self.crds, self.settings, self.errors, self.count = crds, settings, [], 0
+
+    def check(self, path):
+        for document in yaml.safe_load_all(pathlib.Path(path).read_text()):
+            if document is None:
+                continue
+            self.count += 1
+            name = f"{path}: {document['kind']} {document['metadata']['name']}"
+            key = document["apiVersion"], document["kind"]
+            if key in self.crds:
+                self.custom(name, document, self.crds[key])
+            else:
+                self.builtin(name, document)
+            for spec in pod_specs(document):
+                self.pod(name, document, spec)
+            if document["kind"] == "RuntimeClass" and list(document["scheduling"]["nodeSelector"]) != [LABEL]:
+                self.errors.append(f"{name}: not the label that the installer sets, {LABEL}")
+
+    def builtin(self, name, document):
+        for version in KUBERNETES:
+            try:
+                kubernetes_validate.validate(document, version, strict=True)
+            except Exception as error:
+                self.errors.append(f"{name}: Kubernetes {version}: {error}")
+
+    def custom(self, name, document, schemas):
+        if document["kind"] == "Service":
+            # Fields of the fork: all of them, or none.
+            spec = document["spec"]["template"]["spec"]
+            own = FORK & spec.keys()
+            superpod = document["spec"]["template"]["metadata"]["annotations"].get("features.knative.dev/superpod")
+            if own != (FORK if superpod == "Enabled" else set()):
+                self.errors.append(f"{name}: superpod is {superpod}, and of the fork's fields there are {sorted(own)}")
+            if any(type(spec.pop(field)) is not int for field in own):
+                self.errors.append(f"{name}: the fork's fields are whole numbers")
+        for release, schema in schemas.items():
+            for error in jsonschema.Draft202012Validator(schema).iter_errors(document):
+                self.errors.append(f"{name}: {release}: {'/'.join(map(str, error.path))}: {error.message}")
+
+    def pod(self, name, document, spec):
+        for container in spec.get("initContainers", []) + spec["containers"]:
+            security = container.get("securityContext", {})
+            if security.get("privileged") is not True:
+                self.restricted(name, spec, container, {**spec.get("securityContext", {}), **security})
+            if container["name"] == "label" and not any(LABEL in argument for argument in container["args"]):
+                self.errors.append(f"{name}: the label is not {LABEL}")
+            if container["name"] != "wasmbox":
+                continue
+            environment = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+            for unknown in environment.keys() - self.settings:
+                self.errors.append(f"{name}: the box has no setting {unknown}")
+            drain = int(environment["DRAIN_TIMEOUT"].removesuffix("s"))
+            grace = spec.get("terminationGracePeriodSeconds") or spec["timeoutSeconds"]
+            sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+            if sleep + drain >= grace:
+                self.errors.append(f"{name}: killed after {grace} s, and still draining: {sleep} + {drain} s")
+
+
+    def restricted(self, name, spec, container, security):
+        """The Pod Security Standard "restricted", and a read-only root; the node's cgroups belong to root."""
+        wanted = {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        if all(volume["name"] != "cgroup" for volume in spec.get("volumes", [])):
+            wanted["runAsNonRoot"] = True
+        for key, value in wanted.items():
+            if security.get(key) != value:
+                self.errors.append(f"{name}: container {container['name']}: {key} is {security.get(key)}, not {value}")
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--crds", nargs="+", required=True)
+    arguments.add_argument("--settings", required=True)
+    arguments.add_argument("manifests", nargs="+")
+    arguments = arguments.parse_args()
+    # `[env: A=]` and `[env: A, B]` of `wasmbox serve --help`.
+    settings = set(re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b|\bPORT\b", pathlib.Path(arguments.settings).read_text()))
+    manifests = Manifests(crds(arguments.crds), settings)
+    for path in arguments.manifests:
+        manifests.check(path)
+    for error in manifests.errors:
+        print(error, file=sys.stderr)
+    print(f"{manifests.count} objects, {len(manifests.errors)} errors")
+    return 1 if manifests.errors or not manifests.count else 0
+
+
+sys.exit(main())
