@@ -241,9 +241,20 @@ impl Container {
         let missing = || ContainerError::NoProcess { container: self.id.clone(), exec: exec.to_owned() };
         let Exec { process, spec } = processes.execs.get_mut(exec).ok_or_else(missing)?;
         process.startable()?;
-        let mut prepared = Prepared::new(&process.addresses, &self.exits, &self.namespace, &self.id)?;
-        let (pid, exit) = self.runtime.exec(&self.id, self.bundle.path(), exec, spec, prepared.streams()).await?;
-        process.attached = prepared.attach(&process.addresses)?;
+        let made = async {
+            let mut prepared = Prepared::new(&process.addresses, &self.exits, &self.namespace, &self.id)?;
+            let (pid, exit) = self.runtime.exec(&self.id, self.bundle.path(), exec, spec, prepared.streams()).await?;
+            Ok((prepared.attach(&process.addresses)?, pid, exit))
+        };
+        let (attached, pid, exit) = match made.await {
+            Ok(made) => made,
+            Err(error) => {
+                // Who waits for its end waits no longer.
+                process.stopped(Exit { status: NEVER_STARTED, at: SystemTime::now() });
+                return Err(error);
+            }
+        };
+        process.attached = attached;
         process.pid = pid;
         process.started()?;
         let event =
