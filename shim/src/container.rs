@@ -25,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     bundle::Bundle,
     cgroup::Cgroup,
+    delegation::LiftedQuotas,
     events::Events,
     exits::{Exit, Exits, pid},
     oom::OomWatch,
@@ -368,13 +369,20 @@ impl Container {
 
     /// `resources`: `linux.resources` of the specification, in JSON.
     pub async fn update(&self, resources: &[u8]) -> Result<(), ContainerError> {
+        // One update at a time.
+        let _processes = self.processes.lock().await;
         let path = self.bundle.path().join("resources.json");
         std::fs::write(&path, resources).map_err(|source| ContainerError::Io {
             container: self.id.clone(),
             what: "resources",
             source,
         })?;
-        Ok(self.runtime.update(&self.id, self.bundle.path(), &path).await?)
+        let lifted = self.cgroup.as_ref().map(LiftedQuotas::of);
+        let updated = self.runtime.update(&self.id, self.bundle.path(), &path).await;
+        if let Some(lifted) = lifted {
+            lifted.restore();
+        }
+        Ok(updated?)
     }
 
     /// The pids of all processes, and the exec that one is.
