@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod specs;
+
 use serde_json::Value;
 use wasmbox_oci::{Edit, Entry, Spec};
 
-const SPECS: [(&str, &str); 1] = [("ctr 1.6", include_str!("specs/ctr-1.6.json"))];
+use specs::{Captured, SPECS};
 
 fn edit() -> Edit {
     Edit {
@@ -28,7 +30,7 @@ fn last(array: &Value, number: usize) -> &[Value] {
 
 #[test]
 fn only_what_must_change_changes() {
-    for (name, text) in SPECS {
+    for Captured { name, text } in SPECS {
         let before: Value = serde_json::from_str(text).unwrap();
         let mut after = edited(text, &Entry::Serve);
         assert_eq!(after["process"]["args"], serde_json::json!(["/run/wasmbox/wasmbox", "serve"]), "{name}");
@@ -53,6 +55,17 @@ fn only_what_must_change_changes() {
             before["hooks"] = serde_json::json!({ "createRuntime": [] });
         }
         assert_eq!(after, before, "{name}");
+    }
+}
+
+#[test]
+fn nothing_of_ours_is_hidden_by_a_mount() {
+    for Captured { name, text } in SPECS {
+        let after = edited(text, &Entry::Serve);
+        let places: Vec<_> = after["mounts"].as_array().unwrap().iter().map(|mount| &mount["destination"]).collect();
+        let last_of_others = places.iter().rposition(|place| !place.as_str().unwrap().starts_with("/run/wasmbox"));
+        let first_of_ours = places.iter().position(|place| place.as_str().unwrap().starts_with("/run/wasmbox"));
+        assert!(last_of_others < first_of_ours, "{name}: {places:?}");
     }
 }
 
