@@ -206,8 +206,10 @@ impl Container {
             self.report_oom().await;
         }
         if let Ok(process) = processes.get(&self.id, exec) {
-            if let Attached::Console(console) = &mut process.attached {
-                console.drained().await;
+            match &mut process.attached {
+                Attached::Files(kept) => kept.drained().await,
+                Attached::Console(console) => console.drained().await,
+                Attached::Nothing => {}
             }
             process.stopped(exit);
         }
