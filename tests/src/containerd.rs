@@ -380,6 +380,7 @@ pub fn signal(pid: u32, signal: Signal) {
 impl Drop for Containerd {
     fn drop(&mut self) {
         if thread::panicking() {
+            // It ends with its node.
             eprintln!("containerd's log:\n{}", self.log());
         } else if self.child.is_some() {
             let mut left = Vec::new();
@@ -392,9 +393,6 @@ impl Drop for Containerd {
             }
             assert!(left.is_empty(), "left behind: {left:#?}\ncontainerd's log:\n{}", self.log());
             self.end(Signal::TERM);
-        }
-        if self.child.is_some() {
-            self.end(Signal::KILL);
         }
     }
 }

@@ -226,7 +226,7 @@ fn processes_have_streams_and_terminals(version: Version) {
     end(&containerd);
 }
 
-/// Topics and statuses of a container's life, with a second process in it.
+/// What is told of a container, with a second process in it, until its end.
 fn life(containerd: &Containerd, runtime: &str, id: &str, image: &Image) -> Vec<String> {
     let events = containerd.events();
     containerd.ctr(&["run", "--detach", "--runtime", runtime, image.name(), id, "/bin/sleep", "1000"]).ok();
@@ -238,10 +238,13 @@ fn life(containerd: &Containerd, runtime: &str, id: &str, image: &Image) -> Vec<
     eventually("both ended", || {
         (events.of(id).iter().filter(|event| event.topic == "/tasks/exit").count() == 2).then_some(())
     });
+    let told = events.of(id);
     containerd.ctr(&["task", "delete", id]);
     containerd.ctr(&["container", "delete", id]).ok();
-    events.until(id, "/tasks/delete");
-    let told = events.of(id);
+    if runtime == RUNTIME {
+        // runc's may be lost, since its shim ends at once.
+        events.until(id, "/tasks/delete");
+    }
     let line = |event: &wasmbox_tests::containerd::Event| {
         let mut names: Vec<_> = event.content.as_object().expect("an object").keys().cloned().collect();
         names.retain(|name| !["rootfs", "bundle", "io", "pid", "exited_at", "container_id"].contains(&name.as_str()));
@@ -259,7 +262,7 @@ fn events_come_in_the_order_of_runcs_shim(version: Version) {
     containerd.import(&image);
     let ours = life(&containerd, RUNTIME, "ours", &image);
     assert_eq!(ours, life(&containerd, RUNC, "theirs", &image));
-    assert_eq!(ours.len(), 9, "{ours:#?}");
+    assert_eq!(ours.len(), 8, "{ours:#?}");
 }
 
 fn a_process_that_ends_at_once_has_started_before(version: Version) {

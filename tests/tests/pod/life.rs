@@ -11,6 +11,7 @@ on_each_version!(
     limits_can_be_changed,
     ends_with_grace_or_by_force,
     one_container_is_started_anew,
+    nothing_outlives_the_first_process,
     lack_of_memory_is_told,
     a_function_over_its_limit_does_not_end_the_box,
 );
@@ -74,14 +75,14 @@ fn limits_can_be_changed(version: Version) {
 fn ends_with_grace_or_by_force(version: Version) {
     let kubelet = Kubelet::new(version);
     let slow = kubelet.containerd.directory().join("functions/slow.wat");
-    fs::write(slow, guest::growing(1, 1500)).expect("a new file");
+    fs::write(slow, guest::growing(1, 4000)).expect("a new file");
     let pod = kubelet.pod("stop");
     let wasmbox = kubelet.cri.start(&pod, kubelet.wasmbox("box"));
     kubelet.ask(&pod, PORT, "/hi");
     // What runs when the box is told to end is answered.
     let answer = thread::scope(|scope| {
         let asked = scope.spawn(|| kubelet.ask(&pod, PORT, "/slow"));
-        thread::sleep(Duration::from_millis(700));
+        eventually("it runs", || (kubelet.ask(&pod, PORT, "/hi").headers["num-current-requests"] == "2").then_some(()));
         kubelet.cri.stop(&wasmbox, GRACE);
         asked.join().expect("asking does not panic")
     });
@@ -120,6 +121,35 @@ fn one_container_is_started_anew(version: Version) {
     assert_eq!(kubelet.process(&sidecar), neighbour);
     assert_eq!(kubelet.containerd.shims(), shims);
     kubelet.cri.remove(&pod);
+}
+
+/// In a pid namespace that is the pod's, or the node's, the kernel does not end the others with the first.
+fn nothing_outlives_the_first_process(version: Version) {
+    let kubelet = Kubelet::new(version);
+    for (name, pid) in [("shared", 0), ("own", 1), ("host", 2)] {
+        let namespaces = Some(Namespaces { network: 0, pid, ipc: 0 });
+        let mut config = kubelet.sandbox(name);
+        let security = SandboxSecurity { namespaces: namespaces.clone(), seccomp: None };
+        config.linux.as_mut().expect("a cgroup").security = Some(security);
+        let pod = kubelet.cri.run(config);
+        let security = Some(ContainerSecurity { namespaces, ..ContainerSecurity::default() });
+        let brief = ContainerConfig {
+            linux: Some(LinuxContainer { resources: None, security: security.clone() }),
+            ..busybox("brief", &["/bin/sh", "-c", "sleep 1000 & sleep 1; exit 3"])
+        };
+        let sidecar = ContainerConfig {
+            linux: Some(LinuxContainer { resources: None, security }),
+            ..busybox("sidecar", &["/bin/sleep", "2000"])
+        };
+        let sidecar = kubelet.cri.start(&pod, sidecar);
+        let brief = kubelet.cri.start(&pod, brief);
+        // Also the log is closed by then, which what is left would hold open.
+        assert_eq!(kubelet.cri.ended(&brief).exit_code, 3, "{name}");
+        let processes = kubelet.containerd.node().processes();
+        assert!(!processes.iter().any(|(_, words)| words.contains("sleep 1000")), "{name}: {processes:#?}");
+        assert_eq!(kubelet.cri.status(&sidecar).state, ContainerState::Running as i32, "{name}");
+        kubelet.cri.remove(&pod);
+    }
 }
 
 fn lack_of_memory_is_told(version: Version) {

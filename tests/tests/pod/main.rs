@@ -15,7 +15,10 @@ use std::{
 use http::Request;
 use wasmbox_tests::{
     Answer, ContainerConfig, Containerd, Cri, Image, Version,
-    cri::{ContainerSecurity, ContainerState, KeyValue, LinuxContainer, Mount, Pod, Resources, SandboxConfig},
+    cri::{
+        ContainerSecurity, ContainerState, KeyValue, LinuxContainer, Mount, Namespaces, Pod, Resources, SandboxConfig,
+        SandboxSecurity,
+    },
     eventually, guest,
 };
 

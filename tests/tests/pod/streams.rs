@@ -84,17 +84,16 @@ fn ports_are_forwarded(version: Version) {
 fn terminals_have_a_size(version: Version) {
     let kubelet = Kubelet::new(version);
     let pod = kubelet.pod("terminals");
-    let size = ["/bin/sh", "-c", "read line; stty size; read line; exit 5"];
-    let config = ContainerConfig { stdin: true, tty: true, ..busybox("terminal", &size) };
+    let script = format!("{UNTIL_RESIZED} read line; exit 5");
+    let config = ContainerConfig { stdin: true, tty: true, ..busybox("terminal", &["/bin/sh", "-c", &script]) };
     let container = kubelet.cri.start(&pod, config);
     let request = Attach { container: container.clone(), stdin: true, tty: true, stdout: true, stderr: false };
     let mut stream = Stream::open(&kubelet.containerd, &kubelet.cri.stream("Attach", request));
     resize(&mut stream);
-    stream.send(STDIN, b"\n");
-    stream.until(STDOUT, "41 123\r\n");
+    stream.until(STDOUT, "resized\r\n");
     let request = Exec {
         container: container.clone(),
-        command: ["/bin/sh", "-c", "read line; stty size; exit 6"].map(String::from).to_vec(),
+        command: vec!["/bin/sh".into(), "-c".into(), format!("{UNTIL_RESIZED} exit 6")],
         tty: true,
         stdin: true,
         stdout: true,
@@ -102,21 +101,20 @@ fn terminals_have_a_size(version: Version) {
     };
     let mut exec = Stream::open(&kubelet.containerd, &kubelet.cri.stream("Exec", request));
     resize(&mut exec);
-    exec.send(STDIN, b"\n");
-    exec.until(STDOUT, "41 123\r\n");
-    let [_, _, status] = exec.finish();
-    assert!(status.contains("exit code 6"), "{status}");
+    let [stdout, _, status] = exec.finish();
+    assert!(stdout.contains("resized\r\n") && status.contains("exit code 6"), "{stdout} {status}");
     stream.send(STDIN, b"\n");
     assert_eq!(kubelet.cri.ended(&container).exit_code, 5);
     let log = kubelet.log(&pod, "terminal.log");
-    assert!(log.contains("stdout F 41 123"), "{log}");
+    assert!(log.contains("stdout F resized"), "{log}");
     kubelet.cri.remove(&pod);
 }
 
-/// The size goes its own way, so it is asked for until it has arrived: here until `stty` of the same terminal would tell.
+/// Ends when its terminal has the size that [`resize`] asks for: that goes its own way, and may come late.
+const UNTIL_RESIZED: &str = "until [ \"$(stty size)\" = '41 123' ]; do sleep 0.1; done; echo resized;";
+
 fn resize(stream: &mut Stream) {
     stream.send(RESIZE, br#"{"Width":123,"Height":41}"#);
-    std::thread::sleep(std::time::Duration::from_millis(500));
 }
 
 fn logs_have_every_line(version: Version) {
