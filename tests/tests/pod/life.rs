@@ -89,8 +89,9 @@ fn ends_with_grace_or_by_force(version: Version) {
     assert_eq!((answer.status, answer.text()), (200, "done\n"), "{answer:?}");
     let status = kubelet.cri.status(&wasmbox);
     assert_eq!((status.exit_code, status.reason.as_str()), (0, "Completed"), "{status:?}");
-    let deaf = ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"];
+    let deaf = ["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"];
     let deaf = kubelet.cri.start(&pod, busybox("deaf", &deaf));
+    eventually("it is deaf", || kubelet.log(&pod, "deaf.log").contains("deaf").then_some(()));
     kubelet.cri.stop(&deaf, Duration::from_secs(1));
     let status = kubelet.cri.status(&deaf);
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"), "{status:?}");
