@@ -145,7 +145,10 @@ impl Console {
         let Some(output) = &mut self.output else { return };
         if let Ok(Ok(fifo)) = timeout(LONGEST, output).await {
             self.output = None;
-            drained(fifo.get_ref()).await;
+            // The copy was its only other owner.
+            if let Some(fifo) = Arc::into_inner(fifo) {
+                drained(fifo.into_inner()).await;
+            }
         }
     }
 }
