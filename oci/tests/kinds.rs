@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod specs;
+
 use serde_json::{Value, json};
 use wasmbox_oci::{Entry, Kind, KindError, Spec};
+
+use specs::{Captured, SPECS};
 
 fn spec(args: &[&str], annotations: &[(&str, &str)]) -> Spec {
     let annotations: serde_json::Map<String, Value> =
@@ -18,6 +22,32 @@ const OURS: &str = "wasmbox.dev/container";
 
 fn as_given(arguments: &[&str]) -> Kind {
     Kind::WasmBox(Entry::AsGiven { arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect() })
+}
+
+/// What is read in specs that containerd wrote.
+#[test]
+fn captured_specs_are_understood() {
+    let sandbox = "5".repeat(64);
+    let pod = Some(sandbox.as_str());
+    let serve = || as_given(&["serve", "--functions-dir", "/functions"]);
+    for Captured { name, text } in SPECS {
+        let spec = Spec::parse(text.as_bytes()).unwrap();
+        let (kind, group, user, variable) = match name.split('-').next().unwrap() {
+            "sandbox" => (Kind::Sandbox, pod, (0, 0), None),
+            "sidecar" => (Kind::Ordinary, pod, (65532, 65532), Some("HOSTNAME=hello-00001-deployment-0")),
+            "box" => (serve(), pod, (1000, 1000), Some("PORT=8095")),
+            "ctr" => (serve(), None, (0, 0), None),
+            other => panic!("{other} is not expected"),
+        };
+        assert_eq!(Kind::of(&spec).unwrap(), kind, "{name}");
+        assert_eq!(spec.sandbox_id(), group, "{name}");
+        assert_eq!(spec.user(), user, "{name}");
+        assert_eq!(spec.root_path(), Some("rootfs"), "{name}");
+        assert!(variable.is_none_or(|variable| spec.env().unwrap().iter().any(|known| known == variable)), "{name}");
+        assert!(spec.has_namespace("pid") && spec.has_namespace("mount") && !spec.has_namespace("user"), "{name}");
+        // Of `ctr run --net-host`, the host's.
+        assert_eq!(spec.has_namespace("network"), group.is_some(), "{name}");
+    }
 }
 
 #[test]

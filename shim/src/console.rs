@@ -19,10 +19,11 @@ use rustix::{
 use tokio::{
     io::{Interest, unix::AsyncFd},
     task::JoinHandle,
+    time::timeout,
 };
 
 use crate::{
-    stdio::{Addresses, StdioError, open},
+    stdio::{Addresses, LONGEST, StdioError, drained, open},
     watched::watched,
 };
 
@@ -86,8 +87,9 @@ impl Drop for ConsoleSocket {
 #[derive(Debug)]
 pub struct Console {
     master: Arc<AsyncFd<OwnedFd>>,
-    input: Option<JoinHandle<()>>,
-    output: Option<JoinHandle<()>>,
+    /// Each gives what it wrote to.
+    input: Option<JoinHandle<Arc<AsyncFd<OwnedFd>>>>,
+    output: Option<JoinHandle<Arc<AsyncFd<OwnedFd>>>>,
 }
 
 impl Console {
@@ -108,6 +110,7 @@ impl Console {
             tokio::spawn(async move {
                 // The terminal is gone (EIO), or the fifo: nothing more to copy.
                 let _ = copy(&from, &to).await;
+                to
             })
         };
         let input = match fifo("stdin", &addresses.stdin)? {
@@ -137,10 +140,15 @@ impl Console {
         }
     }
 
-    /// When all that the ended process wrote has been passed on.
+    /// When all that the ended process wrote has been passed on and read; but a reader that has stopped is not waited for.
     pub async fn drained(&mut self) {
-        if let Some(output) = self.output.take() {
-            let _ = output.await;
+        let Some(output) = &mut self.output else { return };
+        if let Ok(Ok(fifo)) = timeout(LONGEST, output).await {
+            self.output = None;
+            // The copy was its only other owner.
+            if let Some(fifo) = Arc::into_inner(fifo) {
+                drained(fifo.into_inner()).await;
+            }
         }
     }
 }

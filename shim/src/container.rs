@@ -26,6 +26,7 @@ use crate::{
     bundle::Bundle,
     cgroup::Cgroup,
     compile_socket::CompileSocket,
+    delegation::LiftedQuotas,
     events::Events,
     exits::{Exit, Exits, pid},
     oom::OomWatch,
@@ -210,8 +211,10 @@ impl Container {
             self.report_oom().await;
         }
         if let Ok(process) = processes.get(&self.id, exec) {
-            if let Attached::Console(console) = &mut process.attached {
-                console.drained().await;
+            match &mut process.attached {
+                Attached::Files(kept) => kept.drained().await,
+                Attached::Console(console) => console.drained().await,
+                Attached::Nothing => {}
             }
             process.stopped(exit);
         }
@@ -246,9 +249,20 @@ impl Container {
         let missing = || ContainerError::NoProcess { container: self.id.clone(), exec: exec.to_owned() };
         let Exec { process, spec } = processes.execs.get_mut(exec).ok_or_else(missing)?;
         process.startable()?;
-        let mut prepared = Prepared::new(&process.addresses, &self.exits, &self.namespace, &self.id)?;
-        let (pid, exit) = self.runtime.exec(&self.id, self.bundle.path(), exec, spec, prepared.streams()).await?;
-        process.attached = prepared.attach(&process.addresses)?;
+        let made = async {
+            let mut prepared = Prepared::new(&process.addresses, &self.exits, &self.namespace, &self.id)?;
+            let (pid, exit) = self.runtime.exec(&self.id, self.bundle.path(), exec, spec, prepared.streams()).await?;
+            Ok((prepared.attach(&process.addresses)?, pid, exit))
+        };
+        let (attached, pid, exit) = match made.await {
+            Ok(made) => made,
+            Err(error) => {
+                // Who waits for its end waits no longer.
+                process.stopped(Exit { status: NEVER_STARTED, at: SystemTime::now() });
+                return Err(error);
+            }
+        };
+        process.attached = attached;
         process.pid = pid;
         process.started()?;
         let event =
@@ -362,13 +376,20 @@ impl Container {
 
     /// `resources`: `linux.resources` of the specification, in JSON.
     pub async fn update(&self, resources: &[u8]) -> Result<(), ContainerError> {
+        // One update at a time.
+        let _processes = self.processes.lock().await;
         let path = self.bundle.path().join("resources.json");
         std::fs::write(&path, resources).map_err(|source| ContainerError::Io {
             container: self.id.clone(),
             what: "resources",
             source,
         })?;
-        Ok(self.runtime.update(&self.id, self.bundle.path(), &path).await?)
+        let lifted = self.cgroup.as_ref().map(LiftedQuotas::of);
+        let updated = self.runtime.update(&self.id, self.bundle.path(), &path).await;
+        if let Some(lifted) = lifted {
+            lifted.restore();
+        }
+        Ok(updated?)
     }
 
     /// The pids of all processes, and the exec that one is.

@@ -62,6 +62,36 @@ fn make(cgroup: &Cgroup, container: &Path) -> anyhow::Result<PathBuf> {
     Ok(subtree)
 }
 
+/// CPU limits of a box's workers, lifted until [`LiftedQuotas::restore`]: on v1 the kernel refuses to lower a container's limit below one
+/// that is nested in it. The container's own holds meanwhile.
+pub struct LiftedQuotas(Vec<(PathBuf, String)>);
+
+const NO_QUOTA: &str = "-1";
+
+impl LiftedQuotas {
+    pub fn of(cgroup: &Cgroup) -> LiftedQuotas {
+        let Cgroup::V1(_) = cgroup else { return LiftedQuotas(Vec::new()) };
+        let Some(container) = cgroup.directory("cpu") else { return LiftedQuotas(Vec::new()) };
+        let leaves = fs::read_dir(container.join(NAME)).into_iter().flatten().flatten();
+        let quotas = leaves.filter_map(|leaf| {
+            let path = leaf.path().join("cpu.cfs_quota_us");
+            let quota = fs::read_to_string(&path).ok().filter(|quota| quota.trim() != NO_QUOTA)?;
+            // A worker may have retired, and its leaf with it.
+            fs::write(&path, NO_QUOTA).ok().map(|()| (path, quota))
+        });
+        LiftedQuotas(quotas.collect())
+    }
+
+    /// Those that the box has not set anew. One above the container's new limit is refused: that limit holds instead.
+    pub fn restore(self) {
+        for (path, quota) in self.0 {
+            if fs::read_to_string(&path).is_ok_and(|now| now.trim() == NO_QUOTA) {
+                let _ = fs::write(path, quota.trim());
+            }
+        }
+    }
+}
+
 /// Gives it to the container's user: directory and files, except those that would undo its limits, which it has none of.
 fn own(cgroup: &Cgroup, container: &Path, subtree: &Path, uid: u32, gid: u32) -> anyhow::Result<()> {
     let give = |path: &Path| chown(path, Some(uid), Some(gid)).with_context(|| path.display().to_string());

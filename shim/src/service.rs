@@ -59,7 +59,9 @@ fn refuse(error: PodError) -> ttrpc::Error {
             | ContainerError::Other { .. },
         ) => Code::UNKNOWN,
     };
-    log::error!("{error}");
+    // containerd asks so to find out whether something is still there.
+    let level = if code == Code::NOT_FOUND { log::Level::Debug } else { log::Level::Error };
+    log::log!(level, "{error}");
     status(code, &error)
 }
 
@@ -196,6 +198,8 @@ impl Task for Service {
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
+        // That it is there.
+        container.snapshot(&request.exec_id).await.map_err(refuse_container)?;
         if request.stdin {
             container.close_stdin(&request.exec_id).await.map_err(refuse_container)?;
         }

@@ -7,14 +7,21 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::fs::{Mode, OFlags, inotify};
-use tokio::task::JoinHandle;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{Mode, OFlags, inotify},
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use crate::{exits::Exits, watched::watched};
 
@@ -51,7 +58,7 @@ pub struct Ends {
 #[derive(Debug, Default)]
 pub struct Kept {
     stdin: Option<KeptStdin>,
-    _outputs: Vec<OwnedFd>,
+    outputs: Vec<OwnedFd>,
     /// Pid of the logging binary; it ends when its pipes do.
     _logger: Option<u32>,
 }
@@ -80,7 +87,48 @@ impl Drop for KeptStdin {
     }
 }
 
+/// A reader that takes nothing for so long takes nothing any more.
+const STALLED: Duration = Duration::from_secs(2);
+/// After so long, somebody else keeps writing.
+pub const LONGEST: Duration = Duration::from_secs(10);
+
+/// When the reader of a fifo has taken all that was written, if it has a reader; but that is not waited for without end. containerd 1.6 stops
+/// to read when it is told of a container's end, and what is in the fifo then is lost.
+pub async fn drained(fifo: OwnedFd) {
+    // One for writing alone, so that this process is no reader itself.
+    let same = format!("/proc/self/fd/{}", fifo.as_raw_fd());
+    let Ok(writer) = rustix::fs::open(same, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) else {
+        return;
+    };
+    drop(fifo);
+    let unread = || if has_reader(&writer) { rustix::io::ioctl_fionread(&writer).unwrap_or(0) } else { 0 };
+    let began = Instant::now();
+    let (mut left, mut progress) = (unread(), began);
+    while left > 0 && progress.elapsed() < STALLED && began.elapsed() < LONGEST {
+        sleep(Duration::from_millis(2)).await;
+        let now = unread();
+        if now < left {
+            progress = Instant::now();
+        }
+        left = now;
+    }
+}
+
+/// pipe(7), poll(2): else there is an error at the writer's end.
+fn has_reader(writer: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(writer, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&now)).is_ok() && !polled[0].revents().contains(PollFlags::ERR)
+}
+
 impl Kept {
+    /// When all that the ended process wrote has been read.
+    pub async fn drained(&mut self) {
+        for fifo in self.outputs.drain(..) {
+            drained(fifo).await;
+        }
+    }
+
     /// From now on the process sees the end of its input when all else have closed it.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
@@ -124,7 +172,7 @@ fn output(stream: &'static str, address: &str, kept: &mut Kept) -> Result<Option
         return open(stream, path, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND).map(Some);
     }
     let path = plain(stream, address)?;
-    kept._outputs.push(open(stream, &path, OFlags::RDWR | OFlags::NONBLOCK)?);
+    kept.outputs.push(open(stream, &path, OFlags::RDWR | OFlags::NONBLOCK)?);
     open(stream, &path, OFlags::WRONLY).map(Some)
 }
 

@@ -46,6 +46,17 @@ impl Version {
     }
 }
 
+/// Makes a test of each function, for each version of containerd: each has a way of its own to start shims; all else is the same.
+#[macro_export]
+macro_rules! on_each_version {
+    ($($test:ident),* $(,)?) => {
+        mod containerd_1_6 { $(#[test] fn $test() { super::$test($crate::Version::V1_6); })* }
+        mod containerd_1_7 { $(#[test] fn $test() { super::$test($crate::Version::V1_7); })* }
+        mod containerd_2_1 { $(#[test] fn $test() { super::$test($crate::Version::V2_1); })* }
+        mod containerd_2_3 { $(#[test] #[ignore = "needs Go: make e2e"] fn $test() { super::$test($crate::Version::V2_3); })* }
+    };
+}
+
 /// A running containerd. Dropping it ends it, and checks that nothing is left of what it ran.
 pub struct Containerd {
     node: Node,
@@ -90,8 +101,16 @@ impl Containerd {
                 link(&file);
             }
         }
+        // This version passes on nothing but the path of a file.
+        let options = if version == Version::V1_6 && !options.is_empty() {
+            let path = containerd.directory().join("options.toml");
+            fs::write(&path, options).expect("a new file");
+            format!("ConfigPath = '{}'", path.display())
+        } else {
+            options.to_owned()
+        };
         fs::write(containerd.directory().join("cni/10-test.conflist"), NETWORK).expect("a new file");
-        fs::write(containerd.directory().join("config.toml"), containerd.configuration(options)).expect("a new file");
+        fs::write(containerd.directory().join("config.toml"), containerd.configuration(&options)).expect("a new file");
         let mut containerd = containerd;
         containerd.launch();
         containerd.mounts = containerd.node.mounts();
@@ -162,8 +181,11 @@ impl Containerd {
         self.node.directory()
     }
 
+    /// What it logged, but for the plugins that it loaded.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.directory().join("log")).unwrap_or_default()
+        let log = fs::read_to_string(self.directory().join("log")).unwrap_or_default();
+        let lines = log.lines().filter(|line| !line.contains("plugin") && !line.contains("level=info msg=\"Image"));
+        lines.fold(String::new(), |log, line| log + line + "\n")
     }
 
     /// A command on the node, with the binaries of this version first in its path.
@@ -210,6 +232,29 @@ impl Containerd {
             let mut command = self.command("ctr");
             self.node.run(command.args(["--namespace", namespace, "image", "import", &archive])).ok();
         }
+    }
+
+    /// The events from now on.
+    ///
+    /// # Panics
+    /// If there is no place for them.
+    pub fn events(&self) -> Events<'_> {
+        let path = self.directory().join("events");
+        let file = File::create(&path).expect("a new file");
+        let child = self.command("ctr").arg("events").stdout(file).spawn().expect("nsenter, of the package util-linux");
+        let events = Events { containerd: self, path, child };
+        // It does not say when it listens: so until one is seen.
+        let probe = || {
+            self.ctr(&["namespace", "label", self.namespace(), "probe=1"]).ok();
+            events.all().iter().any(|event| event.topic == "/namespaces/update").then_some(())
+        };
+        eventually("events are listened for", probe);
+        events
+    }
+
+    /// The shim's binary on the node.
+    pub fn shim(&self) -> Command {
+        self.command("containerd-shim-wasmbox-v1")
     }
 
     /// The processes of the shim under test.
@@ -274,6 +319,60 @@ impl Containerd {
     }
 }
 
+/// What containerd told, in the order in which it did, until this is dropped.
+pub struct Events<'a> {
+    containerd: &'a Containerd,
+    path: PathBuf,
+    child: Child,
+}
+
+/// An event: `/tasks/start`, and what it says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub topic: String,
+    pub content: serde_json::Value,
+}
+
+impl Events<'_> {
+    /// # Panics
+    /// If a line of `ctr events` is not understood.
+    pub fn all(&self) -> Vec<Event> {
+        let text = fs::read_to_string(&self.path).expect("our own file");
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        // "2026-01-01 00:00:00.000000000 +0000 UTC namespace /topic {...}"
+        let event = |line: &str| {
+            let (head, content) = line.split_once(" {").unwrap_or_else(|| panic!("an event: {line}"));
+            let topic = head.rsplit(' ').next().expect("a word").to_owned();
+            let content = serde_json::from_str(&format!("{{{content}")).unwrap_or_else(|_| panic!("an event: {line}"));
+            Event { topic, content }
+        };
+        whole.lines().map(event).collect()
+    }
+
+    /// Those of one container's tasks.
+    pub fn of(&self, container: &str) -> Vec<Event> {
+        let is_of = |event: &Event| event.topic.starts_with("/tasks/") && event.content["container_id"] == container;
+        self.all().into_iter().filter(is_of).collect()
+    }
+
+    /// Waits for one of a container's.
+    pub fn until(&self, container: &str, topic: &str) -> Event {
+        eventually(&format!("{topic} of {container}"), || {
+            self.of(container).into_iter().find(|event| event.topic == topic)
+        })
+    }
+}
+
+impl Drop for Events<'_> {
+    fn drop(&mut self) {
+        let is_ours = |words: &str| words.ends_with("ctr events ");
+        for (pid, _) in self.containerd.node().processes().iter().filter(|(_, words)| is_ours(words)) {
+            signal(*pid, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
 /// Sends a signal to a process.
 ///
 /// # Panics
@@ -286,6 +385,7 @@ pub fn signal(pid: u32, signal: Signal) {
 impl Drop for Containerd {
     fn drop(&mut self) {
         if thread::panicking() {
+            // It ends with its node.
             eprintln!("containerd's log:\n{}", self.log());
         } else if self.child.is_some() {
             let mut left = Vec::new();
@@ -298,9 +398,6 @@ impl Drop for Containerd {
             }
             assert!(left.is_empty(), "left behind: {left:#?}\ncontainerd's log:\n{}", self.log());
             self.end(Signal::TERM);
-        }
-        if self.child.is_some() {
-            self.end(Signal::KILL);
         }
     }
 }

@@ -531,6 +531,36 @@ pub struct ExecSyncAnswer {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub struct Exec {
+    #[prost(string, tag = "1")]
+    pub container: String,
+    #[prost(string, repeated, tag = "2")]
+    pub command: Vec<String>,
+    #[prost(bool, tag = "3")]
+    pub tty: bool,
+    #[prost(bool, tag = "4")]
+    pub stdin: bool,
+    #[prost(bool, tag = "5")]
+    pub stdout: bool,
+    #[prost(bool, tag = "6")]
+    pub stderr: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Attach {
+    #[prost(string, tag = "1")]
+    pub container: String,
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+    #[prost(bool, tag = "3")]
+    pub tty: bool,
+    #[prost(bool, tag = "4")]
+    pub stdout: bool,
+    #[prost(bool, tag = "5")]
+    pub stderr: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub struct PortForward {
     #[prost(string, tag = "1")]
     pub pod: String,

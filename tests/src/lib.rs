@@ -11,7 +11,8 @@
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
 //! - [`queue_proxy`]: what boxes report to
 //! - [`vm`]: a virtual machine with cgroup v2
-//! - [`containerd`]: a real one with the shim under test, on a [`node`] of namespaces; [`image`]: what it runs; [`cri`]: pods
+//! - [`containerd`]: a real one with the shim under test, on a [`node`] of namespaces; [`image`]: what it runs; [`cri`]: pods, and
+//!   [`streaming`] from them; [`task`]: the shim itself, without containerd
 //! - [`workspace`]: where things are; [`temporary`]: directories; [`patience`]: waiting
 
 pub mod binary;
@@ -28,6 +29,8 @@ pub mod patience;
 pub mod process;
 pub mod queue_proxy;
 pub mod server;
+pub mod streaming;
+pub mod task;
 pub mod temporary;
 pub mod vm;
 pub mod wire;
@@ -36,6 +39,7 @@ pub mod workspace;
 pub use cgroup::TestCgroup;
 pub use client::{Answer, Problem};
 pub use containerd::{Containerd, Version};
+pub use cri::{ContainerConfig, Cri};
 pub use http::Request;
 pub use image::Image;
 pub use patience::eventually;

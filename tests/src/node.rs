@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -164,6 +164,17 @@ impl Node {
         Ran { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) }
     }
 
+    /// A connection over the node's network.
+    ///
+    /// # Errors
+    /// The kernel's.
+    ///
+    /// # Panics
+    /// If the node is gone.
+    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.on_network(move || TcpStream::connect(address))
+    }
+
     /// One request over the node's network.
     ///
     /// # Errors
@@ -173,14 +184,19 @@ impl Node {
     /// If the node is gone.
     pub fn call(&self, address: SocketAddr, request: Builder, body: impl Into<Bytes>) -> Result<Answer, Broken> {
         let body = body.into();
+        self.on_network(move || exchange_alone(address, request, body))
+    }
+
+    /// In a thread of its own, which is on the node's network.
+    fn on_network<T: Send + 'static>(&self, ask: impl FnOnce() -> T + Send + 'static) -> T {
         let namespace = format!("/proc/{}/ns/net", self.init);
-        let call = move || {
+        let enter_and_ask = move || {
             let namespace = rustix::fs::open(namespace, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
             let namespace = namespace.expect("the node is there");
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("we are root");
-            exchange_alone(address, request, body)
+            ask()
         };
-        thread::spawn(call).join().expect("asking does not panic")
+        thread::spawn(enter_and_ask).join().expect("asking does not panic")
     }
 
     /// Its processes but the first one and what that runs: number on this machine, and command line.

@@ -7,17 +7,7 @@ use std::{
 };
 
 use http::Request;
-use wasmbox_tests::{Containerd, Image, Version, eventually, guest, workspace};
-
-/// Each version has a way of its own to start shims; all else is the same, and tested on each.
-macro_rules! on_each_version {
-    ($($test:ident),* $(,)?) => {
-        mod containerd_1_6 { $(#[test] fn $test() { super::$test(super::Version::V1_6); })* }
-        mod containerd_1_7 { $(#[test] fn $test() { super::$test(super::Version::V1_7); })* }
-        mod containerd_2_1 { $(#[test] fn $test() { super::$test(super::Version::V2_1); })* }
-        mod containerd_2_3 { $(#[test] #[ignore = "needs Go: make e2e"] fn $test() { super::$test(super::Version::V2_3); })* }
-    };
-}
+use wasmbox_tests::{Containerd, Image, Version, eventually, guest, on_each_version, workspace};
 
 on_each_version!(
     an_ordinary_image_runs_as_with_runc,
