@@ -36,7 +36,8 @@ impl Cri {
         let runtime = runtime.expect("a runtime for a client");
         let socket = containerd.node().path("/run/containerd/containerd.sock");
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("a socket's address");
-        let channel = runtime.block_on(endpoint.timeout(PATIENCE).connect()).expect("containerd listens");
+        // A container may be given a minute to end.
+        let channel = runtime.block_on(endpoint.timeout(PATIENCE * 4).connect()).expect("containerd listens");
         let cri = Cri { runtime, channel, cgroup_parent: format!("/{}", containerd.node().name()) };
         eventually("the CRI plugin is ready", || {
             cri.call::<_, Version>("Version", Version { version: "v1".into(), ..Version::default() }).ok()

@@ -1,6 +1,7 @@
 //! Pods through CRI, as a kubelet makes them: WasmBoxes beside ordinary containers, on each version of containerd.
 
 mod choice;
+mod knative;
 mod life;
 mod mixed;
 mod streams;
@@ -99,6 +100,11 @@ impl Kubelet {
         Path::new("/proc").join(pids.lines().next().expect("it runs"))
     }
 }
+
+/// Users of sidecars and of boxes.
+const SIDECAR: i64 = 65532;
+const BOX: i64 = 1000;
+const SIDECAR_PORT: u16 = 8012;
 
 fn box_image() -> Image {
     Image::of("box").entrypoint(&["wasmbox", "serve", "--functions-dir", "/functions", "--cache-dir", "none"]).build()

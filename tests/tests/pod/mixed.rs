@@ -1,32 +1,10 @@
 //! The mixed pod: a box behind a sidecar that is as restricted as Knative's queue-proxy.
 
-use std::time::Duration;
-
-use wasmbox_tests::{on_each_version, workspace};
+use wasmbox_tests::on_each_version;
 
 use super::*;
 
-const SIDECAR: i64 = 65532;
-const BOX: i64 = 1000;
-const SIDECAR_PORT: u16 = 8012;
-
 on_each_version!(a_restricted_sidecar_proxies_to_the_box);
-
-mod stock_queue_proxy {
-    use super::*;
-
-    #[test]
-    #[ignore = "needs Go: make e2e"]
-    fn containerd_1_7() {
-        super::stock_queue_proxy(Version::V1_7);
-    }
-
-    #[test]
-    #[ignore = "needs Go: make e2e"]
-    fn containerd_2_3() {
-        super::stock_queue_proxy(Version::V2_3);
-    }
-}
 
 fn a_restricted_sidecar_proxies_to_the_box(version: Version) {
     let kubelet = Kubelet::new(version);
@@ -93,61 +71,4 @@ fn mount_options(process: &Path, place: &str) -> Option<String> {
 fn is_read_only(process: &Path, place: &str) -> bool {
     let options = mount_options(process, place).unwrap_or_else(|| panic!("nothing is mounted at {place}"));
     options.split(',').any(|option| option == "ro")
-}
-
-/// Knative's own, as it is released, in the environment that Knative's controller gives it.
-fn stock_queue_proxy(version: Version) {
-    let kubelet = Kubelet::new(version);
-    let queue = fs::read(workspace::tool("go/queue")).expect("the binary can be read");
-    let image = Image::of("queue").file("ko-app/queue", queue).entrypoint(&["/ko-app/queue"]).build();
-    kubelet.containerd.import(&image);
-    let pod = kubelet.pod("knative");
-    let limits = Resources { cpu_period: 100_000, cpu_quota: 150_000, cpu_shares: 512, ..memory(256) };
-    let config = ContainerConfig { linux: restricted(BOX, limits), ..kubelet.wasmbox("user-container") };
-    let wasmbox = kubelet.cri.start(&pod, config);
-    let probe =
-        r#"{"httpGet":{"path":"/-/ready","port":8095,"host":"127.0.0.1","scheme":"HTTP"},"successThreshold":1}"#;
-    let address = kubelet.cri.address(&pod).to_string();
-    let environment = [
-        ("SERVING_NAMESPACE", "default"),
-        ("SERVING_SERVICE", "hello"),
-        ("SERVING_CONFIGURATION", "hello"),
-        ("SERVING_REVISION", "hello-00001"),
-        ("SERVING_POD", "knative"),
-        ("SERVING_POD_IP", &address),
-        ("QUEUE_SERVING_PORT", "8012"),
-        ("QUEUE_SERVING_TLS_PORT", "8112"),
-        ("CONTAINER_CONCURRENCY", "0"),
-        ("REVISION_TIMEOUT_SECONDS", "300"),
-        ("USER_PORT", "8095"),
-        ("SERVING_READINESS_PROBE", probe),
-        ("SERVING_LOGGING_CONFIG", ""),
-        ("SERVING_LOGGING_LEVEL", ""),
-        ("SYSTEM_NAMESPACE", "knative-serving"),
-    ];
-    let sidecar = ContainerConfig {
-        envs: environment.iter().map(|(key, value)| env(key, value)).collect(),
-        linux: restricted(SIDECAR, Resources { cpu_shares: 25, ..memory(128) }),
-        ..ContainerConfig::new("queue-proxy", image.name(), &[])
-    };
-    let sidecar = kubelet.cri.start(&pod, sidecar);
-    let answer = kubelet.ask(&pod, SIDECAR_PORT, "/hi");
-    assert_eq!(
-        (answer.status, answer.text()),
-        (200, "hello\n"),
-        "{answer:?}\n{}",
-        kubelet.log(&pod, "queue-proxy.log")
-    );
-    // As the kubelet asks whether the pod is ready: queue-proxy asks the box.
-    let address = SocketAddr::new(kubelet.cri.address(&pod), SIDECAR_PORT);
-    let ready = eventually("the pod is ready", || {
-        let probe = Request::get("/").header("User-Agent", "kube-probe/1.36").header("K-Network-Probe", "queue");
-        kubelet.containerd.node().call(address, probe, "").ok().filter(|answer| answer.status == 200)
-    });
-    assert_eq!(ready.text(), "queue");
-    assert_eq!(field(&kubelet.process(&sidecar), "status", "CapEff"), "0000000000000000");
-    // As a pod ends: both get SIGTERM.
-    kubelet.cri.stop(&wasmbox, Duration::from_secs(30));
-    assert_eq!(kubelet.cri.status(&wasmbox).exit_code, 0);
-    kubelet.cri.remove(&pod);
 }
