@@ -5,8 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use wasmbox_oci::Spec;
+
+use crate::cgroup::Cgroup;
+
 /// The spec.
 pub const CONFIG: &str = "config.json";
+/// The address of the shim that serves it.
+pub const ADDRESS: &str = "address";
+/// The pid of its init process.
+const INIT_PID: &str = "init.pid";
 /// The options that the container was created with, for `delete`, which is told none.
 const OPTIONS: &str = "wasmbox-options.json";
 const ROOTFS: &str = "rootfs";
@@ -27,6 +35,19 @@ impl Bundle {
         self.0.join(ROOTFS)
     }
 
+    /// Where the OCI runtime writes the pid of the init process.
+    pub fn init_pid_file(&self) -> PathBuf {
+        self.0.join(INIT_PID)
+    }
+
+    pub fn read_init_pid(&self) -> Option<u32> {
+        fs::read_to_string(self.init_pid_file()).ok()?.trim().parse().ok()
+    }
+
+    pub fn read_address(&self) -> Option<String> {
+        fs::read_to_string(self.0.join(ADDRESS)).ok()
+    }
+
     pub fn read_config(&self) -> io::Result<Vec<u8>> {
         fs::read(self.0.join(CONFIG))
     }
@@ -44,6 +65,13 @@ impl Bundle {
 
     pub fn write_options(&self, text: &[u8]) -> io::Result<()> {
         fs::write(self.0.join(OPTIONS), text)
+    }
+
+    /// The container's cgroups, as far as they are there and bear its name.
+    pub fn cgroups(&self, id: &str) -> Vec<PathBuf> {
+        let spec = self.read_config().ok().and_then(|text| Spec::parse(&text).ok());
+        let path = spec.as_ref().and_then(Spec::cgroups_path).filter(|path| path.ends_with(&format!("/{id}")));
+        path.map_or_else(Vec::new, Cgroup::named)
     }
 
     /// Unmounts the root filesystem, if this shim mounted it.

@@ -12,9 +12,9 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
 
@@ -64,12 +64,20 @@ impl Exits {
         Ok((child, exit))
     }
 
+    /// Sends a signal to a child whose end is waited for. Returns whether it is still there: its number is its own until it is reaped,
+    /// which is done under the same lock.
+    pub fn signal(&self, number: u32, signal: Signal) -> bool {
+        let state = self.state();
+        let there = pid(number).filter(|_| state.waiting.contains_key(&number));
+        there.is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok())
+    }
+
     /// Reaps until the task is ended.
     ///
     /// # Errors
     /// If the signal cannot be listened for.
     pub fn reaper(&self) -> io::Result<impl Future<Output = ()> + use<>> {
-        let mut ended: Signal = signal(SignalKind::child())?;
+        let mut ended = signal(SignalKind::child())?;
         let exits = self.clone();
         Ok(async move {
             loop {
@@ -80,12 +88,12 @@ impl Exits {
     }
 
     fn reap(&self) {
+        let mut state = self.state();
         // Of all that ended before this call, whichever signals were merged.
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let Some(status) = code(status) else { continue };
             let exit = Exit { status, at: SystemTime::now() };
             let pid = pid.as_raw_nonzero().get().unsigned_abs();
-            let mut state = self.state();
             match state.waiting.remove(&pid) {
                 // A receiver that is gone does not want it.
                 Some(sender) => drop(sender.send(exit)),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
+use tokio::sync::{Notify, oneshot};
 use wasmbox_oci::{Edit, EditError, Kind, KindError, Spec, SpecError};
 
 use crate::{
@@ -37,6 +38,8 @@ pub enum PodError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("the wasmbox binary {} is not there; install it beside the shim, or name it with the runtime option WasmboxBinary", path.display())]
     NoBinary { path: PathBuf },
+    #[error("the shim is ending")]
+    Ending,
     #[error(transparent)]
     Container(#[from] ContainerError),
 }
@@ -46,6 +49,8 @@ pub struct Pod {
     exits: Exits,
     events: Events,
     containers: Mutex<HashMap<String, Entry>>,
+    /// Notified when the shim has nothing to do any more.
+    abandoned: Arc<Notify>,
 }
 
 enum Entry {
@@ -55,8 +60,8 @@ enum Entry {
 }
 
 impl Pod {
-    pub fn new(namespace: String, exits: Exits, events: Events) -> Pod {
-        Pod { namespace, exits, events, containers: Mutex::default() }
+    pub fn new(namespace: String, exits: Exits, events: Events, abandoned: Arc<Notify>) -> Pod {
+        Pod { namespace, exits, events, containers: Mutex::default(), abandoned }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -78,20 +83,36 @@ impl Pod {
         self.containers().remove(id);
     }
 
-    pub async fn create(&self, request: Request, options: Option<&Any>) -> Result<Arc<Container>, PodError> {
+    /// Makes a container. If nobody is there any more to hear of it, it is undone, and a shim without containers ends: nobody else would
+    /// remove what nobody knows.
+    pub async fn create(self: &Arc<Self>, request: Request, options: Option<Any>) -> Result<Arc<Container>, PodError> {
         let id = request.id.clone();
-        if self.containers().contains_key(&id) {
-            return Err(PodError::Exists(id));
+        {
+            let mut containers = self.containers();
+            if containers.contains_key(&id) {
+                return Err(PodError::Exists(id));
+            }
+            containers.insert(id.clone(), Entry::Coming);
         }
-        self.containers().insert(id.clone(), Entry::Coming);
-        let created = self.make(request, options).await;
-        let mut containers = self.containers();
-        match &created {
-            Ok(container) => drop(containers.insert(id, Entry::There(container.clone()))),
-            Err(_) => drop(containers.remove(&id)),
-        }
-        drop(containers);
-        created
+        let (answer, created) = oneshot::channel();
+        let pod = self.clone();
+        tokio::spawn(async move {
+            let made = pod.make(request, options.as_ref()).await;
+            match &made {
+                Ok(container) => drop(pod.containers().insert(id.clone(), Entry::There(container.clone()))),
+                Err(_) => pod.remove(&id),
+            }
+            let Err(unheard) = answer.send(made) else { return };
+            if let Ok(container) = unheard {
+                log::warn!("container {id}: whoever asked for it is gone: removing it");
+                container.discard().await;
+                pod.remove(&id);
+            }
+            if pod.is_empty() {
+                pod.abandoned.notify_one();
+            }
+        });
+        created.await.map_err(|_| PodError::Ending)?
     }
 
     async fn make(&self, request: Request, options: Option<&Any>) -> Result<Arc<Container>, PodError> {
@@ -116,7 +137,7 @@ impl Pod {
         }
         let runtime = Runtime::new(&options, &self.namespace, self.exits.clone());
         let (exits, events) = (self.exits.clone(), self.events.clone());
-        Ok(Container::create(request, &self.namespace, runtime, exits, events, !spec.has_namespace("pid")).await?)
+        Ok(Container::create(request, &self.namespace, runtime, exits, events, !spec.has_own_namespace("pid")).await?)
     }
 }
 

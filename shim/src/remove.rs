@@ -15,33 +15,47 @@ use containerd_shim_protos::{
 
 use crate::{
     bundle::Bundle,
+    cgroup::sweep,
     container::{SIGKILL, timestamp},
     exits::Exits,
     options::Options,
     runtime::Runtime,
+    socket::Address,
 };
+
+/// containerd waits 5 s for `delete` before it kills it.
+const DEADLINE: u64 = 3;
 
 pub fn remove(flags: &Flags) -> anyhow::Result<()> {
     let directory = if flags.bundle.is_empty() { env::current_dir()? } else { flags.bundle.clone().into() };
     let bundle = Bundle::new(directory);
     // As they were when it was created; such that were understood then.
     let any = bundle.read_options().and_then(|bytes| Any::parse_from_bytes(&bytes).ok());
-    let options = any.as_ref().and_then(|any| Options::from_any(any).ok()).unwrap_or_default();
+    let mut options = any.as_ref().and_then(|any| Options::from_any(any).ok()).unwrap_or_default();
+    options.runtime_timeout = Some(options.runtime_timeout.unwrap_or(DEADLINE).min(DEADLINE));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let exits = Exits::default();
         let reaper = tokio::spawn(exits.reaper()?);
         let oci = Runtime::new(&options, &flags.namespace, exits);
         if let Err(error) = oci.delete(&flags.id, bundle.path(), true).await {
-            // Mostly there is nothing left; whatever it is, the rest is done.
-            log::debug!("{error}");
+            // containerd logs it. Whatever it is, the rest is done.
+            eprintln!("containerd-shim-wasmbox-v1: {error}");
         }
         reaper.abort();
         anyhow::Ok(())
     })?;
+    sweep(&bundle.cgroups(&flags.id));
     bundle.unmount();
-    let response =
-        DeleteResponse { exit_status: 128 + SIGKILL, exited_at: timestamp(SystemTime::now()), ..Default::default() };
+    if let Some(address) = bundle.read_address() {
+        Address::parse(&address).remove_dead();
+    }
+    let response = DeleteResponse {
+        pid: bundle.read_init_pid().unwrap_or(0),
+        exit_status: 128 + SIGKILL,
+        exited_at: timestamp(SystemTime::now()),
+        ..Default::default()
+    };
     stdout().write_all(&response.write_to_bytes()?)?;
     Ok(())
 }

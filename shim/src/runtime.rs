@@ -3,13 +3,16 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
+use rustix::process::{Signal, kill_process_group, set_parent_process_death_signal};
+
 use crate::{
+    bundle::Bundle,
     exits::{Exit, Exits, pid},
     options::Options,
 };
@@ -18,6 +21,8 @@ const DEFAULT_BINARY: &str = "runc";
 /// Its own directory: containers of containerd's runc shim with the same names are others.
 const DEFAULT_ROOT: &str = "/run/containerd/wasmbox";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a killed process may take to end: it may be waiting for a disk.
+const KILLED: Duration = Duration::from_secs(1);
 /// The runtime's own messages, in the bundle.
 const LOG: &str = "log.json";
 
@@ -77,7 +82,7 @@ impl Runtime {
         bundle: &Path,
         streams: Streams<'_>,
     ) -> Result<(u32, tokio::sync::oneshot::Receiver<Exit>), RuntimeError> {
-        let pid_file = bundle.join("init.pid");
+        let pid_file = Bundle::new(bundle).init_pid_file();
         let mut call = Call::new(self, "create");
         call.arg("--bundle").arg(bundle).arg("--pid-file").arg(&pid_file);
         if self.no_pivot_root {
@@ -100,7 +105,7 @@ impl Runtime {
         process: &Path,
         streams: Streams<'_>,
     ) -> Result<(u32, tokio::sync::oneshot::Receiver<Exit>), RuntimeError> {
-        let pid_file = bundle.join(format!("{exec}.pid"));
+        let pid_file = bundle.join(format!("exec-{exec}.pid"));
         let mut call = Call::new(self, "exec");
         call.arg("--detach").arg("--process").arg(process).arg("--pid-file").arg(&pid_file);
         call.streams(streams);
@@ -211,11 +216,21 @@ impl Call {
         let stdio = |stream: Option<OwnedFd>| stream.map_or_else(Stdio::null, Stdio::from);
         let [stdin, stdout, stderr] = streams.map(stdio);
         command.args(&arguments).stdin(stdin).stdout(stdout).stderr(stderr);
+        // A call that takes too long ends with all that it started.
+        command.process_group(0);
+        let with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+        // SAFETY: between fork and exec it makes one system call, which allocates nothing and takes no lock.
+        #[allow(unsafe_code)]
+        // It ends with the shim: what it made afterwards would be nobody's. The parent is the thread that forks, here the only one.
+        unsafe {
+            command.pre_exec(with_us)
+        };
         let spawned = runtime.exits.spawn(&mut command);
         // The streams are the container's now: the command holds copies.
         drop(command);
-        let (child, exit) = spawned.map_err(|source| RuntimeError::Start { binary: runtime.binary.clone(), source })?;
-        match tokio::time::timeout(runtime.timeout, exit).await {
+        let (child, mut exit) =
+            spawned.map_err(|source| RuntimeError::Start { binary: runtime.binary.clone(), source })?;
+        match tokio::time::timeout(runtime.timeout, &mut exit).await {
             Ok(Ok(Exit { status: 0, .. })) => Ok(()),
             Ok(Ok(Exit { status, .. })) => {
                 let message = last_error(&log).unwrap_or_else(|| format!("exit status {status}"));
@@ -225,7 +240,9 @@ impl Call {
             Ok(Err(_)) => Err(RuntimeError::Failed { call: name.to_owned(), message: "the shim is ending".into() }),
             Err(_) => {
                 if let Some(pid) = pid(child.id()) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                    let _ = kill_process_group(pid, Signal::KILL);
+                    // What comes next must not meet it.
+                    let _ = tokio::time::timeout(KILLED, exit).await;
                 }
                 Err(RuntimeError::Timeout { call: name.to_owned(), seconds: runtime.timeout.as_secs() })
             }
