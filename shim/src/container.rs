@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     bundle::Bundle,
-    cgroup::{Cgroup, sweep},
+    cgroup::Cgroup,
     events::Events,
     exits::{Exit, Exits},
     oom::OomWatch,
@@ -148,9 +148,7 @@ impl Container {
         let (attached, pid, exit) = match made.await {
             Ok(made) => made,
             Err(error) => {
-                let _ = runtime.delete(&id, bundle.path(), true).await;
-                sweep(&bundle.cgroups(&id));
-                bundle.unmount();
+                let _ = runtime.remove(&id, &bundle).await;
                 return Err(error);
             }
         };
@@ -513,9 +511,7 @@ impl Container {
     pub async fn discard(&self) {
         let deleted = self.delete("").await;
         if deleted.is_err() {
-            let _ = self.runtime.delete(&self.id, self.bundle.path(), true).await;
-            sweep(&self.bundle.cgroups(&self.id));
-            self.bundle.unmount();
+            let _ = self.runtime.remove(&self.id, &self.bundle).await;
         }
     }
 }

@@ -15,7 +15,6 @@ use containerd_shim_protos::{
 
 use crate::{
     bundle::Bundle,
-    cgroup::sweep,
     container::{SIGKILL, timestamp},
     exits::Exits,
     options::Options,
@@ -38,15 +37,13 @@ pub fn remove(flags: &Flags) -> anyhow::Result<()> {
         let exits = Exits::default();
         let reaper = tokio::spawn(exits.reaper()?);
         let oci = Runtime::new(&options, &flags.namespace, exits);
-        if let Err(error) = oci.delete(&flags.id, bundle.path(), true).await {
+        if let Err(error) = oci.remove(&flags.id, &bundle).await {
             // containerd logs it. Whatever it is, the rest is done.
             eprintln!("containerd-shim-wasmbox-v1: {error}");
         }
         reaper.abort();
         anyhow::Ok(())
     })?;
-    sweep(&bundle.cgroups(&flags.id));
-    bundle.unmount();
     if let Some(address) = bundle.read_address() {
         Address::parse(&address).remove_dead();
     }

@@ -13,6 +13,7 @@ use rustix::process::{Signal, kill_process_group, set_parent_process_death_signa
 
 use crate::{
     bundle::Bundle,
+    cgroup::sweep,
     exits::{Exit, Exits, pid},
     options::Options,
 };
@@ -136,6 +137,21 @@ impl Runtime {
     /// Removes what is left of an ended container; with `force` it is killed first.
     pub async fn delete(&self, id: &str, bundle: &Path, force: bool) -> Result<(), RuntimeError> {
         self.simple("delete", if force { &["--force"] } else { &[] }, id, bundle).await
+    }
+
+    /// Removes all of a container, whatever it takes: what the runtime does not remove is removed here.
+    ///
+    /// # Errors
+    /// The runtime's, for whom it interests.
+    pub async fn remove(&self, id: &str, bundle: &Bundle) -> Result<(), RuntimeError> {
+        let deleted = self.delete(id, bundle.path(), true).await;
+        sweep(&bundle.cgroups(id));
+        if deleted.is_err() {
+            // Its state, by which it would exist already when it is made again.
+            let _ = fs::remove_dir_all(self.root.join(id));
+        }
+        bundle.unmount();
+        deleted
     }
 
     /// Sends a signal to the init process, or to all processes.
