@@ -75,6 +75,11 @@ impl Pod {
         }
     }
 
+    /// Whether its creation has begun.
+    pub fn is_coming(&self, id: &str) -> bool {
+        matches!(self.containers().get(id), Some(Entry::Coming))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.containers().is_empty()
     }

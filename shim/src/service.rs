@@ -239,9 +239,18 @@ impl Task for Service {
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> TtrpcResult<ConnectResponse> {
-        // Without the container, too: containerd, restarted, then asks for its processes, and ends a shim without.
-        let container = self.pod.container(&request.id).ok();
-        let task_pid = container.and_then(|container| container.snapshot("").ok()).map_or(0, |process| process.pid);
+        let task_pid = match self.pod.container(&request.id) {
+            Ok(container) => container.snapshot("").map_err(refuse_container)?.pid,
+            Err(_) if self.pod.is_coming(&request.id) => 0,
+            Err(error) => {
+                // containerd, restarted, asks for a container whose creation it never asked for. It removes the bundle now, and no more:
+                // only the shim knows that it itself is not needed.
+                if self.pod.is_empty() {
+                    self.shutdown.notify_one();
+                }
+                return Err(refuse(error));
+            }
+        };
         let version = env!("CARGO_PKG_VERSION").into();
         Ok(ConnectResponse { shim_pid: std::process::id(), task_pid, version, ..Default::default() })
     }
