@@ -17,6 +17,8 @@ pub const ADDRESS: &str = "address";
 const INIT_PID: &str = "init.pid";
 /// The options that the container was created with, for `delete`, which is told none.
 const OPTIONS: &str = "wasmbox-options.json";
+/// In the bundle of a pod's first container: notes of the others.
+const POD: &str = "wasmbox-pod";
 const ROOTFS: &str = "rootfs";
 
 #[derive(Debug, Clone)]
@@ -72,6 +74,30 @@ impl Bundle {
         let spec = self.read_config().ok().and_then(|text| Spec::parse(&text).ok());
         let path = spec.as_ref().and_then(Spec::cgroups_path).filter(|path| path.ends_with(&format!("/{id}")));
         path.map_or_else(Vec::new, Cgroup::named)
+    }
+
+    /// Notes in the pod's first bundle what it takes to remove this container: containerd may have removed this bundle by then.
+    pub fn note(&self, pod: &Bundle, id: &str) -> io::Result<()> {
+        let note = pod.0.join(POD).join(id);
+        fs::create_dir_all(&note)?;
+        for file in [CONFIG, OPTIONS] {
+            match fs::hard_link(self.0.join(file), note.join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// It was removed.
+    pub fn forget(&self, id: &str) {
+        let _ = fs::remove_dir_all(self.0.join(POD).join(id));
+    }
+
+    /// The containers that were noted here.
+    pub fn noted(&self) -> Vec<(String, Bundle)> {
+        let entries = fs::read_dir(self.0.join(POD)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, Bundle(entry.path())))).collect()
     }
 
     /// Unmounts the root filesystem, if this shim mounted it.

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use wasmbox_oci::{Edit, EditError, Kind, KindError, Spec, SpecError};
 
 use crate::{
+    bundle::Bundle,
     container::{Container, ContainerError, Request},
     delegation,
     events::Events,
@@ -46,6 +47,8 @@ pub enum PodError {
 
 pub struct Pod {
     namespace: String,
+    /// The bundle of the container that the shim was started for: with CRI, the sandbox.
+    first: Bundle,
     exits: Exits,
     events: Events,
     containers: Mutex<HashMap<String, Entry>>,
@@ -60,8 +63,8 @@ enum Entry {
 }
 
 impl Pod {
-    pub fn new(namespace: String, exits: Exits, events: Events, abandoned: Arc<Notify>) -> Pod {
-        Pod { namespace, exits, events, containers: Mutex::default(), abandoned }
+    pub fn new(namespace: String, first: Bundle, exits: Exits, events: Events, abandoned: Arc<Notify>) -> Pod {
+        Pod { namespace, first, exits, events, containers: Mutex::default(), abandoned }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -86,6 +89,7 @@ impl Pod {
 
     pub fn remove(&self, id: &str) {
         self.containers().remove(id);
+        self.first.forget(id);
     }
 
     /// Makes a container. If nobody is there any more to hear of it, it is undone, and a shim without containers ends: nobody else would
@@ -139,6 +143,9 @@ impl Pod {
                 spec.default_env(name, value)?;
             }
             bundle.write_config(&spec.to_json()).map_err(io)?;
+        }
+        if bundle.path() != self.first.path() {
+            bundle.note(&self.first, &request.id).map_err(io)?;
         }
         let runtime = Runtime::new(&options, &self.namespace, self.exits.clone());
         let (exits, events) = (self.exits.clone(), self.events.clone());

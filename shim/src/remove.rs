@@ -28,24 +28,24 @@ const DEADLINE: u64 = 3;
 pub fn remove(flags: &Flags) -> anyhow::Result<()> {
     let directory = if flags.bundle.is_empty() { env::current_dir()? } else { flags.bundle.clone().into() };
     let bundle = Bundle::new(directory);
-    // As they were when it was created; such that were understood then.
-    let any = bundle.read_options().and_then(|bytes| Any::parse_from_bytes(&bytes).ok());
-    let mut options = any.as_ref().and_then(|any| Options::from_any(any).ok()).unwrap_or_default();
-    options.runtime_timeout = Some(options.runtime_timeout.unwrap_or(DEADLINE).min(DEADLINE));
+    let address = bundle.read_address().map(|address| Address::parse(&address));
+    let is_dead = address.as_ref().is_none_or(Address::remove_dead);
+    // From 2.3 on, containerd calls this for a pod's sandbox, and not for its other containers.
+    let others = if is_dead { bundle.noted() } else { Vec::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let exits = Exits::default();
         let reaper = tokio::spawn(exits.reaper()?);
-        let oci = Runtime::new(&options, &flags.namespace, exits);
-        if let Err(error) = oci.remove(&flags.id, &bundle).await {
-            // containerd logs it. Whatever it is, the rest is done.
-            eprintln!("containerd-shim-wasmbox-v1: {error}");
+        remove_container(&flags.namespace, &flags.id, &bundle, &exits).await;
+        for (id, bundle) in others {
+            remove_container(&flags.namespace, &id, &bundle, &exits).await;
         }
         reaper.abort();
         anyhow::Ok(())
     })?;
-    if let Some(address) = bundle.read_address() {
-        Address::parse(&address).remove_dead();
+    if !is_dead && let Some(address) = &address {
+        // `start` may have had the socket, too, for a last moment.
+        address.remove_dead();
     }
     let response = DeleteResponse {
         pid: bundle.read_init_pid().unwrap_or(0),
@@ -55,4 +55,15 @@ pub fn remove(flags: &Flags) -> anyhow::Result<()> {
     };
     stdout().write_all(&response.write_to_bytes()?)?;
     Ok(())
+}
+
+async fn remove_container(namespace: &str, id: &str, bundle: &Bundle, exits: &Exits) {
+    // As they were when it was created; such that were understood then.
+    let any = bundle.read_options().and_then(|bytes| Any::parse_from_bytes(&bytes).ok());
+    let mut options = any.as_ref().and_then(|any| Options::from_any(any).ok()).unwrap_or_default();
+    options.runtime_timeout = Some(options.runtime_timeout.unwrap_or(DEADLINE).min(DEADLINE));
+    if let Err(error) = Runtime::new(&options, namespace, exits.clone()).remove(id, bundle).await {
+        // containerd logs it. Whatever it is, the rest is done.
+        eprintln!("containerd-shim-wasmbox-v1: {error}");
+    }
 }

@@ -20,7 +20,10 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{events::Events, exits::Exits, logging, pod::Pod, service::Service, socket::Address, start::TTRPC_ADDRESS};
+use crate::{
+    bundle::Bundle, events::Events, exits::Exits, logging, pod::Pod, service::Service, socket::Address,
+    start::TTRPC_ADDRESS,
+};
 
 /// The variable with the number of the inherited listening socket.
 pub const SOCKET_FD: &str = "WASMBOX_SHIM_SOCKET_FD";
@@ -59,7 +62,8 @@ async fn until_shutdown(flags: Flags, listener: UnixListener) -> anyhow::Result<
     let (events, publisher) = Events::new(address, flags.namespace.clone());
     let publisher = tokio::spawn(publisher);
     let shutdown = Arc::new(Notify::new());
-    let pod = Arc::new(Pod::new(flags.namespace, exits, events.clone(), shutdown.clone()));
+    let first = Bundle::new(env::current_dir().context("the bundle")?);
+    let pod = Arc::new(Pod::new(flags.namespace, first, exits, events.clone(), shutdown.clone()));
     let service = Service { pod, events: events.clone(), shutdown: shutdown.clone() };
     let service: Arc<dyn Task + Send + Sync> = Arc::new(service);
     let mut server = Server::new()

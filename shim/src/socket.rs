@@ -52,14 +52,17 @@ impl Address {
         }
     }
 
-    /// Removes the socket, if nobody serves there.
-    pub fn remove_dead(&self) {
-        if self.0.exists()
-            && let Ok(_locked) = self.lock()
-            && UnixStream::connect(&self.0).is_err()
-        {
+    /// Removes the socket, if nobody serves there. Returns whether that is so.
+    pub fn remove_dead(&self) -> bool {
+        if !self.0.exists() {
+            return true;
+        }
+        let Ok(_locked) = self.lock() else { return false };
+        let is_dead = UnixStream::connect(&self.0).is_err();
+        if is_dead {
             self.remove();
         }
+        is_dead
     }
 
     /// Against others who find at the same time that nobody serves there: one would remove the socket that the other has just bound.

@@ -24,6 +24,7 @@ macro_rules! on_each_version {
 on_each_version!(
     a_killed_shim_leaves_nothing,
     a_shim_killed_at_any_moment_leaves_nothing,
+    pods_of_a_killed_shim_can_be_removed,
     pods_outlive_containerd,
     containerd_killed_at_any_moment_leaves_nothing_that_cannot_be_removed,
     a_hanging_runtime_is_named_and_ended,
@@ -137,6 +138,29 @@ fn try_kill(pid: u32) -> rustix::io::Result<()> {
 fn clear_fifos(containerd: &Containerd) {
     for entry in fs::read_dir(containerd.node().path("/run/containerd/fifo")).into_iter().flatten().flatten() {
         fs::remove_dir_all(entry.path()).expect("nobody uses it");
+    }
+}
+
+/// Nothing is stuck, and the name is free again.
+fn pods_of_a_killed_shim_can_be_removed(version: Version) {
+    let (containerd, busybox) = start(version);
+    let image = box_image();
+    containerd.import(&image);
+    containerd.import(&Image::pause());
+    let cri = Cri::of(&containerd);
+    for _ in 0..3 {
+        let pod = cri.run(cri.sandbox("pod"));
+        let ordinary = cri.start(&pod, ContainerConfig::new("ordinary", busybox.name(), &["/bin/sleep", "100000"]));
+        let one = cri.start(&pod, ContainerConfig::new("box", image.name(), &[]));
+        let shims = containerd.shims();
+        assert_eq!(shims.len(), 1, "one for the pod: {:#?}", containerd.node().processes());
+        signal(shims[0], Signal::KILL);
+        for container in [&ordinary, &one] {
+            // As with every shim: containerd says 255 of what it could not learn.
+            let code = cri.ended(container).exit_code;
+            assert!([137, 255].contains(&code), "{code}");
+        }
+        cri.remove(&pod);
     }
 }
 
@@ -348,6 +372,42 @@ fn a_killed_box_is_told_of() {
         assert!(deleted.stderr.contains("137"), "{deleted:?}");
         containerd.ctr(&["container", "delete", "box"]).ok();
     }
+}
+
+/// Neither the shim's sockets nor its ends of streams.
+#[test]
+fn containers_inherit_no_descriptors() {
+    let (containerd, busybox) = start(Version::V1_6);
+    // The fourth is its own, of the directory.
+    let list = ["/bin/ls", "/proc/self/fd"];
+    let ran = containerd.run(&[&["--rm", busybox.name(), "one"], &list[..]].concat());
+    assert_eq!(ran.ok().split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+    containerd.run(&["--detach", busybox.name(), "two", "/bin/sleep", "100000"]).ok();
+    let ran = containerd.ctr(&[&["task", "exec", "--exec-id", "e1", "two"], &list[..]].concat());
+    assert_eq!(ran.ok().split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+    remove_all(&containerd);
+}
+
+#[test]
+fn a_logger_gets_all_and_one_that_hangs_holds_up_nothing() {
+    let (containerd, busybox) = start(Version::V1_6);
+    let logger = |name: &str, script: &str| {
+        let path = containerd.directory().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a new file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
+        format!("binary://{}?to={}", path.display(), containerd.directory().join("logged").display())
+    };
+    let slow = logger("slow", "exec 5>&-; sleep 0.3; cat <&3 >$2");
+    let words = ["--rm", "--log-uri", &slow, busybox.name(), "one", "/bin/sh", "-c", "echo first; echo last; exit 4"];
+    assert_eq!(containerd.run(&words).code, 4);
+    // The container is deleted, and so its logger has ended.
+    let logged = fs::read_to_string(containerd.directory().join("logged")).expect("the log");
+    assert_eq!(logged, "first\nlast\n");
+    let hanging = logger("hanging", "exec sleep 100000");
+    let ran = containerd.run(&["--log-uri", &hanging, busybox.name(), "two", "/bin/true"]);
+    assert!(ran.code != 0 && ran.stderr.contains("/hanging: was not ready within 10s"), "{ran:?}");
+    remove_all(&containerd);
+    clear_fifos(&containerd);
 }
 
 #[test]
