@@ -177,7 +177,7 @@ impl Container {
             terminal: addresses.terminal,
             ..Default::default()
         };
-        events.publish(TaskCreate {
+        events.publish(&TaskCreate {
             container_id: id,
             bundle: bundle.path().display().to_string(),
             rootfs,
@@ -222,7 +222,7 @@ impl Container {
             process.stopped(exit);
         }
         let id = if exec.is_empty() { self.id.clone() } else { exec.to_owned() };
-        self.events.publish(TaskExit {
+        self.events.publish(&TaskExit {
             container_id: self.id.clone(),
             id,
             pid,
@@ -249,7 +249,7 @@ impl Container {
             init.started()?;
             init.pid
         };
-        self.events.publish(TaskStart { container_id: self.id.clone(), pid, ..Default::default() });
+        self.events.publish(&TaskStart { container_id: self.id.clone(), pid, ..Default::default() });
         Ok(pid)
     }
 
@@ -284,7 +284,7 @@ impl Container {
         };
         let event =
             TaskExecStarted { container_id: self.id.clone(), exec_id: exec.to_owned(), pid, ..Default::default() };
-        self.events.publish(event);
+        self.events.publish(&event);
         self.follow(exec.to_owned(), pid, exit);
         Ok(pid)
     }
@@ -315,7 +315,7 @@ impl Container {
         processes.execs.insert(exec.to_owned(), Exec { process: Process::new(addresses), spec: path });
         drop(processes);
         let event = TaskExecAdded { container_id: self.id.clone(), exec_id: exec.to_owned(), ..Default::default() };
-        self.events.publish(event);
+        self.events.publish(&event);
         Ok(())
     }
 
@@ -363,14 +363,14 @@ impl Container {
         self.processes().init.pausable()?;
         self.runtime.pause(&self.id, self.bundle.path()).await?;
         self.processes().init.paused()?;
-        self.events.publish(TaskPaused { container_id: self.id.clone(), ..Default::default() });
+        self.events.publish(&TaskPaused { container_id: self.id.clone(), ..Default::default() });
         Ok(())
     }
 
     pub async fn resume(&self) -> Result<(), ContainerError> {
         self.runtime.resume(&self.id, self.bundle.path()).await?;
         self.processes().init.resumed()?;
-        self.events.publish(TaskResumed { container_id: self.id.clone(), ..Default::default() });
+        self.events.publish(&TaskResumed { container_id: self.id.clone(), ..Default::default() });
         Ok(())
     }
 
@@ -467,7 +467,7 @@ impl Container {
         let reported =
             std::mem::replace(&mut *self.reported_oom_kills.lock().unwrap_or_else(PoisonError::into_inner), kills);
         if kills > reported {
-            self.events.publish(TaskOOM { container_id: self.id.clone(), ..Default::default() });
+            self.events.publish(&TaskOOM { container_id: self.id.clone(), ..Default::default() });
         }
     }
 

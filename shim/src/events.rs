@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use containerd_shim::event::Event;
 use containerd_shim_protos::{
-    protobuf::{MessageDyn, MessageField, well_known_types::any::Any},
+    protobuf::{Message, MessageField, well_known_types::any::Any},
     shim::{event::Envelope, events::ForwardRequest},
     shim_async::{Client, EventsClient},
     ttrpc::{self, asynchronous::transport::Socket, context},
@@ -19,6 +19,8 @@ use crate::container::timestamp;
 
 /// How many wait at most; a pod has few, so that this is hours without containerd.
 const WAITING: usize = 1024;
+/// Of the events' messages.
+const PACKAGE: &str = "containerd.events";
 /// For one event: containerd writes it to its subscribers' queues.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two attempts, while containerd is away.
@@ -45,14 +47,15 @@ impl Events {
     }
 
     /// Queues the event. It holds nobody up.
-    pub fn publish(&self, event: impl Event + 'static) {
+    pub fn publish<E: Event + Message>(&self, event: &E) {
         let topic = event.topic();
-        let mut value = Vec::new();
-        let message: &dyn MessageDyn = &event;
-        if let Err(error) = message.write_to_vec_dyn(&mut value) {
-            return log::error!("event {topic}: {error}");
-        }
-        let any = Any { type_url: message.descriptor_dyn().full_name().to_owned(), value, ..Any::default() };
+        let value = match event.write_to_bytes() {
+            Ok(value) => value,
+            Err(error) => return log::error!("event {topic}: {error}"),
+        };
+        // Not asked of the message's descriptor: descriptors take half a megabyte in each pod's shim.
+        let type_url = format!("{PACKAGE}.{}", E::NAME);
+        let any = Any { type_url, value, ..Any::default() };
         let envelope = Envelope {
             timestamp: timestamp(SystemTime::now()),
             namespace: self.namespace.clone(),

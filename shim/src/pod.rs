@@ -51,9 +51,16 @@ pub struct Pod {
     first: Bundle,
     exits: Exits,
     events: Events,
-    containers: Mutex<HashMap<String, Entry>>,
-    /// Notified when the shim has nothing to do any more.
-    abandoned: Arc<Notify>,
+    containers: Mutex<Containers>,
+    /// Notified when the shim is to end.
+    end: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Containers {
+    entries: HashMap<String, Entry>,
+    /// Nothing new begins in a shim that is ending: it would end with it.
+    ending: bool,
 }
 
 enum Entry {
@@ -63,16 +70,16 @@ enum Entry {
 }
 
 impl Pod {
-    pub fn new(namespace: String, first: Bundle, exits: Exits, events: Events, abandoned: Arc<Notify>) -> Pod {
-        Pod { namespace, first, exits, events, containers: Mutex::default(), abandoned }
+    pub fn new(namespace: String, first: Bundle, exits: Exits, events: Events, end: Arc<Notify>) -> Pod {
+        Pod { namespace, first, exits, events, containers: Mutex::default(), end }
     }
 
-    fn containers(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn containers(&self) -> MutexGuard<'_, Containers> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn container(&self, id: &str) -> Result<Arc<Container>, PodError> {
-        match self.containers().get(id) {
+        match self.containers().entries.get(id) {
             Some(Entry::There(container)) => Ok(container.clone()),
             Some(Entry::Coming) | None => Err(PodError::NotFound(id.to_owned())),
         }
@@ -80,15 +87,20 @@ impl Pod {
 
     /// Whether its creation has begun.
     pub fn is_coming(&self, id: &str) -> bool {
-        matches!(self.containers().get(id), Some(Entry::Coming))
+        matches!(self.containers().entries.get(id), Some(Entry::Coming))
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.containers().is_empty()
+    /// Ends the shim, unless there are containers, or will be.
+    pub fn end_if_empty(&self) {
+        let mut containers = self.containers();
+        if containers.entries.is_empty() {
+            containers.ending = true;
+            self.end.notify_one();
+        }
     }
 
     pub fn remove(&self, id: &str) {
-        self.containers().remove(id);
+        self.containers().entries.remove(id);
         self.first.forget(id);
     }
 
@@ -98,17 +110,20 @@ impl Pod {
         let id = request.id.clone();
         {
             let mut containers = self.containers();
-            if containers.contains_key(&id) {
+            if containers.ending {
+                return Err(PodError::Ending);
+            }
+            if containers.entries.contains_key(&id) {
                 return Err(PodError::Exists(id));
             }
-            containers.insert(id.clone(), Entry::Coming);
+            containers.entries.insert(id.clone(), Entry::Coming);
         }
         let (answer, created) = oneshot::channel();
         let pod = self.clone();
         tokio::spawn(async move {
             let made = pod.make(request, options.as_ref()).await;
             match &made {
-                Ok(container) => drop(pod.containers().insert(id.clone(), Entry::There(container.clone()))),
+                Ok(container) => drop(pod.containers().entries.insert(id.clone(), Entry::There(container.clone()))),
                 Err(_) => pod.remove(&id),
             }
             let Err(unheard) = answer.send(made) else { return };
@@ -117,9 +132,7 @@ impl Pod {
                 container.discard().await;
                 pod.remove(&id);
             }
-            if pod.is_empty() {
-                pod.abandoned.notify_one();
-            }
+            pod.end_if_empty();
         });
         created.await.map_err(|_| PodError::Ending)?
     }

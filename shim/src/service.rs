@@ -3,6 +3,15 @@
 
 use std::sync::Arc;
 
+use crate::{
+    bundle::Bundle,
+    container::{ContainerError, Request, timestamp},
+    events::Events,
+    exits::Exit,
+    pod::{Pod, PodError},
+    process::State,
+    stdio::Addresses,
+};
 use async_trait::async_trait;
 use containerd_shim::TtrpcResult;
 use containerd_shim_protos::{
@@ -18,23 +27,10 @@ use containerd_shim_protos::{
     shim_async::Task,
     ttrpc::{self, Code, r#async::TtrpcContext},
 };
-use tokio::sync::Notify;
-
-use crate::{
-    bundle::Bundle,
-    container::{ContainerError, Request, timestamp},
-    events::Events,
-    exits::Exit,
-    pod::{Pod, PodError},
-    process::State,
-    stdio::Addresses,
-};
 
 pub struct Service {
     pub pod: Arc<Pod>,
     pub events: Events,
-    /// Notified when containerd asks the shim to end.
-    pub shutdown: Arc<Notify>,
 }
 
 fn status(code: Code, error: &impl ToString) -> ttrpc::Error {
@@ -146,7 +142,7 @@ impl Task for Service {
                 exited_at: timestamp(exit.at),
                 ..Default::default()
             };
-            self.events.publish(event);
+            self.events.publish(&event);
         }
         Ok(DeleteResponse { pid, exit_status: exit.status, exited_at: timestamp(exit.at), ..Default::default() })
     }
@@ -245,9 +241,7 @@ impl Task for Service {
             Err(error) => {
                 // containerd, restarted, asks for a container whose creation it never asked for. It removes the bundle now, and no more:
                 // only the shim knows that it itself is not needed.
-                if self.pod.is_empty() {
-                    self.shutdown.notify_one();
-                }
+                self.pod.end_if_empty();
                 return Err(refuse(error));
             }
         };
@@ -256,10 +250,7 @@ impl Task for Service {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> TtrpcResult<Empty> {
-        // With containers of its group left, the shim stays.
-        if self.pod.is_empty() {
-            self.shutdown.notify_one();
-        }
+        self.pod.end_if_empty();
         Ok(Empty::default())
     }
 }
