@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples test lint fmt api-test fuzz bench bench-shim simulate clean toolchain
+.PHONY: help run build static install examples images test e2e lint fmt api-test fuzz bench bench-shim simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
@@ -48,9 +48,17 @@ install: static ## Put them on this node, where its containerd finds them (PREFI
 examples: toolchain ## Build the Rust examples (`make -C examples all` builds those in other languages)
 	$(MAKE) --no-print-directory -C examples
 
-test: toolchain examples static ## Install what the tests need, run all of them, show what ran
+images: examples ## Make images of the examples for `ctr run`, offline: target/images
+	examples/images.sh
+
+test: toolchain static images ## Install what the tests need, run all of them, show what ran
 	tests/install-debian.sh
 	PATH="$(TOOLS)/bin:$$PATH" tests/run.sh
+
+e2e: toolchain static images ## Build more versions of what the shim works with (Go), and run the tests that need them
+	tests/install-debian.sh
+	tests/e2e/install-go.sh
+	PATH="$(TOOLS)/bin:$$PATH" tests/run.sh --ignored
 
 lint: toolchain $(TOOLS)/bin/cargo-deny-$(CARGO_DENY) ## Check format, clippy, documentation, licences and sources
 	$(CARGO) metadata --locked --format-version 1 >/dev/null
@@ -76,7 +84,7 @@ bench: toolchain ## Measure the server beside wasmtime serve and bare hyper
 	$(CARGO) run --profile dist -p wasmbox-bench -- $(ARGS)
 
 bench-shim: static ## Measure the shim beside containerd's for runc: memory, time until a pod is up (as root; ARGS='--rounds 40')
-	tests/install-debian.sh
+	tests/containerd/install-debian.sh
 	$(CARGO) run --release -p wasmbox-bench --bin shim -- $(ARGS)
 
 simulate: toolchain ## Admission beside a plain FIFO and the Knative fork's breaker, on a virtual clock (ARGS='--seed 7')

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests, and shows at the end what ran: `make test` calls it when what they need is there.
+# Runs all tests, and shows at the end what ran: `make test` calls it when what they need is there; with --ignored, as `make e2e` does, those
+# that `make test` leaves out.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,7 +8,11 @@ log=target/test.log
 mkdir -p target
 # First alone, so that its progress is shown.
 cargo test --release --workspace --no-run || exit
-cargo test --release --workspace --no-fail-fast 2>&1 | tee "$log"
+if [ "${1-}" = --ignored ]; then
+    cargo test --release -p wasmbox-tests --no-fail-fast -- --ignored 2>&1 | tee "$log"
+else
+    cargo test --release --workspace --no-fail-fast 2>&1 | tee "$log"
+fi
 status=${PIPESTATUS[0]}
 
 # "Running tests/errors.rs (target/release/deps/errors-0123)", "Doc-tests wasmbox", "test a ... ignored, why", "test result: ok. 1 passed; ...".
@@ -22,6 +27,11 @@ awk '
     }
     $1 == "Doc-tests" { died(); begun = 1; suite = "documentation of " $2 }
     /^test .* \.\.\. ignored/ { name = $2; why = $0; sub(/.* ignored,? ?/, "", why); skipped[++skips] = name (why == "" ? "" : ": " why) }
+    # Tests of the shim are in modules named after the version of containerd: containerd_1_6.
+    /^test .*containerd_[0-9_]+::.* \.\.\. (ok|FAILED)/ {
+        version = $2; sub(/.*containerd_/, "", version); sub(/::.*/, "", version); sub(/_/, ".", version)
+        on[version]++
+    }
     /^test .* \.\.\. FAILED/ { failed[++failures] = $2 " (" suite ")" }
     /^test result:/ {
         begun = 0
@@ -32,6 +42,8 @@ awk '
     END {
         died()
         row("all", passed + 0, lost + 0, left + 0, sprintf("%.2f", time))
+        for (version in on) print "with containerd " version ": " on[version] " tests" | "sort"
+        close("sort")
         for (i = 1; i <= skips; i++) print "skipped: " skipped[i]
         for (i = 1; i <= failures; i++) print "FAILED: " failed[i]
     }

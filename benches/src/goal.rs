@@ -1,7 +1,7 @@
 //! What is expected of the box, next to its peers.
 
 use crate::cold::{COLD, WARM};
-use crate::isolation::{FRESH_TIME, IDLE_MS, NONE, PINNED, PINNED_TIME};
+use crate::isolation::{CHANGING, CHANGING_TIME, FRESH_TIME, IDLE_MS, NONE, PINNED, PINNED_TIME};
 use crate::row::Row;
 
 /// An expectation on two rows of one run.
@@ -102,22 +102,32 @@ pub const GOALS: &[Goal] = &[
         bound: Bound::AtLeast(0.95),
     },
     Goal {
-        title: "p50 after idle time, a cgroup for each worker - none, us",
+        title: "p50 after idle time, a cgroup for each worker, other quotas - none, us",
         figure: |row| row.p50_us as f64,
         comparison: Comparison::Difference,
-        of: PINNED,
+        of: CHANGING,
         with: NONE,
         connections: 1,
         gap_ms: IDLE_MS,
         bound: Bound::AtMost(30.0),
     },
     Goal {
-        title: "p99 of the cgroup's time after idle time, fresh / each worker's",
+        title: "p99 of the cgroup's time after idle time, fresh / each worker's, same quota",
         // The time is counted in whole microseconds.
         figure: |row| row.p99_us.max(1) as f64,
         comparison: Comparison::Ratio,
         of: FRESH_TIME,
         with: PINNED_TIME,
+        connections: 1,
+        gap_ms: IDLE_MS,
+        bound: Bound::AtLeast(10.0),
+    },
+    Goal {
+        title: "p99 of the cgroup's time after idle time, fresh / each worker's, other quotas",
+        figure: |row| row.p99_us.max(1) as f64,
+        comparison: Comparison::Ratio,
+        of: FRESH_TIME,
+        with: CHANGING_TIME,
         connections: 1,
         gap_ms: IDLE_MS,
         bound: Bound::AtLeast(10.0),
@@ -164,7 +174,7 @@ mod tests {
     use super::*;
     use crate::target::TARGETS;
 
-    const OTHERS: [&str; 6] = [COLD, WARM, NONE, PINNED, PINNED_TIME, FRESH_TIME];
+    const OTHERS: [&str; 8] = [COLD, WARM, NONE, PINNED, CHANGING, PINNED_TIME, CHANGING_TIME, FRESH_TIME];
 
     fn row(name: &'static str, connections: u32, gap_ms: u32, req_per_s: f64) -> Row {
         Row { name, connections, gap_ms, req_per_s, p50_us: 10, p99_us: 20, cpu_us: 1.0, rss_kib: 1, errors: 0 }

@@ -11,7 +11,7 @@ use crate::cold::{COLD, WARM};
 use crate::density::{FUNCTION, FUNCTION_COUNT, SLEEPER_COUNT, SLEEPING, WORKER, WORKER_COUNT};
 use crate::fixture;
 use crate::goal::{GOALS, Goal};
-use crate::isolation::{FRESH_TIME, IDLE_MS, PINNED_TIME};
+use crate::isolation::{CHANGING_TIME, FRESH_TIME, IDLE_MS, PINNED_TIME};
 use crate::row::Row;
 
 /// A table for each load, with its targets side by side, then the goals.
@@ -35,7 +35,7 @@ pub fn tables(rows: &[Row]) -> String {
 /// The one line that tells of a round while the run goes on.
 pub fn progress(row: &Row) -> String {
     format!(
-        "{:<22}{:<28}{:>9} req/s   p50 {:>6} us   p99 {:>6} us",
+        "{:<29}{:<28}{:>9} req/s   p50 {:>6} us   p99 {:>6} us",
         row.name,
         load_of(row),
         grouped(row.req_per_s.round() as u64),
@@ -60,7 +60,7 @@ fn load_of(row: &Row) -> String {
     if [COLD, WARM].contains(&row.name) {
         return "first answers after a start".to_owned();
     }
-    if [PINNED_TIME, FRESH_TIME].contains(&row.name) {
+    if [PINNED_TIME, CHANGING_TIME, FRESH_TIME].contains(&row.name) {
         return format!("time spent on the cgroup, 1 connection, gap {IDLE_MS} ms");
     }
     match row.name {
@@ -82,7 +82,7 @@ fn load_of(row: &Row) -> String {
 fn heading(text: &mut String, load: &str) {
     write!(
         text,
-        "\n{load}\n  {:<22}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}\n",
+        "\n{load}\n  {:<28}{:>10}{:>10}{:>10}{:>10}{:>10}{:>8}\n",
         "", "req/s", "p50 us", "p99 us", "CPU us", "RSS MiB", "errors"
     )
     .expect("a String takes all");
@@ -91,7 +91,7 @@ fn heading(text: &mut String, load: &str) {
 fn line(text: &mut String, row: &Row) {
     writeln!(
         text,
-        "  {:<22}{:>10}{:>10}{:>10}{:>10.1}{:>10}{:>8}",
+        "  {:<28}{:>10}{:>10}{:>10}{:>10.1}{:>10}{:>8}",
         row.name,
         grouped(row.req_per_s.round() as u64),
         grouped(row.p50_us),
@@ -119,7 +119,7 @@ fn goals(text: &mut String, rows: &[Row]) {
     for (goal, result) in results {
         let bound = goal.bound;
         let verdict = if bound.is_reached(result) { "reached" } else { "NOT reached" };
-        writeln!(text, "  {:<68}{result:>8.2}   goal {bound}   {verdict}", goal.title).expect("a String takes all");
+        writeln!(text, "  {:<72}{result:>8.2}   goal {bound}   {verdict}", goal.title).expect("a String takes all");
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
         let text = tables(&rows);
         assert_eq!(text.matches("1 connection, hot").count(), 1);
         assert_eq!(text.matches("16 connections, gap 50 ms").count(), 1);
-        assert!(text.contains("wasmbox-core              12,346        80     1,500"), "{text}");
+        assert!(text.contains("wasmbox-core                    12,346        80     1,500"), "{text}");
         assert!(!text.contains("Goals"), "{text}");
     }
 

@@ -58,17 +58,18 @@ pub async fn wasmtime(program: &Path, output: &Path) -> Result<()> {
     std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
 }
 
-/// Makes sure that `program` is the box: builds it when it belongs beside `bench`, so that it is never an old one.
+/// Makes sure that `program` is the box: builds it when it belongs beside `bench`, in its profile, so that it is never an old one.
 ///
 /// # Errors
 ///
 /// When it cannot be built, or is not there.
 pub async fn wasmbox(program: &Path, bench: &Path) -> Result<()> {
-    if program.parent() == bench.parent() {
+    if let Some(profile) = bench.parent().filter(|directory| program.parent() == Some(directory)) {
+        // The directory bears its name; with one exception.
+        let profile = profile.file_name().filter(|name| *name != "debug").unwrap_or("dev".as_ref());
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml");
         let mut build = Command::new("cargo");
-        build.args(["build", "--profile", "dist", "--package", "wasmbox", "--manifest-path"]);
-        build.arg(workspace);
+        build.args(["build", "--package", "wasmbox", "--manifest-path"]).arg(workspace).arg("--profile").arg(profile);
         run(build).await.context("cannot build wasmbox")?;
     }
     ensure!(

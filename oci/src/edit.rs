@@ -19,6 +19,10 @@ pub const DIRECTORY: &str = "/run/wasmbox";
 pub const BINARY: &str = "/run/wasmbox/wasmbox";
 /// Compiled code of the node, read-only.
 pub const CACHE: &str = "/run/wasmbox/cache";
+/// Where the box has more compiled.
+pub const COMPILE_SOCKET: &str = "/run/wasmbox/compile.sock";
+/// Where a container sees its own cgroups, by the specification's example and by Kubernetes.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// Seconds for the hook: it makes a directory and a mount.
 const HOOK_TIMEOUT: i64 = 10;
 
@@ -27,10 +31,19 @@ const HOOK_TIMEOUT: i64 = 10;
 pub struct Edit {
     /// The host's `wasmbox`.
     pub binary: PathBuf,
-    /// The host's cache of compiled code.
-    pub cache: Option<PathBuf>,
+    /// The host's compiled code, if boxes share it.
+    pub cache: Option<NodeCache>,
     /// What delegates a subtree of cgroups: an executable of the host and its arguments, without the name.
     pub delegation: (PathBuf, Vec<String>),
+}
+
+/// Compiled code of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeCache {
+    /// The host's directory.
+    pub directory: PathBuf,
+    /// The socket of this container's own, behind which the host compiles.
+    pub socket: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,10 +62,18 @@ impl Edit {
     pub fn apply(&self, spec: &mut Spec, entry: &Entry) -> Result<(), EditError> {
         let args = args(entry, &spec.env()?);
         spec.set_args(args)?;
+        // `ctr` leaves it out; the box reads its own limits and usage there.
+        if !spec.has_mount(CGROUPS) {
+            spec.add_mount(&mount(Path::new("cgroup"), "cgroup", CGROUPS, &["ro", "nosuid", "noexec", "nodev"])?)?;
+        }
         spec.add_mount(&tmpfs()?)?;
         spec.add_mount(&bind(&self.binary, BINARY, &["bind", "ro", "nosuid", "nodev"])?)?;
         if let Some(cache) = &self.cache {
-            spec.add_mount(&bind(cache, CACHE, &["rbind", "ro", "nosuid", "nodev"])?)?;
+            // Code is mapped to be run: no `noexec`. And `ro` would not hold for mounts below it: no `rbind`.
+            spec.add_mount(&bind(&cache.directory, CACHE, &["bind", "ro", "nosuid", "nodev"])?)?;
+            spec.add_mount(&bind(&cache.socket, COMPILE_SOCKET, &["bind", "ro", "nosuid", "nodev", "noexec"])?)?;
+            spec.default_env("NODE_CACHE_DIR", CACHE)?;
+            spec.default_env("COMPILE_SOCKET", COMPILE_SOCKET)?;
         }
         spec.add_create_runtime_hook(&self.hook()?)?;
         Ok(())

@@ -131,6 +131,14 @@ impl Spec {
         Ok(())
     }
 
+    /// Whether something is mounted at `destination`.
+    pub fn has_mount(&self, destination: &str) -> bool {
+        let mounts = self.0.get("mounts").and_then(Value::as_array);
+        mounts.is_some_and(|all| {
+            all.iter().any(|one| one.get("destination").and_then(Value::as_str) == Some(destination))
+        })
+    }
+
     /// Mounts after all others, so that no other one hides it.
     pub fn add_mount(&mut self, mount: &Mount) -> Result<(), SpecError> {
         let mount = serde_json::to_value(mount).expect("a mount is representable in JSON");

@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
-use wasmbox_oci::{Edit, Entry, Spec};
+use wasmbox_oci::{Edit, Entry, NodeCache, Spec};
 
 const SPECS: [(&str, &str); 1] = [("ctr 1.6", include_str!("specs/ctr-1.6.json"))];
 
 fn edit() -> Edit {
     Edit {
         binary: "/opt/wasmbox/bin/wasmbox".into(),
-        cache: Some("/var/lib/wasmbox/cache".into()),
+        cache: Some(NodeCache {
+            directory: "/var/lib/wasmbox/cache".into(),
+            socket: "/run/bundle/compile.sock".into(),
+        }),
         delegation: ("/opt/wasmbox/bin/containerd-shim-wasmbox-v1".into(), vec!["delegate-cgroup".into()]),
     }
 }
@@ -32,13 +35,22 @@ fn only_what_must_change_changes() {
         let before: Value = serde_json::from_str(text).unwrap();
         let mut after = edited(text, &Entry::Serve);
         assert_eq!(after["process"]["args"], serde_json::json!(["/run/wasmbox/wasmbox", "serve"]), "{name}");
-        let mounts = last(&after["mounts"], 3);
+        let mounts = last(&after["mounts"], 5);
+        assert_eq!((&mounts[0]["destination"], &mounts[0]["type"]), (&"/sys/fs/cgroup".into(), &"cgroup".into()));
+        assert!(mounts[0]["options"].as_array().unwrap().contains(&"ro".into()));
+        let mounts = &mounts[1..];
         assert_eq!(mounts[0]["destination"], "/run/wasmbox");
         assert_eq!(mounts[1]["source"], "/opt/wasmbox/bin/wasmbox");
         assert_eq!(mounts[1]["destination"], "/run/wasmbox/wasmbox");
         assert!(mounts[1]["options"].as_array().unwrap().contains(&"ro".into()));
+        assert_eq!(mounts[2]["source"], "/var/lib/wasmbox/cache");
         assert_eq!(mounts[2]["destination"], "/run/wasmbox/cache");
-        assert!(mounts[2]["options"].as_array().unwrap().contains(&"ro".into()));
+        assert_eq!(mounts[2]["options"], serde_json::json!(["bind", "ro", "nosuid", "nodev"]));
+        assert_eq!(mounts[3]["source"], "/run/bundle/compile.sock");
+        assert_eq!(mounts[3]["destination"], "/run/wasmbox/compile.sock");
+        assert!(mounts[3]["options"].as_array().unwrap().contains(&"ro".into()));
+        let env = last(&after["process"]["env"], 2);
+        assert_eq!(env, ["NODE_CACHE_DIR=/run/wasmbox/cache", "COMPILE_SOCKET=/run/wasmbox/compile.sock"]);
         let hook = &last(&after["hooks"]["createRuntime"], 1)[0];
         assert_eq!(hook["path"], "/opt/wasmbox/bin/containerd-shim-wasmbox-v1");
         assert_eq!(hook["args"][1], "delegate-cgroup");
@@ -46,7 +58,9 @@ fn only_what_must_change_changes() {
         // All else is as it was.
         after["process"]["args"] = before["process"]["args"].clone();
         let mounts = after["mounts"].as_array_mut().unwrap();
-        mounts.truncate(mounts.len() - 3);
+        mounts.truncate(mounts.len() - 5);
+        let env = after["process"]["env"].as_array_mut().unwrap();
+        env.truncate(env.len() - 2);
         after["hooks"]["createRuntime"].as_array_mut().unwrap().pop();
         let mut before = before;
         if before.get("hooks").is_none() {
@@ -57,12 +71,43 @@ fn only_what_must_change_changes() {
 }
 
 #[test]
+fn a_container_says_itself_which_cache_it_uses() {
+    for (env, expected) in [
+        (r#"["NODE_CACHE_DIR=none"]"#, &["NODE_CACHE_DIR=none", "COMPILE_SOCKET=/run/wasmbox/compile.sock"][..]),
+        (r#"["COMPILE_SOCKET=","A=1"]"#, &["COMPILE_SOCKET=", "A=1", "NODE_CACHE_DIR=/run/wasmbox/cache"]),
+        ("null", &["NODE_CACHE_DIR=/run/wasmbox/cache", "COMPILE_SOCKET=/run/wasmbox/compile.sock"]),
+    ] {
+        let after = edited(&format!(r#"{{"process":{{"args":["x"],"env":{env}}}}}"#), &Entry::Serve);
+        assert_eq!(after["process"]["env"], serde_json::json!(expected), "{env}");
+    }
+}
+
+#[test]
+fn without_a_cache_of_the_node_nothing_is_mounted_for_it() {
+    let mut spec = Spec::parse(br#"{"process":{"args":["x"]}}"#).unwrap();
+    Edit { cache: None, ..edit() }.apply(&mut spec, &Entry::Serve).unwrap();
+    let after: Value = serde_json::from_slice(&spec.to_json()).unwrap();
+    assert_eq!(after["mounts"].as_array().unwrap().len(), 3);
+    assert!(after["process"].get("env").is_none());
+}
+
+#[test]
 fn what_is_not_known_is_kept() {
     let text = r#"{"process":{"args":["x"],"new":1},"linux":{"netDevices":{"eth0":{}}},"brandNew":[{"a":null}]}"#;
     let after = edited(text, &Entry::Serve);
     assert_eq!(after["process"]["new"], 1);
     assert_eq!(after["linux"]["netDevices"]["eth0"], serde_json::json!({}));
     assert_eq!(after["brandNew"], serde_json::json!([{ "a": null }]));
+}
+
+#[test]
+fn a_mount_of_cgroups_stays_as_it_is() {
+    let text = r#"{"process":{"args":["x"]},"mounts":[{"destination":"/sys/fs/cgroup","type":"bind","source":"/x"}]}"#;
+    let after = edited(text, &Entry::Serve);
+    let mounts = after["mounts"].as_array().unwrap();
+    let of_cgroups = mounts.iter().filter(|mount| mount["destination"] == "/sys/fs/cgroup");
+    assert_eq!(of_cgroups.collect::<Vec<_>>(), [&mounts[0]]);
+    assert_eq!(mounts[0]["type"], "bind");
 }
 
 #[test]

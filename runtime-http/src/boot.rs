@@ -9,11 +9,12 @@ use crate::{
     config::{CacheDir, Config},
     engine, epoch,
     metrics::Metrics,
+    node::client::CompileService,
     sandbox::Toolchain,
     store::{
         ModuleStore, StoreBounds,
         artifact::{ArtifactCache, CacheError},
-        compiler::Compiler,
+        compiler::{Caches, Compiler, NodeCache},
         file::FunctionsDir,
         function::Defaults,
         settings::Grants,
@@ -52,9 +53,9 @@ impl Core {
         let engine = config.engine.engine()?;
         let ticker = engine::start_epochs(&engine)?;
         let toolchain = Arc::new(Toolchain::new(engine).map_err(BootError::Linker)?);
-        let cache = open_cache(config)?;
+        let caches = Caches { own: open_cache(config)?, node: open_node(config)? };
         let compiler =
-            Compiler::new(toolchain.clone(), cache, config.trust_precompiled, compile_threads, metrics.clone())?;
+            Compiler::new(toolchain.clone(), caches, config.trust_precompiled, compile_threads, metrics.clone())?;
         Ok(Core { toolchain, ticker, compiler })
     }
 }
@@ -90,11 +91,13 @@ pub fn store(
     ModuleStore::new(directory, compiler, defaults, grants, bounds, runtime, metrics)
 }
 
-/// The cache that is configured must work; the default one is left out, with a warning, where it cannot.
+/// The cache that is configured must work; the default one is left out, with a warning, where it cannot, and where the node has one.
 fn open_cache(config: &Config) -> Result<Option<ArtifactCache>, CacheError> {
     match &config.cache_dir {
         Some(CacheDir::None) => Ok(None),
         Some(CacheDir::Path(path)) => ArtifactCache::open(path, config.cache_size).map(Some),
+        // In a container the default one would be gone with it.
+        None if config.node.is_some() => Ok(None),
         None => {
             let Some(path) = default_cache_dir() else {
                 tracing::warn!(
@@ -107,6 +110,13 @@ fn open_cache(config: &Config) -> Result<Option<ArtifactCache>, CacheError> {
                 .ok())
         }
     }
+}
+
+/// Its service need not be there yet, or any more: then the box compiles itself.
+fn open_node(config: &Config) -> Result<Option<NodeCache>, CacheError> {
+    let Some(node) = &config.node else { return Ok(None) };
+    let cache = ArtifactCache::open_mapped(&node.cache_dir)?;
+    Ok(Some(NodeCache::new(cache, node.compile_socket.clone().map(CompileService::new))))
 }
 
 /// XDG Base Directory Specification.

@@ -1,12 +1,13 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     config::{Settings, with_environment_in_help},
     limits::{CpuQuota, InvocationTimeout, MemoryRequest},
+    node::{self, confinement::Allowance},
     server,
 };
 
@@ -67,6 +68,12 @@ pub enum Command {
     ///
     /// For instance: wasmbox completions bash > /etc/bash_completion.d/wasmbox
     Completions { shell: clap_complete::Shell },
+    /// Compile one module for a box of this node, which is connected to standard input and output; started by the shim, as root
+    #[command(hide = true)]
+    CompileService(CompileServiceArgs),
+    /// Compile standard input to standard output, confined; started by compile-service
+    #[command(hide = true)]
+    CompileConfined(CompileConfinedArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -101,6 +108,12 @@ pub struct RunArgs {
     /// Directory of compiled code, or `none`
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<crate::config::CacheDir>,
+    /// Directory of code that the node compiled, or `none`
+    #[arg(long, value_name = "DIR", env = "NODE_CACHE_DIR")]
+    pub node_cache_dir: Option<crate::config::CacheDir>,
+    /// Socket of the node's compile service
+    #[arg(long, value_name = "SOCKET", env = "COMPILE_SOCKET")]
+    pub compile_socket: Option<PathBuf>,
     /// The module: a WASI command or a component with wasi:cli/run, binary or text
     pub module: PathBuf,
     /// Its arguments
@@ -143,6 +156,51 @@ impl StatusArgs {
                 server::reachable(host, settings.admin_port.unwrap_or(8086))
             }
         }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CompileServiceArgs {
+    /// The node's cache, root's, which boxes see read-only; DIR.locks beside it is for locks
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: PathBuf,
+    /// Most compiled code in that directory
+    #[arg(long, value_name = "SIZE", default_value = "2Gi")]
+    pub cache_size: MemoryRequest,
+    /// Largest module
+    #[arg(long, value_name = "SIZE", default_value = "256Mi")]
+    pub max_module_size: MemoryRequest,
+    /// How long a module may take to arrive
+    #[arg(long, value_name = "TIME", default_value_t = time(node::RECEIVE_TIME))]
+    pub receive_time: InvocationTimeout,
+    /// How long compiling may take
+    #[arg(long, value_name = "TIME", default_value_t = time(node::COMPILE_TIME))]
+    pub compile_time: InvocationTimeout,
+}
+
+fn time(duration: Duration) -> InvocationTimeout {
+    InvocationTimeout::from_duration(duration).unwrap_or(InvocationTimeout::MAX)
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CompileConfinedArgs {
+    /// The user to become
+    #[arg(long)]
+    pub user: u32,
+    /// Most private memory, bytes
+    #[arg(long)]
+    pub memory: u64,
+    /// Most CPU time
+    #[arg(long)]
+    pub cpu_seconds: u64,
+    /// Most code, bytes
+    #[arg(long)]
+    pub output: u64,
+}
+
+impl CompileConfinedArgs {
+    pub fn allowance(&self) -> Allowance {
+        Allowance { memory: self.memory, cpu_seconds: self.cpu_seconds, output: self.output }
     }
 }
 

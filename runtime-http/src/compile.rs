@@ -16,6 +16,8 @@ use crate::{
 /// # Errors
 /// If there is no cache, or no directory.
 pub fn compile(config: Config) -> anyhow::Result<ExitCode> {
+    // What is asked for is this box's cache.
+    let config = Config { node: None, ..config };
     let directory = boot::functions_dir(&config)?;
     let metrics = Arc::new(Metrics::new());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

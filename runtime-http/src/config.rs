@@ -13,7 +13,7 @@ use crate::{
     admission::{Capacity, OverbookingRatio},
     cgroup::{self, CgroupSettings},
     container::Container,
-    engine::{EngineSize, invocations_that_fit},
+    engine::{self, EngineSize, invocations_that_fit},
     limits::{CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit, MemoryRequest},
     logging::LogFormat,
     readiness::ReadinessSettings,
@@ -44,6 +44,8 @@ pub struct Config {
     pub admin_port: u16,
     pub cache_dir: Option<CacheDir>,
     pub cache_size: u64,
+    /// What the node offers, if it does.
+    pub node: Option<NodeSettings>,
     pub module_memory: usize,
     pub max_module_size: u64,
     pub trust_precompiled: bool,
@@ -75,9 +77,17 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// Where a box finds what its node offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Compiled code, read-only.
+    pub cache_dir: PathBuf,
+    /// Who compiles.
+    pub compile_socket: Option<PathBuf>,
+}
+
 const MIB: u64 = 1 << 20;
-/// The address space reserved for a linear memory.
-const LARGEST_MEMORY: u64 = 4 << 30;
+const LARGEST_MEMORY: u64 = engine::LARGEST_MEMORY as u64;
 /// Of admission: 4 PiB.
 const MOST_UNITS: u64 = u32::MAX as u64;
 
@@ -179,6 +189,7 @@ impl Config {
             admin_port: settings.admin_port.unwrap_or(8086),
             cache_dir: settings.cache_dir,
             cache_size: bytes(settings.cache_size, 2 << 30),
+            node: node(settings.node_cache_dir, settings.compile_socket)?,
             module_memory: usize::try_from(bytes(settings.module_memory, 1 << 30)).unwrap_or(usize::MAX),
             max_module_size: bytes(settings.max_module_size, 256 * MIB),
             trust_precompiled: settings.trust_precompiled.unwrap_or(false),
@@ -194,7 +205,7 @@ impl Config {
             engine: EngineSize {
                 invocations: max_invocations,
                 keep_resident: keep_resident(memory_limit, max_invocations),
-                max_memory: LARGEST_MEMORY as usize,
+                max_memory: engine::LARGEST_MEMORY,
                 max_wasm_stack,
             },
             cgroup: CgroupSettings {
@@ -243,6 +254,18 @@ fn within(name: &'static str, value: u64, least: u64, most: u64) -> Result<(), C
 
 fn at_most(name: &'static str, value: u64, most: u64) -> Result<(), ConfigError> {
     within(name, value, 0, most)
+}
+
+fn node(cache_dir: Option<CacheDir>, compile_socket: Option<PathBuf>) -> Result<Option<NodeSettings>, ConfigError> {
+    match (cache_dir, compile_socket) {
+        (Some(CacheDir::Path(cache_dir)), compile_socket) => Ok(Some(NodeSettings { cache_dir, compile_socket })),
+        (Some(CacheDir::None), _) | (None, None) => Ok(None),
+        (None, Some(socket)) => Err(ConfigError::Value {
+            name: "--compile-socket",
+            value: socket.display().to_string(),
+            expected: "--node-cache-dir, too: what is compiled is found there".into(),
+        }),
+    }
 }
 
 fn canonical(roots: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {

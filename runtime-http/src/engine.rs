@@ -40,10 +40,17 @@ pub enum EngineError {
 const MAPPINGS_PER_INVOCATION: u64 = 5;
 /// What the process itself maps: libraries, heaps, thread stacks, compiled images.
 const MAPPINGS_RESERVE: u64 = 4096;
+/// The address space reserved for a linear memory.
+pub const LARGEST_MEMORY: usize = 4 << 30;
 /// A component consists of several core instances (a Python or JavaScript one of about twenty), each with tables.
 const CORE_INSTANCES_PER_INVOCATION: u32 = 4;
 
 impl EngineSize {
+    /// For an engine that compiles what others run.
+    pub fn for_compiling() -> EngineSize {
+        EngineSize { invocations: 1, keep_resident: 0, max_memory: LARGEST_MEMORY, max_wasm_stack: 1 << 20 }
+    }
+
     /// Makes the engine.
     ///
     /// # Errors
@@ -128,6 +135,15 @@ fn max_map_count() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The node's compile service makes code for boxes of all sizes.
+    #[test]
+    fn code_does_not_depend_on_sizes() {
+        let small = EngineSize::for_compiling();
+        let large = EngineSize { invocations: 500, keep_resident: 2 << 20, max_wasm_stack: 8 << 20, ..small };
+        let keys = [small, large].map(|size| compatibility_key(&size.engine().unwrap()));
+        assert_eq!(keys[0], keys[1]);
+    }
 
     #[test]
     fn the_mapping_limit_is_checked_and_the_message_helps() {

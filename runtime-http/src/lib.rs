@@ -19,6 +19,7 @@ pub mod limits;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod node;
 pub mod readiness;
 pub mod record;
 pub mod reporter;

@@ -7,7 +7,7 @@ use wasmbox::{
     cli::{self, Cli, Command},
     compile,
     config::{Config, Settings},
-    doctor, run, serve, status,
+    doctor, node, run, serve, status,
 };
 
 /// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that.
@@ -57,6 +57,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut cli::command(), "wasmbox", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::CompileService(arguments) => Ok(node::service::serve(arguments)),
+        Command::CompileConfined(arguments) => Ok(ExitCode::from(node::confined::compile(&arguments) as u8)),
     }
 }
 

@@ -56,6 +56,7 @@ pub struct Metrics {
     /// 1 or 0, by gate.
     pub gate_closed: IntGaugeVec,
     pub in_flight_units: IntGauge,
+    pub admissible_units: IntGauge,
     pub queued_invocations: IntGauge,
     pub queued_units: IntGauge,
     pub workers: IntGauge,
@@ -156,12 +157,12 @@ impl Metrics {
             compile: declare.histogram("wasmbox_compile_duration_seconds", "Time to compile a module.", SECONDS),
             compiles: declare.counters(
                 "wasmbox_compilations_total",
-                "Compilations by result (ok, invalid).",
+                "Compilations by result (ok, invalid; node: done by the node's service).",
                 &["result"],
             ),
             cache: declare.counters(
                 "wasmbox_cache_requests_total",
-                "Look-ups of compiled code by cache (memory, disk) and result (hit, miss, refused).",
+                "Look-ups of compiled code by cache (memory, disk, node) and result (hit, miss, refused).",
                 &["cache", "result"],
             ),
             cached_modules: declare.gauge("wasmbox_cached_modules", "Functions held ready in memory."),
@@ -179,6 +180,10 @@ impl Metrics {
             ),
             in_flight_units: declare
                 .gauge("wasmbox_in_flight_resource_units", "Memory-Request of running invocations, MiB."),
+            admissible_units: declare.gauge(
+                "wasmbox_admissible_resource_units",
+                "The most Memory-Request that may run: the capacity, or less after evictions, MiB.",
+            ),
             queued_invocations: declare.gauge("wasmbox_queued_invocations", "Invocations that wait for admission."),
             queued_units: declare.gauge("wasmbox_queued_resource_units", "Memory-Request of waiting invocations, MiB."),
             workers: declare.gauge("wasmbox_workers", "Worker threads."),

@@ -31,6 +31,8 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new());
     let config = Config::new(Settings {
         cache_dir: arguments.cache_dir.clone(),
+        node_cache_dir: arguments.node_cache_dir.clone(),
+        compile_socket: arguments.compile_socket.clone(),
         max_invocations: Some(1),
         enable_cgroups: Some(if arguments.cpu_quota.is_some() { Enable::True } else { Enable::False }),
         cgroup_root: arguments.cgroup_root,

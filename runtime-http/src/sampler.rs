@@ -26,6 +26,7 @@ use crate::{
         eviction::Need,
         forecast::{Forecast, Marks},
         reclaim,
+        throttle::Throttle,
     },
     metrics::gauge,
     sandbox::StopReason,
@@ -75,6 +76,7 @@ struct Watch {
     thresholds: Thresholds,
     marks: Marks,
     forecast: Forecast,
+    throttle: Throttle,
     memory_gate: Watched,
     cpu_gate: Watched,
     cpu: CpuWindow,
@@ -99,6 +101,7 @@ impl Sampler {
     ) -> io::Result<Sampler> {
         let marks = Marks::new(thresholds.memory_limit, thresholds.high.get(), thresholds.eviction.get());
         api.metrics.memory_limit_bytes.set(gauge(marks.limit));
+        let throttle = Throttle::new(api.admission.snapshot().capacity.units, marks.high >> 20, Instant::now());
         let mut watch = Watch {
             api,
             engine,
@@ -106,6 +109,7 @@ impl Sampler {
             thresholds,
             marks,
             forecast: Forecast::new(marks),
+            throttle,
             memory_gate: Watched::new(Gate::Memory),
             cpu_gate: Watched::new(Gate::Cpu),
             cpu: CpuWindow::new(CPU_WINDOW),
@@ -175,6 +179,9 @@ impl Watch {
                 if self.stalled { ", stalls" } else { "" }
             )
         });
+        if let Some(units) = self.throttle.rise(now, !open) {
+            self.api.admission.set_ceiling(units);
+        }
         if strained {
             self.evict(now, expected);
         }
@@ -187,7 +194,7 @@ impl Watch {
         if strained || close { OFTEN } else { SELDOM }
     }
 
-    fn evict(&self, now: Instant, expected: u64) {
+    fn evict(&mut self, now: Instant, expected: u64) {
         let running = self.api.workers.running();
         let needs = Need::of(expected, &self.marks, self.api.memory.first(), now);
         let met = needs.map(|need| (need, need.victims(&running))).find(|(_, victims)| !victims.is_empty());
@@ -208,6 +215,11 @@ impl Watch {
         }
         // Busy ones see it at once.
         self.engine.increment_epoch();
+        // Who wants more than there is would be evicted from an empty box, too.
+        if !matches!(need, Need::Growth { impossible: true, .. }) {
+            let units = self.api.admission.snapshot().in_flight_units;
+            self.api.admission.set_ceiling(self.throttle.lower(units));
+        }
     }
 
     /// Gives back what harms nobody: free memory of the allocator, and compiled code that has not been used for long.

@@ -29,6 +29,7 @@ use tokio::{
 use crate::{
     bundle::Bundle,
     cgroup::Cgroup,
+    compile_socket::CompileSocket,
     events::Events,
     exits::{Exit, Exits},
     oom::OomWatch,
@@ -82,6 +83,8 @@ pub struct Container {
     events: Events,
     /// Whether others share its pid namespace: then its processes do not end with the first one.
     shares_pids: bool,
+    /// As long as the container is there.
+    _compile_socket: Option<CompileSocket>,
     cgroup: Option<Cgroup>,
     processes: Mutex<Processes>,
     /// Held while the init process is started, and while its end is told.
@@ -132,6 +135,7 @@ impl Container {
         exits: Exits,
         events: Events,
         shares_pids: bool,
+        compile_socket: Option<CompileSocket>,
     ) -> Result<Arc<Container>, ContainerError> {
         let Request { id, bundle, rootfs, addresses } = request;
         let mounted = mount(&bundle, &rootfs).map_err(|reason| ContainerError::Other { container: id.clone(), reason });
@@ -164,6 +168,7 @@ impl Container {
             exits,
             events: events.clone(),
             shares_pids,
+            _compile_socket: compile_socket,
             cgroup,
             processes: Mutex::new(Processes { init, execs: BTreeMap::new() }),
             order: tokio::sync::Mutex::default(),

@@ -7,12 +7,13 @@
 use std::{
     collections::HashMap,
     io,
+    os::unix::process::CommandExt,
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, set_parent_process_death_signal};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -131,6 +132,17 @@ impl Drop for Expecting {
 fn code(status: WaitStatus) -> Option<u32> {
     let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))?;
     u32::try_from(code).ok()
+}
+
+/// The child is killed when this process ends, however it ends.
+pub fn ends_with_us(command: &mut Command) {
+    let with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec it makes one system call, which allocates nothing and takes no lock.
+    #[allow(unsafe_code)]
+    // The kernel's parent is the thread that forks, here the only one.
+    unsafe {
+        command.pre_exec(with_us)
+    };
 }
 
 /// A pid as the kernel's calls take it.

@@ -6,12 +6,14 @@
 //! - [`start`], [`remove`], [`info`]: the short-lived calls of the binary; [`delegation`]: the hook that it is, too
 //! - [`serve`]: the long-lived process; [`service`]: the Task service, from requests to the [`pod`] and back
 //! - [`pod`], [`container`], [`process`]: what runs; [`exits`]: what ended
+//! - [`compile_socket`]: by which boxes reach the node's compile service
 //! - [`runtime`]: the OCI runtime; [`stdio`], [`console`]: streams
 //! - [`stats`], [`oom`]: what the kernel tells of a container; [`events`]: what containerd is told
 //! - [`bundle`], [`options`], [`socket`], [`logging`]
 
 mod bundle;
 mod cgroup;
+mod compile_socket;
 mod console;
 mod container;
 mod delegation;

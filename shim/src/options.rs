@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 const RUNTIME_OPTIONS: &str = "runtimeoptions.v1.Options";
 const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
+const DEFAULT_CACHE_DIR: &str = "/var/lib/wasmbox/cache";
 
 /// What can be set. Names of containerd's runc options where they mean the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -33,8 +34,10 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// The host's `wasmbox` [default: beside this binary].
     pub wasmbox_binary: Option<PathBuf>,
-    /// The host's directory of compiled code, which boxes see read-only.
+    /// The host's directory of compiled code, which boxes see read-only; `none`: none [default: /var/lib/wasmbox/cache].
     pub cache_dir: Option<PathBuf>,
+    /// The most compiled code in it [default: that of `wasmbox compile-service`].
+    pub cache_size: Option<String>,
     /// Variables for each box, unless its container sets them: default limits, for instance.
     pub env: BTreeMap<String, String>,
     /// The most seconds for one call of the OCI runtime [default: 60].
@@ -121,6 +124,12 @@ impl Options {
         }
     }
 
+    /// The host's directory of compiled code, if there is to be one.
+    pub fn cache_dir(&self) -> Option<PathBuf> {
+        let directory = self.cache_dir.clone().unwrap_or_else(|| DEFAULT_CACHE_DIR.into());
+        (directory != Path::new("none")).then_some(directory)
+    }
+
     fn from_toml(text: &str, place: &str) -> Result<Options, OptionsError> {
         toml::from_str(text).map_err(|source| OptionsError::Toml { place: place.to_owned(), source: Box::new(source) })
     }
@@ -175,6 +184,14 @@ mod tests {
         assert_eq!(options.binary_name.as_deref(), Some(Path::new("/usr/bin/crun")));
         assert!(options.systemd_cgroup);
         assert_eq!(options.env["DEFAULT_CPU_QUOTA"], "250");
+    }
+
+    #[test]
+    fn the_nodes_cache_is_on_unless_it_is_switched_off() {
+        let cache_dir = |body| Options::from_any(&runtime_options("", body)).unwrap().cache_dir();
+        assert_eq!(cache_dir("SystemdCgroup = true").as_deref(), Some(Path::new("/var/lib/wasmbox/cache")));
+        assert_eq!(cache_dir("CacheDir = '/data/code'").as_deref(), Some(Path::new("/data/code")));
+        assert_eq!(cache_dir("CacheDir = 'none'"), None);
     }
 
     #[test]

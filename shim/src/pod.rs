@@ -13,6 +13,7 @@ use wasmbox_oci::{Edit, EditError, Kind, KindError, Spec, SpecError};
 
 use crate::{
     bundle::Bundle,
+    compile_socket::CompileSocket,
     container::{Container, ContainerError, Request},
     delegation,
     events::Events,
@@ -150,8 +151,11 @@ impl Pod {
             None => Options::default(),
         };
         let mut spec = Spec::parse(&bundle.read_config().map_err(io)?)?;
+        let mut compile_socket = None;
         if let Kind::WasmBox(entry) = Kind::of(&spec)? {
-            edit(&options)?.apply(&mut spec, &entry)?;
+            let mut edit = edit(&options)?;
+            (edit.cache, compile_socket) = CompileSocket::offer(&options, &edit.binary, &bundle, &self.exits).unzip();
+            edit.apply(&mut spec, &entry)?;
             for (name, value) in &options.env {
                 spec.default_env(name, value)?;
             }
@@ -162,7 +166,8 @@ impl Pod {
         }
         let runtime = Runtime::new(&options, &self.namespace, self.exits.clone());
         let (exits, events) = (self.exits.clone(), self.events.clone());
-        Ok(Container::create(request, &self.namespace, runtime, exits, events, !spec.has_own_namespace("pid")).await?)
+        let shares_pids = !spec.has_own_namespace("pid");
+        Ok(Container::create(request, &self.namespace, runtime, exits, events, shares_pids, compile_socket).await?)
     }
 }
 
@@ -174,5 +179,5 @@ fn edit(options: &Options) -> Result<Edit, PodError> {
     if !binary.is_file() {
         return Err(PodError::NoBinary { path: binary });
     }
-    Ok(Edit { binary, cache: options.cache_dir.clone(), delegation: (own, vec![delegation::ARGUMENT.to_owned()]) })
+    Ok(Edit { binary, cache: None, delegation: (own, vec![delegation::ARGUMENT.to_owned()]) })
 }

@@ -15,6 +15,7 @@ use containerd_shim_protos::{
 
 use crate::{
     bundle::Bundle,
+    compile_socket,
     container::{SIGKILL, timestamp},
     exits::Exits,
     options::Options,
@@ -62,6 +63,7 @@ async fn remove_container(namespace: &str, id: &str, bundle: &Bundle, exits: &Ex
     let any = bundle.read_options().and_then(|bytes| Any::parse_from_bytes(&bytes).ok());
     let mut options = any.as_ref().and_then(|any| Options::from_any(any).ok()).unwrap_or_default();
     options.runtime_timeout = Some(options.runtime_timeout.unwrap_or(DEADLINE).min(DEADLINE));
+    let _ = std::fs::remove_file(compile_socket::path(bundle.path()));
     if let Err(error) = Runtime::new(&options, namespace, exits.clone()).remove(id, bundle).await {
         // containerd logs it. Whatever it is, the rest is done.
         eprintln!("containerd-shim-wasmbox-v1: {error}");

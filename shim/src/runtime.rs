@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Signal, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{Signal, kill_process_group};
 
 use crate::{
     bundle::Bundle,
     cgroup::sweep,
-    exits::{Exit, Exits, pid},
+    exits::{Exit, Exits, ends_with_us, pid},
     options::Options,
 };
 
@@ -234,13 +234,8 @@ impl Call {
         command.args(&arguments).stdin(stdin).stdout(stdout).stderr(stderr);
         // A call that takes too long ends with all that it started.
         command.process_group(0);
-        let with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
-        // SAFETY: between fork and exec it makes one system call, which allocates nothing and takes no lock.
-        #[allow(unsafe_code)]
-        // It ends with the shim: what it made afterwards would be nobody's. The parent is the thread that forks, here the only one.
-        unsafe {
-            command.pre_exec(with_us)
-        };
+        // What it made after the shim's end would be nobody's.
+        ends_with_us(&mut command);
         let spawned = runtime.exits.spawn(&mut command);
         // The streams are the container's now: the command holds copies.
         drop(command);

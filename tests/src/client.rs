@@ -148,6 +148,14 @@ impl Http2 {
         })
     }
 
+    /// Reads the rest of what was opened.
+    ///
+    /// # Errors
+    /// [`Broken`] if it does not come to its end.
+    pub fn rest(&self, response: Response<Incoming>) -> Result<Answer, Broken> {
+        runtime().block_on(async { tokio::time::timeout(PATIENCE, received(response)).await.expect("in time") })
+    }
+
     /// Sends all requests, and resets their streams after `meanwhile`.
     pub fn reset_all(&self, paths: &[String], meanwhile: impl FnOnce()) {
         let requests: Vec<_> = paths.iter().map(|path| self.start(path)).collect();

@@ -193,9 +193,14 @@ impl Containerd {
 
     /// `ctr run` with the shim under test: flags, then image, id and arguments.
     pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, "")
+    }
+
+    /// As [`Containerd::run`], with standard input.
+    pub fn run_with(&self, arguments: &[&str], input: impl Into<Vec<u8>>) -> Ran {
         let mut words = vec!["run", "--runtime", "io.containerd.wasmbox.v1"];
         words.extend(arguments);
-        self.ctr(&words)
+        self.ctr_with(&words, input)
     }
 
     /// Makes an image known, for `ctr` and for CRI.

@@ -33,10 +33,7 @@ fn an_ordinary_image_runs_as_with_runc(version: Version) {
     let ran = containerd.run(&["--rm", image.name(), "one", "/bin/sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (7, "out\n"), "{ran:?}");
     assert!(ran.stderr.contains("err\n"), "{ran:?}");
-    let ran = containerd.ctr_with(
-        &["run", "--rm", "--runtime", "io.containerd.wasmbox.v1", image.name(), "two", "/bin/cat"],
-        "first line\nsecond",
-    );
+    let ran = containerd.run_with(&["--rm", image.name(), "two", "/bin/cat"], "first line\nsecond");
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "first line\nsecond"), "{ran:?}");
     // With the kernel's limits, as asked.
     containerd.run(&["--detach", "--memory-limit", "67108864", image.name(), "three", "/bin/sleep", "1000"]).ok();
@@ -64,12 +61,9 @@ fn a_module_runs_once_with_stdio_arguments_environment_and_exit_code(version: Ve
     let module = fs::read(workspace::example("rust-hello.wasm")).expect("the example is built");
     let image = Image::of("module").file("hello.wasm", module).entrypoint(&["/hello.wasm"]).build();
     containerd.import(&image);
-    let ran = containerd.ctr_with(
-        &["run", "--rm", "--runtime", "io.containerd.wasmbox.v1", image.name(), "one", "/hello.wasm", "Ada"],
-        "some text",
-    );
+    let ran = containerd.run_with(&["--rm", image.name(), "one", "/hello.wasm", "Ada"], "some text");
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.stdout.contains("Ada") && ran.stdout.contains("some text"), "{ran:?}");
+    assert_eq!(ran.stdout, "Hello, Ada!\nYou sent 9 bytes: some text\n");
     let exits = Image::of("exits")
         .file("exit.wat", guest::command("(call $exit (i32.const 3))"))
         .entrypoint(&["/exit.wat"])
@@ -131,4 +125,59 @@ fn execs_pauses_and_updates(version: Version) {
     let deleted = containerd.ctr(&["task", "delete", "one"]);
     assert!(deleted.stderr.contains("137"), "{deleted:?}");
     containerd.ctr(&["container", "delete", "one"]).ok();
+}
+
+#[test]
+fn the_doctor_looks_at_the_node() {
+    let diagnosis = |containerd: &Containerd| {
+        let wasmbox = containerd.directory().join("bin/wasmbox");
+        let mut command = containerd.node().command(wasmbox);
+        let ran = containerd.node().run(command.arg("doctor").current_dir(containerd.directory()));
+        let line = move |check: &str| {
+            let found = ran.stdout.lines().find(|line| line[6..].starts_with(check));
+            found.unwrap_or_else(|| panic!("{check}: {ran:?}")).to_owned()
+        };
+        ["containerd", "shim", "handler"].map(line)
+    };
+    let containerd = Containerd::start(Version::V1_7);
+    let [daemon, shim, handler] = diagnosis(&containerd);
+    assert!(daemon.starts_with("ok ") && daemon.contains("1.7.") && daemon.contains("runs, pid"), "{daemon}");
+    assert!(shim.starts_with("ok ") && shim.contains("bin/containerd-shim-wasmbox-v1"), "{shim}");
+    assert!(handler.starts_with("ok ") && handler.contains("wasmbox, of type io.containerd.wasmbox.v1"), "{handler}");
+    // As on a node with the systemd driver, of which this handler was not told.
+    let config = containerd.directory().join("config.toml");
+    let text = fs::read_to_string(&config).expect("its configuration");
+    let (before, after) =
+        text.split_once("[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.wasmbox]").expect("a handler");
+    let runc = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc.options]\nSystemdCgroup = true\n";
+    fs::write(
+        &config,
+        format!("{before}{runc}[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.wasmbox]{after}"),
+    )
+    .expect("our own file");
+    let [_, _, handler] = diagnosis(&containerd);
+    assert!(handler.starts_with("warn") && handler.contains("SystemdCgroup = true"), "{handler}");
+    fs::write(&config, before).expect("our own file");
+    let [_, _, handler] = diagnosis(&containerd);
+    assert!(handler.starts_with("warn") && handler.contains("Kubernetes does not"), "{handler}");
+}
+
+/// The README's commands.
+#[test]
+fn the_images_of_the_readme() {
+    let containerd = Containerd::start(Version::V1_6);
+    for name in ["box", "hello", "ordinary"] {
+        let archive = workspace::root().join(format!("target/images/{name}.tar"));
+        assert!(archive.is_file(), "{} is not there: run `make images`", archive.display());
+        containerd.ctr(&["image", "import", &archive.display().to_string()]).ok();
+    }
+    let hello = ["--rm", "docker.io/library/hello:latest", "one", "/hello.wasm", "Ada"];
+    let ran = containerd.run_with(&hello, "some text\n").ok();
+    assert_eq!(ran, "Hello, Ada!\nYou sent 10 bytes: some text\n\n");
+    let ran = containerd.run(&["--rm", "docker.io/library/ordinary:latest", "two"]).ok();
+    assert_eq!(ran, "A native program.\n");
+    containerd.run(&["--detach", "--net-host", "docker.io/library/box:latest", "three"]).ok();
+    let ask = || containerd.node().call(ADDRESS, Request::post("/rust-hello?arg=Ada"), "some text").ok();
+    assert_eq!(eventually("the box answers", ask).ok().text(), "Hello, Ada!\nYou sent 9 bytes: some text\n");
+    end(&containerd, "three", 15);
 }

@@ -142,6 +142,8 @@ fn overbooked_memory_is_taken_back_from_the_youngest() {
     assert!(outcomes[&(200, String::new())] > 10, "{outcomes:?}");
     let evicted = outcomes.get(&(503, "evicted".into())).copied().unwrap_or(0);
     assert!(evicted > 0, "{outcomes:?}");
+    // Whoever waits does not start only to be evicted: without that it is four times as many evictions as answers.
+    assert!(evicted < outcomes[&(200, String::new())], "{outcomes:?}");
     assert_eq!(server.metrics().sum("wasmbox_evicted_total", &[]), evicted as f64);
     assert!(server.metrics().sum("wasmbox_memory_growth_waits_total", &[]) > 0.0);
     server.logged(&["evicted", "held_mib="]);
@@ -225,6 +227,44 @@ fn nothing_starts_while_cores_are_busy() {
     });
     drop(busy);
     server.get("/hello").ok();
+}
+
+/// Compiled code that nobody uses goes when memory is short, if it can come back from disk. That takes a minute, in which this test needs
+/// nothing: it runs beside the others.
+#[test]
+fn functions_that_nobody_calls_leave_the_memory() {
+    let container = TestCgroup::with_memory(256);
+    let launch = |cache: Option<&str>| {
+        // A hundredth is always exceeded.
+        let launch = small(&container).flag("--gc-utilization-threshold", "0.01").function("other.wat", guest::echo());
+        cache.into_iter().fold(launch, |launch, cache| launch.flag("--cache-dir", cache)).start()
+    };
+    let (with_cache, without) = (launch(None), launch(Some("none")));
+    let loaded = |server: &WasmBox| server.metrics().sum("wasmbox_cached_modules", &[]);
+    for server in [&with_cache, &without] {
+        server.get("/hello").ok();
+        server.get("/other").ok();
+        assert_eq!(loaded(server), 2.0);
+    }
+    let used = Instant::now();
+    while loaded(&with_cache) > 1.0 {
+        assert!(used.elapsed() < Duration::from_secs(120), "it is still there");
+        // One of them is used.
+        with_cache.get("/hello").ok();
+        thread::sleep(Duration::from_millis(500));
+    }
+    assert!(used.elapsed() > Duration::from_secs(59), "{:?}: too early", used.elapsed());
+    let listed = with_cache.admin("/functions").ok();
+    assert!(listed.text().contains("hello.wat") && !listed.text().contains("other.wat"), "{}", listed.text());
+    let code = with_cache.metrics().sum("wasmbox_cached_module_bytes", &[]);
+    assert!(code > 0.0 && code < without.metrics().sum("wasmbox_cached_module_bytes", &[]), "{code} bytes");
+    // Nowhere to come back from.
+    assert_eq!(loaded(&without), 2.0);
+
+    assert_eq!(with_cache.post("/other", "back").ok().text(), "back");
+    let metrics = with_cache.metrics();
+    assert_eq!(metrics.sum("wasmbox_compilations_total", &[]), 2.0, "it is not compiled again");
+    assert_eq!(metrics.sum("wasmbox_cache_requests_total", &["cache=\"disk\"", "result=\"hit\""]), 1.0);
 }
 
 /// The half of a guest's request is resident although it never touches it; without the setting it is not.

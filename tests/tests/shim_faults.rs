@@ -76,10 +76,12 @@ fn a_killed_shim_leaves_nothing(version: Version) {
     let image = box_image();
     containerd.import(&image);
     for round in 0..3 {
-        containerd.run(&["--detach", busybox.name(), "ordinary", "/bin/sleep", "100000"]).ok();
-        containerd.run(&["--detach", image.name(), "box"]).ok();
+        // containerd may take a moment to forget a name.
+        let (ordinary, one) = (&format!("ordinary-{round}"), &format!("box-{round}"));
+        containerd.run(&["--detach", busybox.name(), ordinary, "/bin/sleep", "100000"]).ok();
+        containerd.run(&["--detach", image.name(), one]).ok();
         let mut waiting = containerd.command("ctr");
-        waiting.args(["--namespace", containerd.namespace(), "task", "exec", "--exec-id", "waits", "ordinary"]);
+        waiting.args(["--namespace", containerd.namespace(), "task", "exec", "--exec-id", "waits", ordinary]);
         waiting.args(["/bin/sleep", "100000"]).stdout(Stdio::null()).stderr(Stdio::null());
         let mut waiting = waiting.spawn().expect("nsenter, of the package util-linux");
         eventually("the exec", || {

@@ -112,6 +112,6 @@ fn a_shim_does_not_grow_with_what_it_ran() {
     let after = shim.resident_bytes();
     println!("the shim: {} KiB before, {} KiB after {CONTAINERS} containers", before >> 10, after >> 10);
     assert!(after < before + (512 << 10), "it grew from {before} to {after} bytes");
-    eventually("descriptors are closed", || (shim.descriptors() == descriptors).then_some(()));
+    eventually("descriptors are closed", || (shim.descriptors() <= descriptors).then_some(()));
     cri.remove(&pod);
 }

@@ -69,6 +69,8 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Ledger<W> {
     capacity: Capacity,
+    /// The most units in flight for now; at most `capacity.units`.
+    ceiling: u64,
     in_flight: usize,
     units: u64,
     waiting: Waiting<W>,
@@ -94,6 +96,7 @@ impl<W> Ledger<W> {
     pub fn new(capacity: Capacity) -> Self {
         Ledger {
             capacity,
+            ceiling: capacity.units,
             in_flight: 0,
             units: 0,
             waiting: Waiting::new(),
@@ -205,6 +208,12 @@ impl<W> Ledger<W> {
         self.start_waiting()
     }
 
+    /// Lowers what may be in flight below the capacity, or raises it again. What is in flight stays.
+    pub fn set_ceiling(&mut self, units: u64) -> Vec<Verdict<W>> {
+        self.ceiling = units.min(self.capacity.units);
+        self.start_waiting()
+    }
+
     /// Refuses all who wait and all who come.
     pub fn drain(&mut self) -> Vec<Verdict<W>> {
         self.draining = true;
@@ -217,8 +226,10 @@ impl<W> Ledger<W> {
         self.closed.is_empty() || self.in_flight == 0
     }
 
+    /// A lowered ceiling lets one through, too, when nothing runs.
     fn fits(&self, units: u64) -> bool {
-        self.in_flight < self.capacity.invocations && self.units + units <= self.capacity.units
+        let is_room = self.in_flight == 0 || self.units + units <= self.ceiling;
+        is_room && self.in_flight < self.capacity.invocations
     }
 
     fn occupy(&mut self, share: &Share, units: u64) {

@@ -15,7 +15,8 @@
 //! 4. Who comes when `depth` is reached is refused, unless another function has much more waiting: then its latest are, as long as
 //!    it still has no less waiting than he and his (as fair queues in networks drop from the longest flow). Else who floods a box
 //!    would have all of its queue, and rule 2 nobody to choose.
-//! 5. While a [`Gate`] is closed, nothing starts, except one when nothing runs, so that no box waits for itself.
+//! 5. While a [`Gate`] is closed, nothing starts, except one when nothing runs, so that no box waits for itself. The capacity may be lowered
+//!    for a while, with the same exception.
 //!
 //! Nobody is starved: each claim is met as soon as what runs has ended and what may pass has passed; a function whose own have
 //! ended has none in flight, its first becomes the oldest of those, and gets the next claim.
@@ -84,6 +85,7 @@ struct Place<'a> {
 
 impl Admission {
     pub fn new(capacity: Capacity, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics.admissible_units.set(gauge(capacity.units));
         Arc::new(Admission { ledger: Mutex::new(Ledger::new(capacity)), metrics, idle: tokio::sync::Notify::new() })
     }
 
@@ -165,6 +167,12 @@ impl Admission {
     pub fn set_gate(self: &Arc<Self>, gate: Gate, open: bool) {
         self.metrics.gate_closed.with_label_values(&[gate.name()]).set(i64::from(!open));
         self.change(|ledger| ledger.set_gate(gate, open));
+    }
+
+    /// Lowers the most units in flight below the capacity, or raises it again; who waits for that starts at once.
+    pub fn set_ceiling(self: &Arc<Self>, units: u64) {
+        self.metrics.admissible_units.set(gauge(units));
+        self.change(|ledger| ledger.set_ceiling(units));
     }
 
     /// Refuses all who wait and all who come.

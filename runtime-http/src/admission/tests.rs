@@ -125,6 +125,27 @@ async fn an_opened_gate_starts_who_waits_and_a_closed_one_lets_one_through_when_
 }
 
 #[tokio::test]
+async fn a_lowered_ceiling_lets_one_through_when_nothing_runs_and_starts_who_waits_when_it_rises() {
+    let admission = admission(100, 1000);
+    let function = function();
+    admission.set_ceiling(25);
+    let large = admission.admit(&function, mebibytes(90), soon()).await.unwrap();
+    let waiting = [comes(&admission, &function, 10).await, comes(&admission, &function, 10).await];
+    let last = comes(&admission, &function, 10).await;
+    assert_eq!((admission.in_flight(), admission.metrics.admissible_units.get()), (1, 25));
+    drop(large);
+    let [first, second] = waiting;
+    let running = [first.await.unwrap().unwrap(), second.await.unwrap().unwrap()];
+    assert_eq!(admission.in_flight(), 2, "a third does not fit");
+    admission.set_ceiling(1000);
+    assert_eq!(admission.in_flight(), 3);
+    let last = last.await.unwrap().unwrap();
+    let refused = Refused::ExceedsCapacity { requested: 101, capacity: 100 };
+    assert_eq!(admission.admit(&function, mebibytes(101), soon()).await.unwrap_err(), refused);
+    drop((running, last));
+}
+
+#[tokio::test]
 async fn draining_refuses_waiting_and_new() {
     let admission = admission(10, 1000);
     let function = function();

@@ -39,6 +39,10 @@ impl Bandwidth {
         Duration::from_micros(self.quota_us.unwrap_or(u64::MAX))
     }
 
+    pub fn period(&self) -> Duration {
+        Duration::from_micros(self.period_us)
+    }
+
     /// `cpu.max`: `$MAX $PERIOD`.
     pub fn v2(&self) -> String {
         match self.quota_us {

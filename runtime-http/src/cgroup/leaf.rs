@@ -15,6 +15,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -82,10 +83,31 @@ pub struct Leaf {
     name: String,
     dir: OwnedFd,
     /// `cpu.max` or `cpu.cfs_quota_us`.
-    quota: OwnedFd,
+    quota: Arc<OwnedFd>,
     /// `cpu.stat`.
     stat: OwnedFd,
     set: Option<Bandwidth>,
+}
+
+/// Lifts a leaf's quota from another thread than its own, which cannot while it is throttled.
+#[derive(Debug)]
+pub struct Lift {
+    version: Version,
+    quota: Arc<OwnedFd>,
+}
+
+impl Lift {
+    /// The leaf is then to be told, by [`Leaf::forget`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn lift(&self) -> Result<(), Errno> {
+        let unlimited = match self.version {
+            Version::V1 => "-1",
+            Version::V2 => "max",
+        };
+        write(&self.quota, unlimited)
+    }
 }
 
 /// Whether a quota could be set as it was asked for.
@@ -173,7 +195,7 @@ impl Root {
         let quota = open_at(&dir, quota, OFlags::WRONLY).map_err(self.error(Step::OpenQuota, &path))?;
         let path = format!("{name}/cpu.stat");
         let stat = open_at(&dir, "cpu.stat", OFlags::RDONLY).map_err(self.error(Step::OpenQuota, &path))?;
-        Ok(Leaf { version: self.version, name: name.to_owned(), dir, quota, stat, set: None })
+        Ok(Leaf { version: self.version, name: name.to_owned(), dir, quota: Arc::new(quota), stat, set: None })
     }
 
     /// Takes the calling thread out of its leaf.
@@ -216,6 +238,16 @@ impl Leaf {
     /// What was last set; `None` if that failed, or nothing was.
     pub fn bandwidth(&self) -> Option<Bandwidth> {
         self.set
+    }
+
+    /// What others lift its quota with.
+    pub fn lift(&self) -> Lift {
+        Lift { version: self.version, quota: self.quota.clone() }
+    }
+
+    /// Somebody else has set another quota.
+    pub fn forget(&mut self) {
+        self.set = None;
     }
 
     /// Puts the calling thread here.

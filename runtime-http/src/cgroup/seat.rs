@@ -14,11 +14,11 @@ use std::{
 use super::{
     Mode, Nested,
     bandwidth::Bandwidth,
-    leaf::{Leaf, LeafError, Step},
+    leaf::{Leaf, LeafError, Lift, Step},
 };
 use crate::limits::CpuQuota;
 
-/// The part of a budget that is noticeable. So at most this part of a period's budget is missing when an invocation starts, and
+/// The part of a budget that is noticeable. So at most twice this part of a period's budget is missing when an invocation starts, and
 /// what the box itself has used on this thread since it was filled: a few times as much where functions are trivial.
 const NOTICEABLE: u32 = 16;
 
@@ -41,8 +41,10 @@ pub struct Seat {
 #[derive(Debug)]
 struct Occupied {
     leaf: Leaf,
-    /// CPU time used since the quota was last set.
+    /// CPU time used since `since`.
     spent: Duration,
+    /// When the quota was last set, or the kernel was last known to have filled the budget.
+    since: Instant,
     /// The leaf's throttled time when it was last read.
     throttled: Duration,
 }
@@ -51,6 +53,15 @@ impl Occupied {
     /// Whether a noticeable part of the budget is gone.
     fn has_spent(&self) -> bool {
         self.spent >= self.budget() / NOTICEABLE
+    }
+
+    /// The kernel fills the budget once in a period. So of what was used in longer than that, only the last use counts.
+    fn discount(&mut self, last: Duration) {
+        let period = self.leaf.bandwidth().map_or(Duration::MAX, |bandwidth| bandwidth.period());
+        if self.has_spent() && self.since.elapsed() >= period {
+            self.spent = last;
+            self.since = Instant::now();
+        }
     }
 
     fn budget(&self) -> Duration {
@@ -105,12 +116,14 @@ impl Seat {
                 })?;
                 times.assign = started.elapsed();
                 nested.metrics.join.observe(times.assign.as_secs_f64());
-                self.leaf = Some(Occupied { leaf, spent: Duration::ZERO, throttled: Duration::ZERO });
+                let since = Instant::now();
+                self.leaf = Some(Occupied { leaf, spent: Duration::ZERO, since, throttled: Duration::ZERO });
             }
             None => {
                 let occupied = self.leaf.as_mut().expect("there is one where none was made");
                 nested.set(&mut occupied.leaf, bandwidth)?;
                 occupied.spent = Duration::ZERO;
+                occupied.since = Instant::now();
                 times.assign = started.elapsed();
                 nested.metrics.quota.observe(times.assign.as_secs_f64());
             }
@@ -118,8 +131,14 @@ impl Seat {
         Ok(times)
     }
 
-    /// The invocation is over, having used `cpu`. Returns for how long it was throttled; `None` if there are no cgroups.
-    pub fn end(&mut self, cpu: Duration) -> Option<Duration> {
+    /// With what others may lift this thread's quota before [`Seat::end`].
+    pub fn lift(&self) -> Option<Lift> {
+        self.leaf.as_ref().map(|occupied| occupied.leaf.lift())
+    }
+
+    /// The invocation is over, having used `cpu`; `lifted`: others have lifted its quota. Returns for how long it was throttled; `None`
+    /// if there are no cgroups.
+    pub fn end(&mut self, cpu: Duration, lifted: bool) -> Option<Duration> {
         let nested = self.nested.clone()?;
         let Some(occupied) = &mut self.leaf else { return Some(Duration::ZERO) };
         occupied.spent = occupied.spent.saturating_add(cpu);
@@ -132,7 +151,9 @@ impl Seat {
         }
         match nested.mode {
             Mode::Fresh => self.vacate(),
+            Mode::Pinned if lifted => occupied.leaf.forget(),
             Mode::Pinned => {
+                occupied.discount(cpu);
                 if let Some(bandwidth) = occupied.leaf.bandwidth().filter(|_| occupied.has_spent()) {
                     let started = Instant::now();
                     match nested.set(&mut occupied.leaf, bandwidth.lifted()) {

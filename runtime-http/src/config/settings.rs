@@ -78,6 +78,12 @@ pub struct Settings {
     /// Most compiled code in that directory [default: 2Gi]
     #[arg(long, value_name = "SIZE")]
     pub cache_size: Option<MemoryRequest>,
+    /// Directory of code that the node compiled, read-only for this box; `none` does without [default: none]
+    #[arg(long, value_name = "DIR")]
+    pub node_cache_dir: Option<CacheDir>,
+    /// Socket of the node's compile service, which fills that directory [default: none]
+    #[arg(long, value_name = "SOCKET")]
+    pub compile_socket: Option<PathBuf>,
     /// Most compiled code held ready in memory [default: 1Gi]
     #[arg(long, value_name = "SIZE")]
     pub module_memory: Option<MemoryRequest>,
@@ -236,6 +242,8 @@ pub const ENVIRONMENT: &[(&str, &[&str])] = &[
     ("admin-port", &["HEALTHCHECK_PORT"]),
     ("cache-dir", &["CACHE_DIR"]),
     ("cache-size", &["CACHE_SIZE"]),
+    ("node-cache-dir", &["NODE_CACHE_DIR"]),
+    ("compile-socket", &["COMPILE_SOCKET"]),
     ("module-memory", &["MODULE_MEMORY"]),
     ("max-module-size", &["MAX_MODULE_SIZE"]),
     ("trust-precompiled", &["TRUST_PRECOMPILED"]),

@@ -42,6 +42,7 @@ pub fn cache(config: &Config) -> Finding {
                 Err(reason) => Finding::fail(format!("{} {reason}", path.display()), remedy),
             }
         }
+        None if config.node.is_some() => Finding::ok("none of its own: there is the node's"),
         None => match boot::default_cache_dir() {
             Some(path) => match usable(&path) {
                 Ok(state) => Finding::ok(format!("{}, {state}", path.display())),
@@ -57,6 +58,16 @@ pub fn cache(config: &Config) -> Finding {
     }
 }
 
+/// In a pod the shim names it.
+pub fn node_cache(config: &Config) -> Finding {
+    let Some(node) = &config.node else { return Finding::ok("none, as configured: this box compiles itself") };
+    let path = absolute(&node.cache_dir);
+    match artifact::check_mapped_directory(&path) {
+        Ok(()) => Finding::ok(format!("{}, read-only", path.display())),
+        Err(error) => Finding::fail(error.to_string(), "let the shim mount it (docs/shim.md), or name none"),
+    }
+}
+
 /// What the box would find; nothing is made.
 fn usable(path: &Path) -> Result<&'static str, String> {
     match artifact::check_directory(path) {
@@ -66,7 +77,7 @@ fn usable(path: &Path) -> Result<&'static str, String> {
             writable(above).map(|()| "will be made").map_err(|_| format!("cannot be made in {}", above.display()))
         }
         Err(CacheError::Io { source, .. }) => Err(format!("cannot be used: {source}")),
-        Err(CacheError::Unsafe { reason, .. }) => Err(reason),
+        Err(CacheError::Unsafe { reason, .. } | CacheError::UnsafeNode { reason, .. }) => Err(reason),
     }
 }
 

@@ -61,10 +61,12 @@ pub const CHECKS: &[Check] = &[
     Check { name: "pressure", examine: container::pressure },
     Check { name: "functions", examine: directories::functions },
     Check { name: "cache", examine: directories::cache },
+    Check { name: "node cache", examine: directories::node_cache },
     Check { name: "port", examine: ports::functions },
     Check { name: "admin port", examine: ports::admin },
     Check { name: "containerd", examine: node::containerd },
     Check { name: "shim", examine: node::shim },
+    Check { name: "handler", examine: node::handler },
 ];
 
 impl Finding {

@@ -1,8 +1,12 @@
-//! What a node needs so that pods run boxes. A box itself needs none of it: nothing here fails.
+//! What a node needs so that pods run boxes: the shim where containerd looks for it, and a runtime handler. A box itself needs none of
+//! it: nothing here fails.
 
 use std::{
     env,
-    path::PathBuf,
+    ffi::OsString,
+    fs,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -12,30 +16,181 @@ use super::Finding;
 use crate::config::Config;
 
 const SHIM: &str = "containerd-shim-wasmbox-v1";
+/// The runtime's type: from it containerd derives the shim's name.
+const RUNTIME_TYPE: &str = "io.containerd.wasmbox.v1";
+/// containerd looks here, too: its plugin `io.containerd.internal.v1.opt`.
+const OPT: &str = "/opt/containerd/bin";
 
-pub fn containerd(_: &Config) -> Finding {
-    let Some(path) = program("containerd") else {
-        return Finding::ok("not in PATH; only nodes need it");
-    };
-    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
-    // `containerd github.com/containerd/containerd v1.7.24 88bf19b2105c8b17560993bee28a01ddc2f97182`
-    let version =
-        output.ok().and_then(|output| Some(String::from_utf8(output.stdout).ok()?.split(' ').nth(2)?.to_owned()));
-    Finding::ok(format!("{} {}", path.display(), version.unwrap_or_else(|| "does not tell its version".into())))
+/// This node's containerd.
+struct Containerd {
+    path: PathBuf,
+    /// The daemon's number, if it runs.
+    running: Option<u32>,
+    /// What it was told to read, if not the default.
+    config: Option<PathBuf>,
+    /// Where it looks for shims.
+    search: OsString,
 }
 
-pub fn shim(_: &Config) -> Finding {
-    match program(SHIM) {
-        Some(path) => Finding::ok(path.display().to_string()),
-        None => Finding::ok(format!("{SHIM} is not in PATH; only nodes need it")),
+impl Containerd {
+    fn find() -> Option<Containerd> {
+        Containerd::running().or_else(|| {
+            let search = env::var_os("PATH")?;
+            let path = program("containerd", &search)?;
+            Some(Containerd { path, running: None, config: None, search })
+        })
+    }
+
+    /// As the kernel tells of the daemon: proc(5).
+    fn running() -> Option<Containerd> {
+        let entries = fs::read_dir("/proc").ok()?.flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let is_daemon = |pid: &u32| {
+            fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"containerd\n")
+                && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| !words.is_empty())
+        };
+        let pid = pids.find(is_daemon)?;
+        let words = |file: &str| -> Vec<OsString> {
+            let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            bytes.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
+        };
+        let path = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_else(|_| PathBuf::from(&words("cmdline")[0]));
+        // Of another user's daemon this cannot be read; then it is probably as ours.
+        let search = words("environ")
+            .into_iter()
+            .find_map(|variable| variable.to_str()?.strip_prefix("PATH=").map(OsString::from))
+            .or_else(|| env::var_os("PATH"))?;
+        let mut arguments = words("cmdline").into_iter().skip(1).map(|word| word.to_string_lossy().into_owned());
+        let mut config = None;
+        while let Some(argument) = arguments.next() {
+            match argument.trim_start_matches('-').split_once('=') {
+                _ if !argument.starts_with('-') => {}
+                Some(("config" | "c", path)) => config = Some(path.into()),
+                None if ["--config", "-config", "-c"].contains(&argument.as_str()) => {
+                    config = arguments.next().map(PathBuf::from);
+                }
+                Some(_) | None => {}
+            }
+        }
+        Some(Containerd { path, running: Some(pid), config, search })
+    }
+
+    /// Its configuration as it understands it, defaults and imports included.
+    fn configuration(&self) -> Result<toml::Table, String> {
+        let mut command = Command::new(&self.path);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        toml::from_str(&said(command.args(["config", "dump"]))?).map_err(|error| error.to_string())
+    }
+
+    fn shim(&self) -> Option<PathBuf> {
+        program(SHIM, &self.search).or_else(|| Some(Path::new(OPT).join(SHIM)).filter(|path| is_program(path)))
     }
 }
 
-/// The first of that name in PATH that may be run.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path)
+pub fn containerd(_: &Config) -> Finding {
+    let Some(containerd) = Containerd::find() else {
+        return Finding::ok("not in PATH; only nodes need it");
+    };
+    // `containerd github.com/containerd/containerd v1.7.24 88bf19b2105c8b17560993bee28a01ddc2f97182`
+    let version = said(Command::new(&containerd.path).arg("--version")).ok();
+    let version = version.as_deref().and_then(|line| line.split(' ').nth(2)).unwrap_or("does not tell its version");
+    let running = containerd.running.map_or("does not run".into(), |pid| format!("runs, pid {pid}"));
+    Finding::ok(format!("{} {version}, {running}", containerd.path.display()))
+}
+
+/// Whether containerd finds it, and it fits to this binary.
+pub fn shim(_: &Config) -> Finding {
+    let Some(containerd) = Containerd::find() else {
+        return Finding::ok("not needed without containerd");
+    };
+    let Some(path) = containerd.shim() else {
+        let search = containerd.search.to_string_lossy();
+        return Finding::ok(format!("{SHIM} is not in containerd's PATH ({search}:{OPT}); only nodes need it"));
+    };
+    let version = said(Command::new(&path).arg("-v")).unwrap_or_else(|error| error);
+    let version = version.lines().find_map(|line| line.trim().strip_prefix("Version: v")).unwrap_or("unknown");
+    let own = env!("CARGO_PKG_VERSION");
+    if version != own {
+        return Finding::warn(
+            format!("{} has version {version}, this wasmbox {own}", path.display()),
+            "install both of one version (make install)",
+        );
+    }
+    let beside = path.canonicalize().unwrap_or_else(|_| path.clone()).with_file_name("wasmbox");
+    if !is_program(&beside) {
+        return Finding::warn(
+            format!("{} is there, {} is not", path.display(), beside.display()),
+            "install both binaries (make install), or name the other in the runtime option WasmboxBinary",
+        );
+    }
+    Finding::ok(format!("{} {version}", path.display()))
+}
+
+/// Whether Kubernetes can choose it.
+pub fn handler(_: &Config) -> Finding {
+    let Some(containerd) = Containerd::find().filter(|containerd| containerd.shim().is_some()) else {
+        return Finding::ok("not needed without the shim");
+    };
+    let configuration = match containerd.configuration() {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            return Finding::warn(
+                format!("containerd's configuration cannot be had: {error}"),
+                "see what `containerd config dump` says",
+            );
+        }
+    };
+    let handlers = handlers(&configuration);
+    let ours = handlers.iter().find(|(_, runtime)| text(runtime, "runtime_type") == Some(RUNTIME_TYPE));
+    let Some((name, runtime)) = ours else {
+        return Finding::warn(
+            format!("no runtime handler has the type {RUNTIME_TYPE}: `ctr` runs boxes, Kubernetes does not"),
+            "add one to containerd's configuration, as docs/shim.md shows, and restart containerd",
+        );
+    };
+    let systemd = |runtime: &toml::Value| runtime.get("options")?.get("SystemdCgroup")?.as_bool();
+    let runc = handlers.iter().find(|(name, _)| *name == "runc").and_then(|(_, runtime)| systemd(runtime));
+    let (runc, own) = (runc.unwrap_or(false), systemd(runtime).unwrap_or(false));
+    if runc != own {
+        return Finding::warn(
+            format!("the handler {name} has SystemdCgroup = {own}, runc's {runc}: the kubelet has one cgroup driver"),
+            format!("set SystemdCgroup = {runc} in the options of {name}, and restart containerd"),
+        );
+    }
+    Finding::ok(format!("{name}, of type {RUNTIME_TYPE}"))
+}
+
+fn text<'a>(table: &'a toml::Value, key: &str) -> Option<&'a str> {
+    table.get(key)?.as_str()
+}
+
+/// All runtime handlers: `plugins.*.containerd.runtimes`, of whichever version the configuration is.
+fn handlers(configuration: &toml::Table) -> Vec<(&String, &toml::Value)> {
+    let plugins =
+        configuration.get("plugins").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::values);
+    plugins.filter_map(|plugin| plugin.get("containerd")?.get("runtimes")?.as_table()).flatten().collect()
+}
+
+/// What a program says on its standard output; or why it says nothing.
+fn said(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// The first of that name in `search` that may be run.
+fn program(name: &str, search: &OsString) -> Option<PathBuf> {
+    env::split_paths(search)
         .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(name))
-        .find(|path| path.is_file() && access(path, Access::EXEC_OK).is_ok())
+        .find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }

@@ -14,13 +14,15 @@
 //! Not done here: reading the container's files ([`crate::container`]), deciding when to look ([`crate::sampler`]).
 //!
 //! - [`account`]: the sum of what guests hold, and who waits; [`forecast`]: what the box itself needs, and the marks
-//! - [`eviction`]: who must go; [`reclaim`]: what the box can give back without harming anyone; [`populate`]: memory made resident ahead
+//! - [`eviction`]: who must go; [`throttle`]: how much may start afterwards
+//! - [`reclaim`]: what the box can give back without harming anyone; [`populate`]: memory made resident ahead
 
 pub mod account;
 pub mod eviction;
 pub mod forecast;
 pub mod populate;
 pub mod reclaim;
+pub mod throttle;
 
 pub use self::account::{Account, Holding};
 

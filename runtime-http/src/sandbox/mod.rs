@@ -131,7 +131,9 @@ impl Invocation {
                 return;
             }
         }
-        let meter = Meter::start(seat);
+        let stop = self.holding.stop.clone();
+        stop.begin(seat.lift());
+        let meter = Meter::start(seat, stop);
         let program = self.program.clone();
         match &*program {
             Program::Core(core) => command::run_core(core, self, reply, epochs, meter),
@@ -146,18 +148,19 @@ struct Meter<'a> {
     started: Instant,
     cpu: Duration,
     seat: &'a mut Seat,
+    stop: Stop,
 }
 
 impl<'a> Meter<'a> {
-    fn start(seat: &'a mut Seat) -> Self {
-        Meter { started: Instant::now(), cpu: thread_cpu_time(), seat }
+    fn start(seat: &'a mut Seat, stop: Stop) -> Self {
+        Meter { started: Instant::now(), cpu: thread_cpu_time(), seat, stop }
     }
 
     /// The guest has ended: what it used. From here on this thread works for the box, with a fresh budget.
     fn usage(self, limiter: Option<&Limiter>) -> Usage {
         let execution = self.started.elapsed();
         let cpu = thread_cpu_time().saturating_sub(self.cpu);
-        let throttled = self.seat.end(cpu);
+        let throttled = self.seat.end(cpu, self.stop.end());
         Usage { execution, cpu, throttled, memory_peak: limiter.map_or(0, Limiter::peak) }
     }
 }

@@ -1,11 +1,13 @@
 //! Stopping a running invocation from another thread.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU8, Ordering},
 };
 
 use futures_util::task::AtomicWaker;
+
+use crate::cgroup::leaf::Lift;
 
 /// Why a running invocation is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +30,41 @@ struct Shared {
     /// 0, or a [`StopReason`].
     reason: AtomicU8,
     worker: AtomicWaker,
+    /// While the guest runs in a cgroup, and its quota has not been lifted.
+    quota: Mutex<Option<Lift>>,
 }
 
 impl Stop {
-    /// Whether this is the reason that stays.
+    /// Whether this is the reason that stays. Where the box needs the end soon, the quota is lifted, too: a throttled guest does not see
+    /// the request until its period ends, or until many have, when the kernel noticed late that its budget was used up.
     pub fn request(&self, reason: StopReason) -> bool {
         let first = self.0.reason.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if first {
+            match reason {
+                StopReason::Evicted | StopReason::Draining => self.lift(),
+                StopReason::Deadline | StopReason::ClientGone | StopReason::OutputLimit => {}
+            }
             self.0.worker.wake();
         }
         first
+    }
+
+    fn lift(&self) {
+        // If it is locked the worker begins or ends just now. It is not waited for: it may be throttled right there.
+        let Ok(mut quota) = self.0.quota.try_lock() else { return };
+        if let Some(Err(errno)) = quota.take().map(|quota| quota.lift()) {
+            tracing::debug!("a quota cannot be lifted: {errno}");
+        }
+    }
+
+    /// The guest begins, under a quota that may be lifted.
+    pub fn begin(&self, quota: Option<Lift>) {
+        *self.0.quota.lock().unwrap_or_else(PoisonError::into_inner) = quota;
+    }
+
+    /// The guest has ended. From now on its quota is not lifted; gives whether it was.
+    pub fn end(&self) -> bool {
+        self.0.quota.lock().unwrap_or_else(PoisonError::into_inner).take().is_none()
     }
 
     pub fn requested(&self) -> Option<StopReason> {

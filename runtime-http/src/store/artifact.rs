@@ -1,8 +1,9 @@
 //! The AOT cache on disk: native code, found by what it was compiled from and for which engine.
 //!
-//! Native code that an attacker wrote runs with all rights of the box, so the directory is private (owner and mode are checked),
-//! each file carries a MAC under a key that only this user can read, and a file is checked through the same descriptor that is then
-//! mapped. Writing is atomic: a file without a name, fsync, then its name.
+//! Native code that an attacker wrote runs with all rights of the box, so nobody else may write the directory (owner and mode are
+//! checked), and a file is checked through the same descriptor that is then mapped. In a box's own cache each file carries a MAC under a
+//! key that only this user can read. The node's is read by boxes of all users, so there is no secret: a read-only mount protects it, and a
+//! digest shows damage. Writing is atomic: a file without a name, fsync, then its name.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -16,9 +17,9 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::fs::{AtFlags, CWD, OFlags};
+use rustix::fs::{AtFlags, CWD, OFlags, StatVfsMountFlags};
 
-use super::{kind::Format, mapping::Mapping};
+use super::mapping::Mapping;
 
 const KEY_FILE: &str = "key";
 const KEY_BYTES: usize = 32;
@@ -31,6 +32,10 @@ pub enum CacheError {
     Unsafe { path: PathBuf, reason: String },
     #[error("cache directory {path}: {source}; choose another with --cache-dir, or none with --cache-dir=none")]
     Io { path: PathBuf, source: io::Error },
+    #[error(
+        "the node's cache {path}: {reason}; name another with --node-cache-dir, or none with --node-cache-dir=none"
+    )]
+    UnsafeNode { path: PathBuf, reason: String },
 }
 
 /// What a compiled file was made from.
@@ -46,20 +51,37 @@ impl ArtifactKey {
         ArtifactKey { content: blake3::hash(content), compatibility }
     }
 
+    /// A number that no two modules share by chance.
+    pub fn number(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = *self.content.as_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     fn file_name(&self) -> String {
         format!("{}-{:016x}.{ENDING}", self.content.to_hex(), self.compatibility)
     }
 }
 
+/// Whose the cache is, and what this process may do with it.
+enum Role {
+    /// This user's: read and written, each file with a MAC under this key.
+    Own { key: [u8; KEY_BYTES] },
+    /// The node's, on the host, where it is filled.
+    Node,
+    /// The node's, as boxes see it: read-only.
+    Mapped,
+}
+
 /// The directory.
 pub struct ArtifactCache {
     directory: PathBuf,
-    key: [u8; KEY_BYTES],
+    role: Role,
     /// The most bytes of compiled code on disk.
     limit: u64,
 }
 
-/// A checked file: its content is exactly what this user once wrote for that key. The MAC is behind the code, where no loader looks.
+/// A checked file: its content is exactly what was once written for that key, by this user or by the node's root. The MAC or digest is
+/// behind the code, where no loader looks.
 pub struct Artifact {
     pub file: File,
 }
@@ -88,6 +110,37 @@ pub fn check_directory(directory: &Path) -> Result<(), CacheError> {
     Ok(())
 }
 
+/// Checks that `directory` is the node's cache as a box must see it: root's, and on a read-only mount, so that not even a box's root can write
+/// it.
+///
+/// # Errors
+/// [`CacheError::UnsafeNode`] if it is not.
+pub fn check_mapped_directory(directory: &Path) -> Result<(), CacheError> {
+    let unsafe_because = |reason: String| CacheError::UnsafeNode { path: directory.to_owned(), reason };
+    let metadata = fs::symlink_metadata(directory).map_err(|error| unsafe_because(error.to_string()))?;
+    let mount = rustix::fs::statvfs(directory).map_err(|error| unsafe_because(error.to_string()))?;
+    if !metadata.is_dir() {
+        return Err(unsafe_because("is not a directory".into()));
+    }
+    if !is_root(metadata.uid()) {
+        return Err(unsafe_because(format!("belongs to user {}, not to root", metadata.uid())));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(unsafe_because(format!("has mode {:o}: others may write into it", metadata.mode() & 0o7777)));
+    }
+    if !mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(unsafe_because("is not mounted read-only: it could be written from here".into()));
+    }
+    Ok(())
+}
+
+/// In a user namespace the node's root is nobody that it knows: its files seem to belong to the overflow user (user_namespaces(7)).
+fn is_root(uid: u32) -> bool {
+    const OVERFLOW: u32 = 65534;
+    let all_users = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    uid == 0 || uid == OVERFLOW && fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !all_users(map))
+}
+
 impl ArtifactCache {
     /// Opens or makes the directory, with mode 0700, and its key.
     ///
@@ -97,27 +150,52 @@ impl ArtifactCache {
         let io = |source| CacheError::Io { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
         check_directory(directory)?;
-        let key = read_or_make_key(directory).map_err(io)?;
-        let cache = ArtifactCache { directory: directory.to_owned(), key, limit };
+        let role = Role::Own { key: read_or_make_key(directory).map_err(io)? };
+        let cache = ArtifactCache { directory: directory.to_owned(), role, limit };
         cache.remove_leftovers().map_err(io)?;
         Ok(cache)
+    }
+
+    /// Opens the node's cache on the host, to be filled; the directory must be there.
+    ///
+    /// # Errors
+    /// As [`ArtifactCache::open`].
+    pub fn open_node(directory: &Path, limit: u64) -> Result<Self, CacheError> {
+        check_directory(directory)?;
+        let cache = ArtifactCache { directory: directory.to_owned(), role: Role::Node, limit };
+        cache.remove_leftovers().map_err(|source| CacheError::Io { path: directory.to_owned(), source })?;
+        Ok(cache)
+    }
+
+    /// Opens the node's cache in a box.
+    ///
+    /// # Errors
+    /// [`CacheError::UnsafeNode`] if the box could write it, or others.
+    pub fn open_mapped(directory: &Path) -> Result<Self, CacheError> {
+        check_mapped_directory(directory)?;
+        Ok(ArtifactCache { directory: directory.to_owned(), role: Role::Mapped, limit: 0 })
     }
 
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The file for `key`, if it is there and its MAC is right. A file that is not right is removed and reported.
+    /// The file for `key`, if it is there and its MAC or digest is right. A file that is not right is reported, and removed.
     pub fn get(&self, key: &ArtifactKey) -> Option<Artifact> {
         let path = self.directory.join(key.file_name());
         let file = File::open(&path).ok()?;
-        match self.check(key, &file) {
-            Ok(()) => {
+        match (self.check(key, &file), &self.role) {
+            (Ok(()), Role::Mapped) => Some(Artifact { file }),
+            (Ok(()), Role::Own { .. } | Role::Node) => {
                 // The time of last use, for `make_room`.
                 let _ = file.set_modified(SystemTime::now());
                 Some(Artifact { file })
             }
-            Err(reason) => {
+            (Err(reason), Role::Mapped) => {
+                tracing::warn!(path = %path.display(), "refused a file of the node's cache: {reason}");
+                None
+            }
+            (Err(reason), Role::Own { .. } | Role::Node) => {
                 tracing::warn!(path = %path.display(), "removed a file of the AOT cache: {reason}");
                 let _ = fs::remove_file(&path);
                 None
@@ -127,8 +205,11 @@ impl ArtifactCache {
 
     fn check(&self, key: &ArtifactKey, file: &File) -> Result<(), String> {
         let metadata = file.metadata().map_err(|error| error.to_string())?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 || !metadata.is_file()
-        {
+        let owned = match self.role {
+            Role::Own { .. } | Role::Node => metadata.uid() == rustix::process::geteuid().as_raw(),
+            Role::Mapped => is_root(metadata.uid()),
+        };
+        if !owned || metadata.mode() & 0o022 != 0 || !metadata.is_file() {
             return Err("its owner or mode is wrong".into());
         }
         let code_bytes = metadata.len().checked_sub(MAC_BYTES).ok_or("it is too short")?;
@@ -138,12 +219,19 @@ impl ArtifactCache {
         let mut mac = [0; MAC_BYTES as usize];
         file.read_exact_at(&mut mac, code_bytes).map_err(|error| error.to_string())?;
         // `blake3::Hash` compares in constant time.
-        if hasher.finalize() == blake3::Hash::from_bytes(mac) { Ok(()) } else { Err("its MAC is wrong".into()) }
+        match (hasher.finalize() == blake3::Hash::from_bytes(mac), &self.role) {
+            (true, _) => Ok(()),
+            (false, Role::Own { .. }) => Err("its MAC is wrong".into()),
+            (false, Role::Node | Role::Mapped) => Err("its digest is wrong".into()),
+        }
     }
 
-    /// The MAC covers the file's name too: one entry cannot stand in for another.
+    /// MAC and digest cover the file's name too: one entry cannot stand in for another.
     fn hasher(&self, key: &ArtifactKey) -> blake3::Hasher {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        let mut hasher = match &self.role {
+            Role::Own { key } => blake3::Hasher::new_keyed(key),
+            Role::Node | Role::Mapped => blake3::Hasher::new(),
+        };
         hasher.update(key.file_name().as_bytes());
         hasher
     }
@@ -153,11 +241,15 @@ impl ArtifactCache {
     /// # Errors
     /// If it cannot be written; nothing half-written is left.
     pub fn put(&self, key: &ArtifactKey, code: &[u8]) -> io::Result<()> {
-        debug_assert_eq!(Format::of(code), Some(Format::Native));
+        let mode = match self.role {
+            Role::Own { .. } => 0o400,
+            Role::Node => 0o444,
+            Role::Mapped => return Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        };
         let mut hasher = self.hasher(key);
         hasher.update(code);
         self.make_room(code.len() as u64 + MAC_BYTES)?;
-        publish(&self.directory, &key.file_name(), &[code, hasher.finalize().as_bytes()])
+        publish(&self.directory, &key.file_name(), &[code, hasher.finalize().as_bytes()], mode)
     }
 
     /// Removes the files used longest ago until `bytes` more fit. Mapped files stay usable until they are unmapped.
@@ -208,7 +300,7 @@ fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
         let mut key = [0; KEY_BYTES];
         File::open("/dev/urandom")?.read_exact(&mut key)?;
         // Two boxes may start at once: the first key stays.
-        publish(directory, KEY_FILE, &[&key])?;
+        publish(directory, KEY_FILE, &[&key], 0o400)?;
     }
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(&path)?;
     let metadata = file.metadata()?;
@@ -230,12 +322,12 @@ fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
 ///
 /// The content is written to a file without a name, so that a process that is killed meanwhile leaves nothing; where the filesystem
 /// cannot do that (`O_TMPFILE`, open(2)), to one with a temporary name.
-fn publish(directory: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+fn publish(directory: &Path, name: &str, parts: &[&[u8]], mode: u32) -> io::Result<()> {
     let path = directory.join(name);
     let linked =
         match OpenOptions::new().write(true).custom_flags(OFlags::TMPFILE.bits() as i32).mode(0o600).open(directory) {
             Ok(file) => {
-                write_whole(&file, parts)?;
+                write_whole(&file, parts, mode)?;
                 let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
                 rustix::fs::linkat(CWD, unnamed, CWD, &path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
             }
@@ -244,7 +336,7 @@ fn publish(directory: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
                 let temporary =
                     directory.join(format!("{name}.{:016x}.tmp", std::hash::RandomState::new().hash_one(name)));
                 let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-                let linked = write_whole(&file, parts).and_then(|()| fs::hard_link(&temporary, &path));
+                let linked = write_whole(&file, parts, mode).and_then(|()| fs::hard_link(&temporary, &path));
                 fs::remove_file(&temporary)?;
                 linked
             }
@@ -255,10 +347,10 @@ fn publish(directory: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     }
 }
 
-fn write_whole(mut file: &File, parts: &[&[u8]]) -> io::Result<()> {
+fn write_whole(mut file: &File, parts: &[&[u8]], mode: u32) -> io::Result<()> {
     for part in parts {
         file.write_all(part)?;
     }
-    file.set_permissions(Permissions::from_mode(0o400))?;
+    file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()
 }

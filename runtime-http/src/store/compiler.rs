@@ -1,6 +1,13 @@
-//! From the bytes of a file to code that is ready: sniff, look in the AOT cache, compile, store.
+//! From the bytes of a file to code that is ready: sniff, look in the AOT caches, have it compiled, store.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    fmt::Display,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use wasmtime::Precompiled;
@@ -10,7 +17,12 @@ use super::{
     kind::Format,
     native::{Code, Native},
 };
-use crate::{engine::compatibility_key, metrics::Metrics, sandbox::Toolchain};
+use crate::{
+    engine::compatibility_key,
+    metrics::Metrics,
+    node::client::{CompileService, Outcome},
+    sandbox::Toolchain,
+};
 
 /// Why the bytes of a file cannot become a program.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +52,39 @@ pub enum Prepared {
     },
 }
 
-/// Compiles, with a cache on disk.
+/// Compiled code on disk.
+pub struct Caches {
+    pub own: Option<ArtifactCache>,
+    pub node: Option<NodeCache>,
+}
+
+/// What the node offers: code that it compiled, and to compile more.
+pub struct NodeCache {
+    cache: ArtifactCache,
+    service: Option<CompileService>,
+    /// Whether it was said that the service does not serve.
+    complained: AtomicBool,
+}
+
+impl NodeCache {
+    pub fn new(cache: ArtifactCache, service: Option<CompileService>) -> NodeCache {
+        NodeCache { cache, service, complained: AtomicBool::new(false) }
+    }
+
+    fn complain(&self, service: &CompileService, reason: &dyn Display) {
+        let socket = service.socket().display();
+        if self.complained.swap(true, Ordering::Relaxed) {
+            tracing::debug!("the node's compile service {socket} does not serve: {reason}");
+        } else {
+            tracing::warn!("the node's compile service {socket} does not serve, compiling here: {reason}");
+        }
+    }
+}
+
+/// Compiles, with caches on disk.
 pub struct Compiler {
     toolchain: Arc<Toolchain>,
-    cache: Option<ArtifactCache>,
+    caches: Caches,
     trust_precompiled: bool,
     /// Cranelift works on as many functions at once as this pool has threads.
     threads: ThreadPool,
@@ -51,6 +92,8 @@ pub struct Compiler {
     metrics: Arc<Metrics>,
 }
 
+/// Below so many bytes compiling takes less time than two processes to start.
+const WORTH_ASKING: usize = 16 << 10;
 /// The nice value of compile threads: a warm function gets about ten times their share of a busy core.
 const NICE: i32 = 10;
 
@@ -59,7 +102,7 @@ impl Compiler {
     /// If threads cannot be started.
     pub fn new(
         toolchain: Arc<Toolchain>,
-        cache: Option<ArtifactCache>,
+        caches: Caches,
         trust_precompiled: bool,
         threads: usize,
         metrics: Arc<Metrics>,
@@ -73,7 +116,7 @@ impl Compiler {
             })
             .build()?;
         let compatibility = compatibility_key(toolchain.engine());
-        Ok(Compiler { toolchain, cache, trust_precompiled, threads, compatibility, metrics })
+        Ok(Compiler { toolchain, caches, trust_precompiled, threads, compatibility, metrics })
     }
 
     pub fn toolchain(&self) -> &Toolchain {
@@ -81,7 +124,7 @@ impl Compiler {
     }
 
     pub fn has_cache(&self) -> bool {
-        self.cache.is_some()
+        self.caches.own.is_some() || self.caches.node.is_some()
     }
 
     /// The quick part: what is cached or native is loaded, text becomes binary.
@@ -113,7 +156,9 @@ impl Compiler {
 
     fn prepare_wasm(&self, bytes: Vec<u8>, kind: Precompiled) -> Result<Prepared, CompileError> {
         let key = ArtifactKey::new(&bytes, self.compatibility);
-        if let Some(cache) = &self.cache {
+        let own = self.caches.own.as_ref().map(|cache| ("disk", cache));
+        let node = self.caches.node.as_ref().map(|node| ("node", &node.cache));
+        for (name, cache) in own.into_iter().chain(node) {
             let cached = cache.get(&key).map(|artifact| Native::Cached(artifact).load(self.toolchain.engine(), kind));
             let result = match &cached {
                 None => "miss",
@@ -123,7 +168,7 @@ impl Compiler {
                     "refused"
                 }
             };
-            self.metrics.cache.with_label_values(&["disk", result]).inc();
+            self.metrics.cache.with_label_values(&[name, result]).inc();
             if let Some(Ok(code)) = cached {
                 return Ok(Prepared::Ready(code));
             }
@@ -131,11 +176,14 @@ impl Compiler {
         Ok(Prepared::Wasm { bytes, kind, key })
     }
 
-    /// The slow part. Blocks; the work is done on the compile threads.
+    /// The slow part. Blocks; the work is done by the node's service, else on the compile threads.
     ///
     /// # Errors
     /// [`CompileError::Invalid`] with the validator's reason.
     pub fn compile(&self, bytes: &[u8], kind: Precompiled, key: &ArtifactKey) -> Result<Code, CompileError> {
+        if let Some(code) = self.compile_on_node(bytes, kind, key) {
+            return Ok(code);
+        }
         let engine = self.toolchain.engine();
         let started = Instant::now();
         let compiled = self.threads.install(|| match kind {
@@ -146,7 +194,7 @@ impl Compiler {
         self.metrics.compiles.with_label_values(&[result]).inc();
         self.metrics.compile.observe(started.elapsed().as_secs_f64());
         let code = compiled.map_err(CompileError::Invalid)?;
-        if let Some(cache) = &self.cache {
+        if let Some(cache) = &self.caches.own {
             match cache.put(key, &code) {
                 // From the file its pages are shared, and can be given back to the system.
                 Ok(()) => {
@@ -160,5 +208,35 @@ impl Compiler {
             }
         }
         Native::Compiled(&code).load(engine, kind).map_err(CompileError::Invalid)
+    }
+
+    /// `None`: this box has to do it, were it only to find what is wrong with the module.
+    fn compile_on_node(&self, bytes: &[u8], kind: Precompiled, key: &ArtifactKey) -> Option<Code> {
+        let node = self.caches.node.as_ref()?;
+        let service = node.service.as_ref().filter(|_| bytes.len() >= WORTH_ASKING)?;
+        let started = Instant::now();
+        match service.compile(bytes, self.compatibility) {
+            Ok(Outcome::InCache) => {}
+            Ok(Outcome::Invalid) => return None,
+            Err(error) => {
+                node.complain(service, &error);
+                return None;
+            }
+        }
+        let Some(artifact) = node.cache.get(key) else {
+            node.complain(service, &"what it compiled is not in the node's cache");
+            return None;
+        };
+        match Native::Cached(artifact).load(self.toolchain.engine(), kind) {
+            Ok(code) => {
+                self.metrics.compiles.with_label_values(&["node"]).inc();
+                self.metrics.compile.observe(started.elapsed().as_secs_f64());
+                Some(code)
+            }
+            Err(error) => {
+                node.complain(service, &format_args!("what it compiled cannot be loaded: {error:#}"));
+                None
+            }
+        }
     }
 }

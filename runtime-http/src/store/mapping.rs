@@ -13,7 +13,8 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `length` bytes. `file` must be one of ours, private to this user: written once, whole, before it got its name.
+    /// Maps the first `length` bytes. `file` must be one that nobody changes any more: of a cache, written once, whole, before it got its
+    /// name; or in memory and sealed.
     ///
     /// # Errors
     /// If there is nothing to map, or it cannot be mapped.

@@ -5,4 +5,6 @@ mod container;
 mod delegation;
 mod kernel;
 mod limits;
+mod memory;
+mod shim;
 mod smoke;

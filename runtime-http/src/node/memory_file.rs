@@ -1,0 +1,79 @@
+//! Files in memory by which two processes exchange bytes: written by one, then sealed, so that the other may map them.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    process::Stdio,
+};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+
+use crate::store::mapping::Mapping;
+
+/// One that can still be written.
+pub struct MemoryFile(File);
+
+/// One that nobody can change any more, whoever has it open.
+pub struct Sealed {
+    file: File,
+    length: u64,
+}
+
+impl MemoryFile {
+    /// # Errors
+    /// The kernel's.
+    pub fn new(name: &str) -> io::Result<MemoryFile> {
+        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        Ok(MemoryFile(file.into()))
+    }
+
+    pub fn file(&mut self) -> &mut File {
+        &mut self.0
+    }
+
+    /// For a child, which writes it.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
+    pub fn stdio(&self) -> io::Result<Stdio> {
+        self.0.try_clone().map(Stdio::from)
+    }
+
+    /// # Errors
+    /// If somebody has it mapped for writing.
+    pub fn seal(self) -> io::Result<Sealed> {
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&self.0, seals)?;
+        Sealed::of(self.0)
+    }
+}
+
+impl Sealed {
+    /// One that another process made.
+    ///
+    /// # Errors
+    /// If it is none, or not sealed.
+    pub fn received(file: BorrowedFd<'_>) -> io::Result<Sealed> {
+        let seals = rustix::fs::fcntl_get_seals(file)?;
+        if !seals.contains(SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK) {
+            return Err(io::Error::other("it is not sealed"));
+        }
+        Sealed::of(file.try_clone_to_owned()?.into())
+    }
+
+    fn of(file: File) -> io::Result<Sealed> {
+        let length = file.metadata()?.len();
+        Ok(Sealed { file, length })
+    }
+
+    /// # Errors
+    /// If it is empty, or cannot be mapped.
+    pub fn map(&self) -> io::Result<Mapping> {
+        Mapping::new(&self.file, self.length)
+    }
+
+    pub fn stdio(&self) -> io::Result<Stdio> {
+        Ok(self.file.as_fd().try_clone_to_owned()?.into())
+    }
+}
