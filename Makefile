@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples images test e2e lint fmt api-test deploy-test fuzz bench simulate clean toolchain
+.PHONY: help run build static install examples images test e2e lint fmt api-test deploy-test fuzz bench bench-shim simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
@@ -81,6 +81,10 @@ fuzz: toolchain $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz each parser for a 
 
 bench: toolchain ## Measure the server beside wasmtime serve and bare hyper
 	$(CARGO) run --profile dist -p wasmbox-bench -- $(ARGS)
+
+bench-shim: static ## Measure the shim beside containerd's for runc: memory, time until a pod is up (as root; ARGS='--rounds 40')
+	tests/containerd/install-debian.sh
+	$(CARGO) run --release -p wasmbox-bench --bin shim -- $(ARGS)
 
 simulate: toolchain ## Admission beside a plain FIFO and the Knative fork's breaker, on a virtual clock (ARGS='--seed 7')
 	$(CARGO) run --release -p wasmbox-bench --bin simulate -- $(ARGS)

@@ -68,6 +68,16 @@ impl Spec {
         self.0.get("root")?.get("path")?.as_str()
     }
 
+    /// The container's cgroup.
+    pub fn cgroups_path(&self) -> Option<&str> {
+        self.0.get("linux")?.get("cgroupsPath")?.as_str()
+    }
+
+    /// Whether the container's cgroup is one that systemd makes: the path is then `SLICE:PREFIX:NAME`, as runc's `--systemd-cgroup` wants it.
+    pub fn has_systemd_cgroup(&self) -> bool {
+        self.cgroups_path().is_some_and(|path| !path.starts_with('/') && path.split(':').count() == 3)
+    }
+
     /// User and group of the process; 0 where none is named.
     pub fn user(&self) -> (u32, u32) {
         let user = self.0.get("process").and_then(|process| process.get("user"));
@@ -75,10 +85,11 @@ impl Spec {
         (id("uid").unwrap_or(0), id("gid").unwrap_or(0))
     }
 
-    /// Whether the container gets a namespace of that type of its own or by path: else it shares the host's.
-    pub fn has_namespace(&self, kind: &str) -> bool {
+    /// Whether the container gets a new namespace of that type: else it shares the host's, or, by path, another container's.
+    pub fn has_own_namespace(&self, kind: &str) -> bool {
         let namespaces = self.0.get("linux").and_then(|linux| linux.get("namespaces")).and_then(Value::as_array);
-        namespaces.is_some_and(|all| all.iter().any(|one| one.get("type").and_then(Value::as_str) == Some(kind)))
+        let text = |one: &Value, name| one.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        namespaces.is_some_and(|all| all.iter().any(|one| text(one, "type") == kind && text(one, "path").is_empty()))
     }
 
     /// `process.args`.

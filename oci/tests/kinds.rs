@@ -44,9 +44,24 @@ fn captured_specs_are_understood() {
         assert_eq!(spec.user(), user, "{name}");
         assert_eq!(spec.root_path(), Some("rootfs"), "{name}");
         assert!(variable.is_none_or(|variable| spec.env().unwrap().iter().any(|known| known == variable)), "{name}");
-        assert!(spec.has_namespace("pid") && spec.has_namespace("mount") && !spec.has_namespace("user"), "{name}");
-        // Of `ctr run --net-host`, the host's.
-        assert_eq!(spec.has_namespace("network"), group.is_some(), "{name}");
+        assert!(spec.has_own_namespace("mount") && !spec.has_own_namespace("user"), "{name}");
+        // A pod's is named by its path; of `ctr run --net-host` it is the host's.
+        assert!(!spec.has_own_namespace("network"), "{name}");
+        assert!(spec.has_own_namespace("pid"), "{name}");
+    }
+}
+
+#[test]
+fn the_path_of_a_cgroup_says_who_makes_it() {
+    for (path, is_systemds) in [
+        (json!("kubepods-besteffort-pod7a1e.slice:cri-containerd:5555"), true),
+        (json!("/kubepods/besteffort/pod7a1e/5555"), false),
+        (json!("/default/a:b:c"), false),
+        (json!("5555"), false),
+        (json!(null), false),
+    ] {
+        let spec = Spec::parse(json!({ "linux": { "cgroupsPath": path } }).to_string().as_bytes()).unwrap();
+        assert_eq!(spec.has_systemd_cgroup(), is_systemds, "{path}");
     }
 }
 

@@ -5,10 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use wasmbox_oci::Spec;
+
+use crate::cgroup::Cgroup;
+
 /// The spec.
 pub const CONFIG: &str = "config.json";
+/// The address of the shim that serves it.
+pub const ADDRESS: &str = "address";
+/// The pid of its init process.
+const INIT_PID: &str = "init.pid";
 /// The options that the container was created with, for `delete`, which is told none.
 const OPTIONS: &str = "wasmbox-options.json";
+/// In the bundle of a pod's first container: notes of the others.
+const POD: &str = "wasmbox-pod";
 const ROOTFS: &str = "rootfs";
 
 #[derive(Debug, Clone)]
@@ -25,6 +35,19 @@ impl Bundle {
 
     pub fn rootfs(&self) -> PathBuf {
         self.0.join(ROOTFS)
+    }
+
+    /// Where the OCI runtime writes the pid of the init process.
+    pub fn init_pid_file(&self) -> PathBuf {
+        self.0.join(INIT_PID)
+    }
+
+    pub fn read_init_pid(&self) -> Option<u32> {
+        fs::read_to_string(self.init_pid_file()).ok()?.trim().parse().ok()
+    }
+
+    pub fn read_address(&self) -> Option<String> {
+        fs::read_to_string(self.0.join(ADDRESS)).ok()
     }
 
     pub fn read_config(&self) -> io::Result<Vec<u8>> {
@@ -44,6 +67,37 @@ impl Bundle {
 
     pub fn write_options(&self, text: &[u8]) -> io::Result<()> {
         fs::write(self.0.join(OPTIONS), text)
+    }
+
+    /// The container's cgroups, as far as they are there and bear its name.
+    pub fn cgroups(&self, id: &str) -> Vec<PathBuf> {
+        let spec = self.read_config().ok().and_then(|text| Spec::parse(&text).ok());
+        let path = spec.as_ref().and_then(Spec::cgroups_path).filter(|path| path.ends_with(&format!("/{id}")));
+        path.map_or_else(Vec::new, Cgroup::named)
+    }
+
+    /// Notes in the pod's first bundle what it takes to remove this container: containerd may have removed this bundle by then.
+    pub fn note(&self, pod: &Bundle, id: &str) -> io::Result<()> {
+        let note = pod.0.join(POD).join(id);
+        fs::create_dir_all(&note)?;
+        for file in [CONFIG, OPTIONS] {
+            match fs::hard_link(self.0.join(file), note.join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// It was removed.
+    pub fn forget(&self, id: &str) {
+        let _ = fs::remove_dir_all(self.0.join(POD).join(id));
+    }
+
+    /// The containers that were noted here.
+    pub fn noted(&self) -> Vec<(String, Bundle)> {
+        let entries = fs::read_dir(self.0.join(POD)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, Bundle(entry.path())))).collect()
     }
 
     /// Unmounts the root filesystem, if this shim mounted it.

@@ -4,9 +4,12 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use procfs::process::Process;
+
+use crate::exits::pid;
 
 /// Where a container's controllers are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,14 @@ impl Cgroup {
         let unified = groups.iter().find(|group| group.hierarchy == 0);
         let path = unified.and_then(|group| place(&group.pathname, &|mount| mount.fs_type == "cgroup2"));
         Ok(Cgroup::V2(path.ok_or_else(|| anyhow::anyhow!("no cgroup hierarchy of process {pid} is mounted here"))?))
+    }
+
+    /// The cgroups that a spec names, as far as they are there; none where systemd makes and removes them.
+    pub fn named(path: &str) -> Vec<PathBuf> {
+        let Some(below) = path.strip_prefix('/').filter(|below| !below.is_empty()) else { return Vec::new() };
+        let mounts = Process::myself().and_then(|own| own.mountinfo()).into_iter().flatten();
+        let hierarchies = mounts.filter(|mount| mount.fs_type == "cgroup" || mount.fs_type == "cgroup2");
+        hierarchies.map(|mount| mount.mount_point.join(below)).filter(|path| path.is_dir()).collect()
     }
 
     /// The directory of a controller.
@@ -102,6 +113,34 @@ impl Cgroup {
         };
         fields.get("oom_kill").copied().unwrap_or(0)
     }
+}
+
+/// Kills what is left in cgroups, and removes them: for containers that the OCI runtime does not know, since it was killed itself.
+pub fn sweep(cgroups: &[PathBuf]) {
+    /// The kernel drops ended processes late.
+    const ATTEMPTS: u32 = 100;
+    for _ in 0..ATTEMPTS {
+        let mut pids = Vec::new();
+        cgroups.iter().for_each(|cgroup| collect(cgroup, &mut pids));
+        for pid in pids.into_iter().filter_map(pid) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        cgroups.iter().for_each(|cgroup| remove(cgroup));
+        if !cgroups.iter().any(|cgroup| cgroup.exists()) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Those below it first.
+fn remove(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
 }
 
 fn collect(directory: &Path, pids: &mut Vec<u32>) {

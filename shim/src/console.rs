@@ -4,7 +4,7 @@ use std::{
     fs, io,
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::UnixListener,
     },
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::OFlags,
+    fs::{Mode, OFlags},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
     termios::Winsize,
 };
@@ -29,27 +29,24 @@ use crate::{
 
 const BUFFER: usize = 4096;
 
-/// Where the runtime sends the terminal. Removed when dropped.
+/// Where the runtime sends the terminal. Removed when dropped, at the latest with the bundle in which it is.
 #[derive(Debug)]
 pub struct ConsoleSocket {
     listener: UnixListener,
-    directory: PathBuf,
+    _directory: OwnedFd,
     path: PathBuf,
 }
 
 impl ConsoleSocket {
     /// # Errors
     /// If it cannot be made.
-    pub fn new() -> io::Result<ConsoleSocket> {
-        // A short path of its own that nobody else can enter.
-        let unique = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
-        let directory = Path::new("/run/containerd").join(format!("wasmbox-pty-{}", unique.trim()));
-        let mut builder = fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&directory)?;
-        let path = directory.join("s");
+    pub fn new(bundle: &Path) -> io::Result<ConsoleSocket> {
+        // By descriptor, since the kernel allows 107 bytes, and a bundle's path may have more.
+        let directory = rustix::fs::open(bundle, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let number = directory.as_raw_fd();
+        let path = PathBuf::from(format!("/proc/{}/fd/{number}/console-{number}", std::process::id()));
         let listener = UnixListener::bind(&path)?;
-        Ok(ConsoleSocket { listener, directory, path })
+        Ok(ConsoleSocket { listener, _directory: directory, path })
     }
 
     pub fn path(&self) -> &Path {
@@ -79,7 +76,6 @@ impl ConsoleSocket {
 impl Drop for ConsoleSocket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_dir(&self.directory);
     }
 }
 
@@ -141,7 +137,7 @@ impl Console {
     }
 
     /// When all that the ended process wrote has been passed on and read; but a reader that has stopped is not waited for.
-    pub async fn drained(&mut self) {
+    pub async fn drained(mut self) {
         let Some(output) = &mut self.output else { return };
         if let Ok(Ok(fifo)) = timeout(LONGEST, output).await {
             self.output = None;

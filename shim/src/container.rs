@@ -1,13 +1,13 @@
 //! A container and its processes: what each Task call does to it.
 //!
-//! One lock guards its processes; it is held across the OCI runtime's calls that start one, so that an exit is told after the start, never
-//! before. Every call has a deadline. Signals, statistics and waiting do not need it for long.
+//! One lock guards its processes, and is never held while the OCI runtime is called: a call that hangs holds up no signal and no question.
+//! That the end of the init process is told after its start, and never before, is another lock's matter. Every call has a deadline.
 
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::SystemTime,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, SystemTime},
 };
 
 use containerd_shim_protos::{
@@ -20,7 +20,11 @@ use containerd_shim_protos::{
     },
     types::mount::Mount,
 };
-use tokio::sync::{oneshot, watch};
+use rustix::process::Signal;
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     bundle::Bundle,
@@ -28,7 +32,7 @@ use crate::{
     compile_socket::CompileSocket,
     delegation::LiftedQuotas,
     events::Events,
-    exits::{Exit, Exits, pid},
+    exits::{Exit, Exits},
     oom::OomWatch,
     process::{Attached, IllegalTransition, Prepared, Process, State},
     runtime::{Runtime, RuntimeError},
@@ -40,6 +44,8 @@ use crate::{
 pub const SIGKILL: u32 = 9;
 /// The status of a process that was never started: as if killed.
 const NEVER_STARTED: u32 = 128 + SIGKILL;
+/// How long the end of a killed process may take to be told.
+const KILLED: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
@@ -81,7 +87,11 @@ pub struct Container {
     /// As long as the container is there.
     _compile_socket: Option<CompileSocket>,
     cgroup: Option<Cgroup>,
-    processes: tokio::sync::Mutex<Processes>,
+    processes: Mutex<Processes>,
+    /// Held while the init process is started, and while its end is told.
+    order: tokio::sync::Mutex<()>,
+    /// One change of limits at a time: quotas of invocations are lifted meanwhile.
+    updating: tokio::sync::Mutex<()>,
     /// The last reading before the cgroup goes with the container.
     last_stats: Mutex<Option<Any>>,
     reported_oom_kills: Mutex<u64>,
@@ -137,7 +147,7 @@ impl Container {
             return Err(error);
         }
         let made = async {
-            let mut prepared = Prepared::new(&addresses, &exits, namespace, &id)?;
+            let mut prepared = Prepared::new(&addresses, &exits, &bundle, namespace, &id).await?;
             let (pid, exit) = runtime.create(&id, bundle.path(), prepared.streams()).await?;
             let attached = prepared.attach(&addresses)?;
             Ok((attached, pid, exit))
@@ -145,8 +155,7 @@ impl Container {
         let (attached, pid, exit) = match made.await {
             Ok(made) => made,
             Err(error) => {
-                let _ = runtime.delete(&id, bundle.path(), true).await;
-                bundle.unmount();
+                let _ = runtime.remove(&id, &bundle).await;
                 return Err(error);
             }
         };
@@ -164,7 +173,9 @@ impl Container {
             shares_pids,
             _compile_socket: compile_socket,
             cgroup,
-            processes: tokio::sync::Mutex::new(Processes { init, execs: BTreeMap::new() }),
+            processes: Mutex::new(Processes { init, execs: BTreeMap::new() }),
+            order: tokio::sync::Mutex::default(),
+            updating: tokio::sync::Mutex::default(),
             last_stats: Mutex::default(),
             reported_oom_kills: Mutex::default(),
         });
@@ -175,18 +186,20 @@ impl Container {
             terminal: addresses.terminal,
             ..Default::default()
         };
-        events
-            .publish(TaskCreate {
-                container_id: id,
-                bundle: bundle.path().display().to_string(),
-                rootfs,
-                io: MessageField::some(io),
-                pid,
-                ..Default::default()
-            })
-            .await;
+        events.publish(&TaskCreate {
+            container_id: id,
+            bundle: bundle.path().display().to_string(),
+            rootfs,
+            io: MessageField::some(io),
+            pid,
+            ..Default::default()
+        });
         container.follow(String::new(), pid, exit);
         Ok(container)
+    }
+
+    fn processes(&self) -> MutexGuard<'_, Processes> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the end of a process in a task that does not keep the container.
@@ -202,79 +215,96 @@ impl Container {
     }
 
     async fn ended(&self, exec: &str, pid: u32, exit: Exit) {
-        let mut processes = self.processes.lock().await;
+        let _order = if exec.is_empty() { Some(self.order.lock().await) } else { None };
         if exec.is_empty() {
             if self.shares_pids {
                 let _ = self.runtime.kill(&self.id, self.bundle.path(), SIGKILL, true).await;
             }
             self.remember_stats();
-            self.report_oom().await;
+            self.report_oom();
         }
-        if let Ok(process) = processes.get(&self.id, exec) {
-            match &mut process.attached {
-                Attached::Files(kept) => kept.drained().await,
-                Attached::Console(console) => console.drained().await,
-                Attached::Nothing => {}
-            }
+        let attached = self.processes().get(&self.id, exec).ok().map(Process::take_attached);
+        let logger = match attached {
+            Some(attached) => attached.drained().await,
+            None => None,
+        };
+        if let Ok(process) = self.processes().get(&self.id, exec) {
+            process.logger = logger;
             process.stopped(exit);
         }
-        drop(processes);
         let id = if exec.is_empty() { self.id.clone() } else { exec.to_owned() };
-        self.events
-            .publish(TaskExit {
-                container_id: self.id.clone(),
-                id,
-                pid,
-                exit_status: exit.status,
-                exited_at: timestamp(exit.at),
-                ..Default::default()
-            })
-            .await;
+        self.events.publish(&TaskExit {
+            container_id: self.id.clone(),
+            id,
+            pid,
+            exit_status: exit.status,
+            exited_at: timestamp(exit.at),
+            ..Default::default()
+        });
     }
 
     pub async fn start(self: &Arc<Self>, exec: &str) -> Result<u32, ContainerError> {
-        let mut processes = self.processes.lock().await;
-        if exec.is_empty() {
-            processes.init.startable()?;
-            self.watch_oom();
-            self.runtime.start(&self.id, self.bundle.path()).await?;
-            processes.init.started()?;
-            let pid = processes.init.pid;
-            self.events.publish(TaskStart { container_id: self.id.clone(), pid, ..Default::default() }).await;
-            return Ok(pid);
+        if exec.is_empty() { self.start_init().await } else { self.start_exec(exec).await }
+    }
+
+    async fn start_init(self: &Arc<Self>) -> Result<u32, ContainerError> {
+        let _order = self.order.lock().await;
+        self.processes().init.starting()?;
+        self.watch_oom();
+        if let Err(error) = self.runtime.start(&self.id, self.bundle.path()).await {
+            self.processes().init.start_failed();
+            return Err(error.into());
         }
-        if processes.init.state() != State::Running {
-            return Err(ContainerError::Finished { container: self.id.clone() });
-        }
-        let missing = || ContainerError::NoProcess { container: self.id.clone(), exec: exec.to_owned() };
-        let Exec { process, spec } = processes.execs.get_mut(exec).ok_or_else(missing)?;
-        process.startable()?;
-        let made = async {
-            let mut prepared = Prepared::new(&process.addresses, &self.exits, &self.namespace, &self.id)?;
-            let (pid, exit) = self.runtime.exec(&self.id, self.bundle.path(), exec, spec, prepared.streams()).await?;
-            Ok((prepared.attach(&process.addresses)?, pid, exit))
+        let pid = {
+            let init = &mut self.processes().init;
+            init.started()?;
+            init.pid
         };
-        let (attached, pid, exit) = match made.await {
-            Ok(made) => made,
-            Err(error) => {
-                // Who waits for its end waits no longer.
-                process.stopped(Exit { status: NEVER_STARTED, at: SystemTime::now() });
-                return Err(error);
+        self.events.publish(&TaskStart { container_id: self.id.clone(), pid, ..Default::default() });
+        Ok(pid)
+    }
+
+    async fn start_exec(self: &Arc<Self>, exec: &str) -> Result<u32, ContainerError> {
+        let (addresses, spec) = {
+            let mut processes = self.processes();
+            if processes.init.state() != State::Running {
+                return Err(ContainerError::Finished { container: self.id.clone() });
             }
+            let missing = || ContainerError::NoProcess { container: self.id.clone(), exec: exec.to_owned() };
+            let Exec { process, spec } = processes.execs.get_mut(exec).ok_or_else(missing)?;
+            process.starting()?;
+            (process.addresses.clone(), spec.clone())
         };
-        process.attached = attached;
-        process.pid = pid;
-        process.started()?;
+        let made = async {
+            let mut prepared = Prepared::new(&addresses, &self.exits, &self.bundle, &self.namespace, &self.id).await?;
+            let (pid, exit) = self.runtime.exec(&self.id, self.bundle.path(), exec, &spec, prepared.streams()).await?;
+            let attached = prepared.attach(&addresses).inspect_err(|_| {
+                let _ = self.exits.signal(pid, Signal::KILL);
+            })?;
+            Ok::<_, ContainerError>((attached, pid, exit))
+        };
+        let made = made.await;
+        let (pid, exit) = {
+            let mut processes = self.processes();
+            let process = processes.get(&self.id, exec)?;
+            // Who waits for the end of one that never began waits no longer.
+            let never = Exit { status: NEVER_STARTED, at: SystemTime::now() };
+            let (attached, pid, exit) = made.inspect_err(|_| process.stopped(never))?;
+            process.attached = attached;
+            process.pid = pid;
+            process.started()?;
+            (pid, exit)
+        };
         let event =
             TaskExecStarted { container_id: self.id.clone(), exec_id: exec.to_owned(), pid, ..Default::default() };
-        self.events.publish(event).await;
+        self.events.publish(&event);
         self.follow(exec.to_owned(), pid, exit);
         Ok(pid)
     }
 
     /// Adds a process, which does not run yet; `spec` is a `process` of the OCI specification in JSON.
-    pub async fn exec(&self, exec: &str, addresses: Addresses, spec: &[u8]) -> Result<(), ContainerError> {
-        let mut processes = self.processes.lock().await;
+    pub fn exec(&self, exec: &str, addresses: Addresses, spec: &[u8]) -> Result<(), ContainerError> {
+        let mut processes = self.processes();
         if processes.execs.contains_key(exec) {
             return Err(ContainerError::Exists { container: self.id.clone(), exec: exec.to_owned() });
         }
@@ -298,30 +328,36 @@ impl Container {
         processes.execs.insert(exec.to_owned(), Exec { process: Process::new(addresses), spec: path });
         drop(processes);
         let event = TaskExecAdded { container_id: self.id.clone(), exec_id: exec.to_owned(), ..Default::default() };
-        self.events.publish(event).await;
+        self.events.publish(&event);
         Ok(())
     }
 
     pub async fn kill(&self, exec: &str, signal: u32, all: bool) -> Result<(), ContainerError> {
-        let mut processes = self.processes.lock().await;
-        let process = processes.get(&self.id, exec)?;
+        let (pid, state) = {
+            let mut processes = self.processes();
+            let process = processes.get(&self.id, exec)?;
+            (process.pid, process.state())
+        };
         let finished = || ContainerError::Finished { container: self.id.clone() };
-        if process.state() == State::Stopped && !all || process.pid == 0 {
+        if state == State::Stopped && !all || pid == 0 {
             return Err(finished());
         }
-        if exec.is_empty() && (all || process.state() == State::Paused || process.state() == State::Created) {
-            return Ok(self.runtime.kill(&self.id, self.bundle.path(), signal, all).await?);
+        // All of them, and one that is frozen, are the runtime's matter.
+        if exec.is_empty() && (all || state == State::Paused) {
+            return match self.runtime.kill(&self.id, self.bundle.path(), signal, all).await {
+                // With the last process gone, there is nothing to signal.
+                Err(RuntimeError::Failed { .. }) if state == State::Stopped => Err(finished()),
+                result => Ok(result?),
+            };
         }
-        let signal = i32::try_from(signal).ok().and_then(rustix::process::Signal::from_named_raw).ok_or_else(|| {
+        let signal = i32::try_from(signal).ok().and_then(Signal::from_named_raw).ok_or_else(|| {
             ContainerError::Other { container: self.id.clone(), reason: format!("signal {signal}: unknown") }
         })?;
-        let pid = pid(process.pid).ok_or_else(finished)?;
-        // It is our child and not reaped, so the number is still its own.
-        rustix::process::kill_process(pid, signal).map_err(|_| finished())
+        if self.exits.signal(pid, signal) { Ok(()) } else { Err(finished()) }
     }
 
-    pub async fn snapshot(&self, exec: &str) -> Result<Snapshot, ContainerError> {
-        let mut processes = self.processes.lock().await;
+    pub fn snapshot(&self, exec: &str) -> Result<Snapshot, ContainerError> {
+        let mut processes = self.processes();
         let process = processes.get(&self.id, exec)?;
         Ok(Snapshot {
             pid: process.pid,
@@ -332,30 +368,28 @@ impl Container {
     }
 
     /// Follows the end of a process.
-    pub async fn watch(&self, exec: &str) -> Result<watch::Receiver<Option<Exit>>, ContainerError> {
-        Ok(self.processes.lock().await.get(&self.id, exec)?.watch())
+    pub fn watch(&self, exec: &str) -> Result<watch::Receiver<Option<Exit>>, ContainerError> {
+        Ok(self.processes().get(&self.id, exec)?.watch())
     }
 
     pub async fn pause(&self) -> Result<(), ContainerError> {
-        let mut processes = self.processes.lock().await;
+        self.processes().init.pausable()?;
         self.runtime.pause(&self.id, self.bundle.path()).await?;
-        processes.init.paused()?;
-        self.events.publish(TaskPaused { container_id: self.id.clone(), ..Default::default() }).await;
+        self.processes().init.paused()?;
+        self.events.publish(&TaskPaused { container_id: self.id.clone(), ..Default::default() });
         Ok(())
     }
 
     pub async fn resume(&self) -> Result<(), ContainerError> {
-        let mut processes = self.processes.lock().await;
         self.runtime.resume(&self.id, self.bundle.path()).await?;
-        processes.init.resumed()?;
-        self.events.publish(TaskResumed { container_id: self.id.clone(), ..Default::default() }).await;
+        self.processes().init.resumed()?;
+        self.events.publish(&TaskResumed { container_id: self.id.clone(), ..Default::default() });
         Ok(())
     }
 
-    pub async fn resize(&self, exec: &str, height: u32, width: u32) -> Result<(), ContainerError> {
-        let mut processes = self.processes.lock().await;
+    pub fn resize(&self, exec: &str, height: u32, width: u32) -> Result<(), ContainerError> {
         let cells = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-        if let Attached::Console(console) = &processes.get(&self.id, exec)?.attached {
+        if let Attached::Console(console) = &self.processes().get(&self.id, exec)?.attached {
             console.resize(cells(height), cells(width)).map_err(|source| ContainerError::Io {
                 container: self.id.clone(),
                 what: "resizing the terminal",
@@ -365,8 +399,8 @@ impl Container {
         Ok(())
     }
 
-    pub async fn close_stdin(&self, exec: &str) -> Result<(), ContainerError> {
-        match &mut self.processes.lock().await.get(&self.id, exec)?.attached {
+    pub fn close_stdin(&self, exec: &str) -> Result<(), ContainerError> {
+        match &mut self.processes().get(&self.id, exec)?.attached {
             Attached::Files(kept) => kept.close_stdin(),
             Attached::Console(console) => console.close_stdin(),
             Attached::Nothing => {}
@@ -376,8 +410,7 @@ impl Container {
 
     /// `resources`: `linux.resources` of the specification, in JSON.
     pub async fn update(&self, resources: &[u8]) -> Result<(), ContainerError> {
-        // One update at a time.
-        let _processes = self.processes.lock().await;
+        let _updating = self.updating.lock().await;
         let path = self.bundle.path().join("resources.json");
         std::fs::write(&path, resources).map_err(|source| ContainerError::Io {
             container: self.id.clone(),
@@ -392,11 +425,15 @@ impl Container {
         Ok(updated?)
     }
 
-    /// The pids of all processes, and the exec that one is.
-    pub async fn pids(&self) -> Vec<(u32, Option<String>)> {
-        let processes = self.processes.lock().await;
+    /// The pids of all processes, and the exec that one is. The init process's is among them until the container is deleted: containerd,
+    /// restarted, takes a shim without processes for a leak, and the exit status would be lost with it.
+    pub fn pids(&self) -> Vec<(u32, Option<String>)> {
+        let processes = self.processes();
         let exec = |pid| processes.execs.iter().find(|(_, exec)| exec.process.pid == pid).map(|(id, _)| id.clone());
-        let pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
+        let mut pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
+        if !pids.contains(&processes.init.pid) {
+            pids.push(processes.init.pid);
+        }
         pids.into_iter().map(|pid| (pid, exec(pid))).collect()
     }
 
@@ -429,7 +466,7 @@ impl Container {
         tokio::spawn(async move {
             while watch.event().await.is_ok() {
                 let Some(container) = container.upgrade() else { return };
-                container.report_oom().await;
+                container.report_oom();
                 // The cgroup is gone, and with it its events.
                 if container
                     .cgroup
@@ -444,36 +481,57 @@ impl Container {
     }
 
     /// Tells of kills that were not told of.
-    async fn report_oom(&self) {
+    fn report_oom(&self) {
         let kills = self.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
         let reported =
             std::mem::replace(&mut *self.reported_oom_kills.lock().unwrap_or_else(PoisonError::into_inner), kills);
         if kills > reported {
-            self.events.publish(TaskOOM { container_id: self.id.clone(), ..Default::default() }).await;
+            self.events.publish(&TaskOOM { container_id: self.id.clone(), ..Default::default() });
         }
     }
 
-    /// Removes an ended process; of the init process, the whole container.
+    /// Removes an ended process; of the init process, the whole container. Who asks again gets the same answer.
     pub async fn delete(&self, exec: &str) -> Result<(u32, Exit), ContainerError> {
-        let mut processes = self.processes.lock().await;
+        let (pid, state) = {
+            let mut processes = self.processes();
+            let process = processes.get(&self.id, exec)?;
+            process.deletable()?;
+            (process.pid, process.state())
+        };
+        // One that was never started is a process already. Its end is told before its deletion, as always.
+        if state == State::Created && self.exits.signal(pid, Signal::KILL) {
+            let mut end = self.watch(exec)?;
+            let _ = timeout(KILLED, end.wait_for(Option::is_some)).await;
+        }
         let never = Exit { status: NEVER_STARTED, at: SystemTime::now() };
-        let process = processes.get(&self.id, exec)?;
-        process.deletable()?;
-        let (pid, exit) = (process.pid, process.exit().unwrap_or(never));
+        let (exit, logger) = {
+            let mut processes = self.processes();
+            let process = processes.get(&self.id, exec)?;
+            (process.exit().unwrap_or(never), process.logger.take())
+        };
+        if let Some(logger) = logger {
+            logger.finish().await;
+        }
         if exec.is_empty() {
-            // One that was never started still has a process.
-            let force = processes.init.state() == State::Created;
-            match self.runtime.delete(&self.id, self.bundle.path(), force).await {
+            match self.runtime.delete(&self.id, self.bundle.path(), state == State::Created).await {
                 // It is gone already: a delete that was interrupted is repeated.
                 Err(RuntimeError::Failed { message, .. }) if message.contains("does not exist") => {}
                 result => result?,
             }
-            processes.init.stopped(exit);
+            self.processes().init.stopped(exit);
             self.bundle.unmount();
-        } else if let Some(exec) = processes.execs.remove(exec) {
+        } else if let Some(exec) = self.processes().execs.remove(exec) {
             let _ = std::fs::remove_file(exec.spec);
         }
         Ok((pid, exit))
+    }
+
+    /// Undoes the creation, whatever has become of it.
+    pub async fn discard(&self) {
+        let deleted = self.delete("").await;
+        if deleted.is_err() {
+            let _ = self.runtime.remove(&self.id, &self.bundle).await;
+        }
     }
 }
 

@@ -7,14 +7,15 @@
 use std::{
     collections::HashMap,
     io,
+    os::unix::process::CommandExt,
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, set_parent_process_death_signal};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
 
@@ -64,12 +65,20 @@ impl Exits {
         Ok((child, exit))
     }
 
+    /// Sends a signal to a child whose end is waited for. Returns whether it is still there: its number is its own until it is reaped,
+    /// which is done under the same lock.
+    pub fn signal(&self, number: u32, signal: Signal) -> bool {
+        let state = self.state();
+        let there = pid(number).filter(|_| state.waiting.contains_key(&number));
+        there.is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok())
+    }
+
     /// Reaps until the task is ended.
     ///
     /// # Errors
     /// If the signal cannot be listened for.
     pub fn reaper(&self) -> io::Result<impl Future<Output = ()> + use<>> {
-        let mut ended: Signal = signal(SignalKind::child())?;
+        let mut ended = signal(SignalKind::child())?;
         let exits = self.clone();
         Ok(async move {
             loop {
@@ -80,12 +89,12 @@ impl Exits {
     }
 
     fn reap(&self) {
+        let mut state = self.state();
         // Of all that ended before this call, whichever signals were merged.
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let Some(status) = code(status) else { continue };
             let exit = Exit { status, at: SystemTime::now() };
             let pid = pid.as_raw_nonzero().get().unsigned_abs();
-            let mut state = self.state();
             match state.waiting.remove(&pid) {
                 // A receiver that is gone does not want it.
                 Some(sender) => drop(sender.send(exit)),
@@ -123,6 +132,17 @@ impl Drop for Expecting {
 fn code(status: WaitStatus) -> Option<u32> {
     let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))?;
     u32::try_from(code).ok()
+}
+
+/// The child is killed when this process ends, however it ends.
+pub fn ends_with_us(command: &mut Command) {
+    let with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec it makes one system call, which allocates nothing and takes no lock.
+    #[allow(unsafe_code)]
+    // The kernel's parent is the thread that forks, here the only one.
+    unsafe {
+        command.pre_exec(with_us)
+    };
 }
 
 /// A pid as the kernel's calls take it.

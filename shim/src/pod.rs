@@ -8,9 +8,11 @@ use std::{
 };
 
 use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
+use tokio::sync::{Notify, oneshot};
 use wasmbox_oci::{Edit, EditError, Kind, KindError, Spec, SpecError};
 
 use crate::{
+    bundle::Bundle,
     compile_socket::CompileSocket,
     container::{Container, ContainerError, Request},
     delegation,
@@ -38,15 +40,28 @@ pub enum PodError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("the wasmbox binary {} is not there; install it beside the shim, or name it with the runtime option WasmboxBinary", path.display())]
     NoBinary { path: PathBuf },
+    #[error("the shim is ending")]
+    Ending,
     #[error(transparent)]
     Container(#[from] ContainerError),
 }
 
 pub struct Pod {
     namespace: String,
+    /// The bundle of the container that the shim was started for: with CRI, the sandbox.
+    first: Bundle,
     exits: Exits,
     events: Events,
-    containers: Mutex<HashMap<String, Entry>>,
+    containers: Mutex<Containers>,
+    /// Notified when the shim is to end.
+    end: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Containers {
+    entries: HashMap<String, Entry>,
+    /// Nothing new begins in a shim that is ending: it would end with it.
+    ending: bool,
 }
 
 enum Entry {
@@ -56,49 +71,77 @@ enum Entry {
 }
 
 impl Pod {
-    pub fn new(namespace: String, exits: Exits, events: Events) -> Pod {
-        Pod { namespace, exits, events, containers: Mutex::default() }
+    pub fn new(namespace: String, first: Bundle, exits: Exits, events: Events, end: Arc<Notify>) -> Pod {
+        Pod { namespace, first, exits, events, containers: Mutex::default(), end }
     }
 
-    fn containers(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn containers(&self) -> MutexGuard<'_, Containers> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn container(&self, id: &str) -> Result<Arc<Container>, PodError> {
-        match self.containers().get(id) {
+        match self.containers().entries.get(id) {
             Some(Entry::There(container)) => Ok(container.clone()),
             Some(Entry::Coming) | None => Err(PodError::NotFound(id.to_owned())),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.containers().is_empty()
+    /// Whether its creation has begun.
+    pub fn is_coming(&self, id: &str) -> bool {
+        matches!(self.containers().entries.get(id), Some(Entry::Coming))
+    }
+
+    /// Ends the shim, unless there are containers, or will be.
+    pub fn end_if_empty(&self) {
+        let mut containers = self.containers();
+        if containers.entries.is_empty() {
+            containers.ending = true;
+            self.end.notify_one();
+        }
     }
 
     pub fn remove(&self, id: &str) {
-        self.containers().remove(id);
+        self.containers().entries.remove(id);
+        self.first.forget(id);
     }
 
-    pub async fn create(&self, request: Request, options: Option<&Any>) -> Result<Arc<Container>, PodError> {
+    /// Makes a container. If nobody is there any more to hear of it, it is undone, and a shim without containers ends: nobody else would
+    /// remove what nobody knows.
+    pub async fn create(self: &Arc<Self>, request: Request, options: Option<Any>) -> Result<Arc<Container>, PodError> {
         let id = request.id.clone();
-        if self.containers().contains_key(&id) {
-            return Err(PodError::Exists(id));
+        {
+            let mut containers = self.containers();
+            if containers.ending {
+                return Err(PodError::Ending);
+            }
+            if containers.entries.contains_key(&id) {
+                return Err(PodError::Exists(id));
+            }
+            containers.entries.insert(id.clone(), Entry::Coming);
         }
-        self.containers().insert(id.clone(), Entry::Coming);
-        let created = self.make(request, options).await;
-        let mut containers = self.containers();
-        match &created {
-            Ok(container) => drop(containers.insert(id, Entry::There(container.clone()))),
-            Err(_) => drop(containers.remove(&id)),
-        }
-        drop(containers);
-        created
+        let (answer, created) = oneshot::channel();
+        let pod = self.clone();
+        tokio::spawn(async move {
+            let made = pod.make(request, options.as_ref()).await;
+            match &made {
+                Ok(container) => drop(pod.containers().entries.insert(id.clone(), Entry::There(container.clone()))),
+                Err(_) => pod.remove(&id),
+            }
+            let Err(unheard) = answer.send(made) else { return };
+            if let Ok(container) = unheard {
+                log::warn!("container {id}: whoever asked for it is gone: removing it");
+                container.discard().await;
+                pod.remove(&id);
+            }
+            pod.end_if_empty();
+        });
+        created.await.map_err(|_| PodError::Ending)?
     }
 
     async fn make(&self, request: Request, options: Option<&Any>) -> Result<Arc<Container>, PodError> {
         let bundle = request.bundle.clone();
         let io = |source| PodError::Io { path: bundle.path().to_owned(), source };
-        let options = match options {
+        let mut options = match options {
             Some(any) => {
                 let options = Options::from_any(any)?;
                 // For `delete`, after a shim that was killed.
@@ -118,9 +161,13 @@ impl Pod {
             }
             bundle.write_config(&spec.to_json()).map_err(io)?;
         }
+        if bundle.path() != self.first.path() {
+            bundle.note(&self.first, &request.id).map_err(io)?;
+        }
+        options.systemd_cgroup |= spec.has_systemd_cgroup();
         let runtime = Runtime::new(&options, &self.namespace, self.exits.clone());
         let (exits, events) = (self.exits.clone(), self.events.clone());
-        let shares_pids = !spec.has_namespace("pid");
+        let shares_pids = !spec.has_own_namespace("pid");
         Ok(Container::create(request, &self.namespace, runtime, exits, events, shares_pids, compile_socket).await?)
     }
 }

@@ -3,15 +3,18 @@
 use tokio::sync::watch;
 
 use crate::{
+    bundle::Bundle,
     console::{Console, ConsoleSocket},
     exits::{Exit, Exits},
     runtime::Streams,
-    stdio::{Addresses, Ends, Kept, StdioError},
+    stdio::{Addresses, Ends, Kept, Logger, StdioError},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Created,
+    /// The OCI runtime is being called to start it.
+    Starting,
     Running,
     Paused,
     Stopped,
@@ -21,6 +24,7 @@ impl State {
     fn as_str(self) -> &'static str {
         match self {
             State::Created => "created",
+            State::Starting => "being started",
             State::Running => "running",
             State::Paused => "paused",
             State::Stopped => "stopped",
@@ -43,6 +47,20 @@ pub enum Attached {
     Nothing,
 }
 
+impl Attached {
+    /// When what the ended process wrote has been read; not for ever.
+    pub async fn drained(self) -> Option<Logger> {
+        match self {
+            Attached::Files(kept) => kept.drained().await,
+            Attached::Console(console) => {
+                console.drained().await;
+                None
+            }
+            Attached::Nothing => None,
+        }
+    }
+}
+
 /// What a process needs to be started with, and keeps afterwards.
 #[derive(Debug)]
 pub enum Prepared {
@@ -53,11 +71,17 @@ pub enum Prepared {
 impl Prepared {
     /// # Errors
     /// [`StdioError`], naming the stream.
-    pub fn new(addresses: &Addresses, exits: &Exits, namespace: &str, id: &str) -> Result<Prepared, StdioError> {
+    pub async fn new(
+        addresses: &Addresses,
+        exits: &Exits,
+        bundle: &Bundle,
+        namespace: &str,
+        id: &str,
+    ) -> Result<Prepared, StdioError> {
         if addresses.terminal {
-            return Ok(Prepared::Console(ConsoleSocket::new().map_err(StdioError::Terminal)?));
+            return Ok(Prepared::Console(ConsoleSocket::new(bundle.path()).map_err(StdioError::Terminal)?));
         }
-        let (ends, kept) = addresses.open(exits, namespace, id)?;
+        let (ends, kept) = addresses.open(exits, namespace, id).await?;
         Ok(Prepared::Files { ends, kept })
     }
 
@@ -92,6 +116,8 @@ pub struct Process {
     pub pid: u32,
     pub addresses: Addresses,
     pub attached: Attached,
+    /// What still writes the last lines of the ended process.
+    pub logger: Option<Logger>,
     state: State,
     ended: watch::Sender<Option<Exit>>,
 }
@@ -102,6 +128,7 @@ impl Process {
             pid: 0,
             addresses,
             attached: Attached::Nothing,
+            logger: None,
             state: State::Created,
             ended: watch::Sender::new(None),
         }
@@ -128,17 +155,29 @@ impl Process {
         Ok(())
     }
 
-    /// Whether it can be started.
-    pub fn startable(&self) -> Result<(), IllegalTransition> {
-        if self.state == State::Created {
-            Ok(())
-        } else {
-            Err(IllegalTransition { action: "start", state: self.state })
-        }
+    /// Nobody else can start it now.
+    pub fn starting(&mut self) -> Result<(), IllegalTransition> {
+        self.change("start", &[State::Created], State::Starting)
     }
 
     pub fn started(&mut self) -> Result<(), IllegalTransition> {
-        self.change("start", &[State::Created], State::Running)
+        self.change("start", &[State::Starting], State::Running)
+    }
+
+    /// It can be tried again, or deleted.
+    pub fn start_failed(&mut self) {
+        if self.state == State::Starting {
+            self.state = State::Created;
+        }
+    }
+
+    /// Whether it can be paused.
+    pub fn pausable(&self) -> Result<(), IllegalTransition> {
+        if self.state == State::Running {
+            Ok(())
+        } else {
+            Err(IllegalTransition { action: "pause", state: self.state })
+        }
     }
 
     pub fn paused(&mut self) -> Result<(), IllegalTransition> {
@@ -153,14 +192,23 @@ impl Process {
     pub fn deletable(&self) -> Result<(), IllegalTransition> {
         match self.state {
             State::Created | State::Stopped => Ok(()),
-            State::Running | State::Paused => Err(IllegalTransition { action: "delete", state: self.state }),
+            State::Starting | State::Running | State::Paused => {
+                Err(IllegalTransition { action: "delete", state: self.state })
+            }
         }
+    }
+
+    /// So that the end of its streams can be waited for.
+    pub fn take_attached(&mut self) -> Attached {
+        std::mem::replace(&mut self.attached, Attached::Nothing)
     }
 
     /// It has ended; the first exit counts.
     pub fn stopped(&mut self, exit: Exit) {
         self.state = State::Stopped;
-        self.attached = Attached::Nothing;
+        if let Attached::Files(kept) = self.take_attached() {
+            self.logger = kept.into_logger();
+        }
         self.ended.send_if_modified(|known| {
             let first = known.is_none();
             known.get_or_insert(exit);

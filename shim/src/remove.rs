@@ -20,30 +20,52 @@ use crate::{
     exits::Exits,
     options::Options,
     runtime::Runtime,
+    socket::Address,
 };
+
+/// containerd waits 5 s for `delete` before it kills it.
+const DEADLINE: u64 = 3;
 
 pub fn remove(flags: &Flags) -> anyhow::Result<()> {
     let directory = if flags.bundle.is_empty() { env::current_dir()? } else { flags.bundle.clone().into() };
     let bundle = Bundle::new(directory);
-    // As they were when it was created; such that were understood then.
-    let any = bundle.read_options().and_then(|bytes| Any::parse_from_bytes(&bytes).ok());
-    let options = any.as_ref().and_then(|any| Options::from_any(any).ok()).unwrap_or_default();
+    let address = bundle.read_address().map(|address| Address::parse(&address));
+    let is_dead = address.as_ref().is_none_or(Address::remove_dead);
+    // From 2.3 on, containerd calls this for a pod's sandbox, and not for its other containers.
+    let others = if is_dead { bundle.noted() } else { Vec::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let exits = Exits::default();
         let reaper = tokio::spawn(exits.reaper()?);
-        let oci = Runtime::new(&options, &flags.namespace, exits);
-        if let Err(error) = oci.delete(&flags.id, bundle.path(), true).await {
-            // Mostly there is nothing left; whatever it is, the rest is done.
-            log::debug!("{error}");
+        remove_container(&flags.namespace, &flags.id, &bundle, &exits).await;
+        for (id, bundle) in others {
+            remove_container(&flags.namespace, &id, &bundle, &exits).await;
         }
         reaper.abort();
         anyhow::Ok(())
     })?;
-    bundle.unmount();
-    let _ = std::fs::remove_file(compile_socket::path(bundle.path()));
-    let response =
-        DeleteResponse { exit_status: 128 + SIGKILL, exited_at: timestamp(SystemTime::now()), ..Default::default() };
+    if !is_dead && let Some(address) = &address {
+        // `start` may have had the socket, too, for a last moment.
+        address.remove_dead();
+    }
+    let response = DeleteResponse {
+        pid: bundle.read_init_pid().unwrap_or(0),
+        exit_status: 128 + SIGKILL,
+        exited_at: timestamp(SystemTime::now()),
+        ..Default::default()
+    };
     stdout().write_all(&response.write_to_bytes()?)?;
     Ok(())
+}
+
+async fn remove_container(namespace: &str, id: &str, bundle: &Bundle, exits: &Exits) {
+    // As they were when it was created; such that were understood then.
+    let any = bundle.read_options().and_then(|bytes| Any::parse_from_bytes(&bytes).ok());
+    let mut options = any.as_ref().and_then(|any| Options::from_any(any).ok()).unwrap_or_default();
+    options.runtime_timeout = Some(options.runtime_timeout.unwrap_or(DEADLINE).min(DEADLINE));
+    let _ = std::fs::remove_file(compile_socket::path(bundle.path()));
+    if let Err(error) = Runtime::new(&options, namespace, exits.clone()).remove(id, bundle).await {
+        // containerd logs it. Whatever it is, the rest is done.
+        eprintln!("containerd-shim-wasmbox-v1: {error}");
+    }
 }

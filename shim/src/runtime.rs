@@ -3,14 +3,18 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
+use rustix::process::{Signal, kill_process_group};
+
 use crate::{
-    exits::{Exit, Exits, pid},
+    bundle::Bundle,
+    cgroup::sweep,
+    exits::{Exit, Exits, ends_with_us, pid},
     options::Options,
 };
 
@@ -18,6 +22,8 @@ const DEFAULT_BINARY: &str = "runc";
 /// Its own directory: containers of containerd's runc shim with the same names are others.
 const DEFAULT_ROOT: &str = "/run/containerd/wasmbox";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a killed process may take to end: it may be waiting for a disk.
+const KILLED: Duration = Duration::from_secs(1);
 /// The runtime's own messages, in the bundle.
 const LOG: &str = "log.json";
 
@@ -77,7 +83,7 @@ impl Runtime {
         bundle: &Path,
         streams: Streams<'_>,
     ) -> Result<(u32, tokio::sync::oneshot::Receiver<Exit>), RuntimeError> {
-        let pid_file = bundle.join("init.pid");
+        let pid_file = Bundle::new(bundle).init_pid_file();
         let mut call = Call::new(self, "create");
         call.arg("--bundle").arg(bundle).arg("--pid-file").arg(&pid_file);
         if self.no_pivot_root {
@@ -100,7 +106,7 @@ impl Runtime {
         process: &Path,
         streams: Streams<'_>,
     ) -> Result<(u32, tokio::sync::oneshot::Receiver<Exit>), RuntimeError> {
-        let pid_file = bundle.join(format!("{exec}.pid"));
+        let pid_file = bundle.join(format!("exec-{exec}.pid"));
         let mut call = Call::new(self, "exec");
         call.arg("--detach").arg("--process").arg(process).arg("--pid-file").arg(&pid_file);
         call.streams(streams);
@@ -131,6 +137,21 @@ impl Runtime {
     /// Removes what is left of an ended container; with `force` it is killed first.
     pub async fn delete(&self, id: &str, bundle: &Path, force: bool) -> Result<(), RuntimeError> {
         self.simple("delete", if force { &["--force"] } else { &[] }, id, bundle).await
+    }
+
+    /// Removes all of a container, whatever it takes: what the runtime does not remove is removed here.
+    ///
+    /// # Errors
+    /// The runtime's, for whom it interests.
+    pub async fn remove(&self, id: &str, bundle: &Bundle) -> Result<(), RuntimeError> {
+        let deleted = self.delete(id, bundle.path(), true).await;
+        sweep(&bundle.cgroups(id));
+        if deleted.is_err() {
+            // Its state, by which it would exist already when it is made again.
+            let _ = fs::remove_dir_all(self.root.join(id));
+        }
+        bundle.unmount();
+        deleted
     }
 
     /// Sends a signal to the init process, or to all processes.
@@ -211,11 +232,16 @@ impl Call {
         let stdio = |stream: Option<OwnedFd>| stream.map_or_else(Stdio::null, Stdio::from);
         let [stdin, stdout, stderr] = streams.map(stdio);
         command.args(&arguments).stdin(stdin).stdout(stdout).stderr(stderr);
+        // A call that takes too long ends with all that it started.
+        command.process_group(0);
+        // What it made after the shim's end would be nobody's.
+        ends_with_us(&mut command);
         let spawned = runtime.exits.spawn(&mut command);
         // The streams are the container's now: the command holds copies.
         drop(command);
-        let (child, exit) = spawned.map_err(|source| RuntimeError::Start { binary: runtime.binary.clone(), source })?;
-        match tokio::time::timeout(runtime.timeout, exit).await {
+        let (child, mut exit) =
+            spawned.map_err(|source| RuntimeError::Start { binary: runtime.binary.clone(), source })?;
+        match tokio::time::timeout(runtime.timeout, &mut exit).await {
             Ok(Ok(Exit { status: 0, .. })) => Ok(()),
             Ok(Ok(Exit { status, .. })) => {
                 let message = last_error(&log).unwrap_or_else(|| format!("exit status {status}"));
@@ -225,7 +251,9 @@ impl Call {
             Ok(Err(_)) => Err(RuntimeError::Failed { call: name.to_owned(), message: "the shim is ending".into() }),
             Err(_) => {
                 if let Some(pid) = pid(child.id()) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                    let _ = kill_process_group(pid, Signal::KILL);
+                    // What comes next must not meet it.
+                    let _ = tokio::time::timeout(KILLED, exit).await;
                 }
                 Err(RuntimeError::Timeout { call: name.to_owned(), seconds: runtime.timeout.as_secs() })
             }

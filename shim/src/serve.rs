@@ -20,7 +20,10 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{events::Events, exits::Exits, logging, pod::Pod, service::Service, socket::Address, start::TTRPC_ADDRESS};
+use crate::{
+    bundle::Bundle, events::Events, exits::Exits, logging, pod::Pod, service::Service, socket::Address,
+    start::TTRPC_ADDRESS,
+};
 
 /// The variable with the number of the inherited listening socket.
 pub const SOCKET_FD: &str = "WASMBOX_SHIM_SOCKET_FD";
@@ -56,10 +59,13 @@ async fn until_shutdown(flags: Flags, listener: UnixListener) -> anyhow::Result<
     let exits = Exits::default();
     let reaper = tokio::spawn(exits.reaper()?);
     let address = env::var(TTRPC_ADDRESS).with_context(|| format!("the variable {TTRPC_ADDRESS}"))?;
-    let events = Events::connect(&address, flags.namespace.clone()).await?;
+    let (events, publisher) = Events::new(address, flags.namespace.clone());
+    let publisher = tokio::spawn(publisher);
     let shutdown = Arc::new(Notify::new());
-    let pod = Arc::new(Pod::new(flags.namespace, exits, events.clone()));
-    let service: Arc<dyn Task + Send + Sync> = Arc::new(Service { pod, events, shutdown: shutdown.clone() });
+    let first = Bundle::new(env::current_dir().context("the bundle")?);
+    let pod = Arc::new(Pod::new(flags.namespace, first, exits, events.clone(), shutdown.clone()));
+    let service = Service { pod, events: events.clone() };
+    let service: Arc<dyn Task + Send + Sync> = Arc::new(service);
     let mut server = Server::new()
         .add_listener(Listener::try_from(listener).context("the socket")?)
         .register_service(create_task(service.clone()))
@@ -77,7 +83,9 @@ async fn until_shutdown(flags: Flags, listener: UnixListener) -> anyhow::Result<
     }
     // The answer to the call for shutdown goes out first.
     server.shutdown().await?;
-    reaper.abort();
     Address::parse(&flags.socket).remove();
+    events.flush().await;
+    publisher.abort();
+    reaper.abort();
     Ok(())
 }

@@ -3,6 +3,15 @@
 
 use std::sync::Arc;
 
+use crate::{
+    bundle::Bundle,
+    container::{ContainerError, Request, timestamp},
+    events::Events,
+    exits::Exit,
+    pod::{Pod, PodError},
+    process::State,
+    stdio::Addresses,
+};
 use async_trait::async_trait;
 use containerd_shim::TtrpcResult;
 use containerd_shim_protos::{
@@ -18,23 +27,10 @@ use containerd_shim_protos::{
     shim_async::Task,
     ttrpc::{self, Code, r#async::TtrpcContext},
 };
-use tokio::sync::Notify;
-
-use crate::{
-    bundle::Bundle,
-    container::{ContainerError, Request, timestamp},
-    events::Events,
-    exits::Exit,
-    pod::{Pod, PodError},
-    process::State,
-    stdio::Addresses,
-};
 
 pub struct Service {
     pub pod: Arc<Pod>,
     pub events: Events,
-    /// Notified when containerd asks the shim to end.
-    pub shutdown: Arc<Notify>,
 }
 
 fn status(code: Code, error: &impl ToString) -> ttrpc::Error {
@@ -47,6 +43,7 @@ fn refuse(error: PodError) -> ttrpc::Error {
         PodError::NotFound(_)
         | PodError::Container(ContainerError::NoProcess { .. } | ContainerError::Finished { .. }) => Code::NOT_FOUND,
         PodError::Options(_) | PodError::Spec(_) | PodError::Kind(_) | PodError::Edit(_) => Code::INVALID_ARGUMENT,
+        PodError::Ending => Code::UNAVAILABLE,
         PodError::NoBinary { .. } | PodError::Container(ContainerError::Transition(_)) => Code::FAILED_PRECONDITION,
         PodError::Container(ContainerError::Runtime(crate::runtime::RuntimeError::Timeout { .. })) => {
             Code::DEADLINE_EXCEEDED
@@ -69,6 +66,14 @@ fn refuse_container(error: ContainerError) -> ttrpc::Error {
     refuse(error.into())
 }
 
+/// Runs to its end, also if containerd ends meanwhile or waits no longer, at which the request is dropped: nothing is left half done.
+async fn whole<T: Send + 'static>(
+    call: impl Future<Output = Result<T, ContainerError>> + Send + 'static,
+) -> TtrpcResult<T> {
+    let done = tokio::spawn(call).await.map_err(|panic| status(Code::INTERNAL, &panic))?;
+    done.map_err(refuse_container)
+}
+
 fn exited(
     exit: Option<Exit>,
 ) -> (u32, MessageField<containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp>) {
@@ -79,9 +84,9 @@ fn exited(
 impl Task for Service {
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> TtrpcResult<StateResponse> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        let process = container.snapshot(&request.exec_id).await.map_err(refuse_container)?;
+        let process = container.snapshot(&request.exec_id).map_err(refuse_container)?;
         let state = match process.state {
-            State::Created => Status::CREATED,
+            State::Created | State::Starting => Status::CREATED,
             State::Running => Status::RUNNING,
             State::Paused => Status::PAUSED,
             State::Stopped => Status::STOPPED,
@@ -114,20 +119,22 @@ impl Task for Service {
             terminal: request.terminal,
         };
         let wanted = Request { id: request.id, bundle: Bundle::new(request.bundle), rootfs: request.rootfs, addresses };
-        let container = self.pod.create(wanted, request.options.as_ref()).await.map_err(refuse)?;
-        let pid = container.snapshot("").await.map_err(refuse_container)?.pid;
+        let container = self.pod.create(wanted, request.options.into_option()).await.map_err(refuse)?;
+        let pid = container.snapshot("").map_err(refuse_container)?.pid;
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        let pid = container.start(&request.exec_id).await.map_err(refuse_container)?;
+        let start = async move { container.start(&request.exec_id).await };
+        let pid = whole(start).await?;
         Ok(StartResponse { pid, ..Default::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> TtrpcResult<DeleteResponse> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        let (pid, exit) = container.delete(&request.exec_id).await.map_err(refuse_container)?;
+        let exec = request.exec_id.clone();
+        let (pid, exit) = whole(async move { container.delete(&exec).await }).await?;
         if request.exec_id.is_empty() {
             self.pod.remove(&request.id);
             let event = TaskDelete {
@@ -137,7 +144,7 @@ impl Task for Service {
                 exited_at: timestamp(exit.at),
                 ..Default::default()
             };
-            self.events.publish(event).await;
+            self.events.publish(&event);
         }
         Ok(DeleteResponse { pid, exit_status: exit.status, exited_at: timestamp(exit.at), ..Default::default() })
     }
@@ -145,7 +152,7 @@ impl Task for Service {
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> TtrpcResult<PidsResponse> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
         let mut processes = Vec::new();
-        for (pid, exec) in container.pids().await {
+        for (pid, exec) in container.pids() {
             let mut info = ProcessInfo { pid, ..Default::default() };
             if let Some(exec_id) = exec {
                 let details = ProcessDetails { exec_id, ..Default::default() };
@@ -159,12 +166,14 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> TtrpcResult<Empty> {
-        self.pod.container(&request.id).map_err(refuse)?.pause().await.map_err(refuse_container)?;
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        whole(async move { container.pause().await }).await?;
         Ok(Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> TtrpcResult<Empty> {
-        self.pod.container(&request.id).map_err(refuse)?.resume().await.map_err(refuse_container)?;
+        let container = self.pod.container(&request.id).map_err(refuse)?;
+        whole(async move { container.resume().await }).await?;
         Ok(Empty::default())
     }
 
@@ -174,7 +183,7 @@ impl Task for Service {
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        container.kill(&request.exec_id, request.signal, request.all).await.map_err(refuse_container)?;
+        whole(async move { container.kill(&request.exec_id, request.signal, request.all).await }).await?;
         Ok(Empty::default())
     }
 
@@ -186,36 +195,36 @@ impl Task for Service {
             stderr: request.stderr,
             terminal: request.terminal,
         };
-        container.exec(&request.exec_id, addresses, &request.spec.value).await.map_err(refuse_container)?;
+        container.exec(&request.exec_id, addresses, &request.spec.value).map_err(refuse_container)?;
         Ok(Empty::default())
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> TtrpcResult<Empty> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        container.resize(&request.exec_id, request.height, request.width).await.map_err(refuse_container)?;
+        container.resize(&request.exec_id, request.height, request.width).map_err(refuse_container)?;
         Ok(Empty::default())
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
         // That it is there.
-        container.snapshot(&request.exec_id).await.map_err(refuse_container)?;
+        container.snapshot(&request.exec_id).map_err(refuse_container)?;
         if request.stdin {
-            container.close_stdin(&request.exec_id).await.map_err(refuse_container)?;
+            container.close_stdin(&request.exec_id).map_err(refuse_container)?;
         }
         Ok(Empty::default())
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        container.update(&request.resources.value).await.map_err(refuse_container)?;
+        whole(async move { container.update(&request.resources.value).await }).await?;
         Ok(Empty::default())
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> TtrpcResult<WaitResponse> {
         let mut watch = {
             let container = self.pod.container(&request.id).map_err(refuse)?;
-            container.watch(&request.exec_id).await.map_err(refuse_container)?
+            container.watch(&request.exec_id).map_err(refuse_container)?
         };
         let exit =
             watch.wait_for(Option::is_some).await.map_err(|_| status(Code::NOT_FOUND, &"the process was deleted"))?;
@@ -230,17 +239,22 @@ impl Task for Service {
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> TtrpcResult<ConnectResponse> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        let task_pid = container.snapshot("").await.map_err(refuse_container)?.pid;
+        let task_pid = match self.pod.container(&request.id) {
+            Ok(container) => container.snapshot("").map_err(refuse_container)?.pid,
+            Err(_) if self.pod.is_coming(&request.id) => 0,
+            Err(error) => {
+                // containerd, restarted, asks for a container whose creation it never asked for. It removes the bundle now, and no more:
+                // only the shim knows that it itself is not needed.
+                self.pod.end_if_empty();
+                return Err(refuse(error));
+            }
+        };
         let version = env!("CARGO_PKG_VERSION").into();
         Ok(ConnectResponse { shim_pid: std::process::id(), task_pid, version, ..Default::default() })
     }
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> TtrpcResult<Empty> {
-        // With containers of its group left, the shim stays.
-        if self.pod.is_empty() {
-            self.shutdown.notify_one();
-        }
+        self.pod.end_if_empty();
         Ok(Empty::default())
     }
 }

@@ -38,9 +38,7 @@ impl Address {
 
     /// Binds the socket, unless somebody serves there; one that nobody serves is replaced.
     pub fn bind(&self) -> io::Result<Bound> {
-        if let Some(directory) = self.0.parent() {
-            fs::create_dir_all(directory)?;
-        }
+        let _locked = self.lock()?;
         match UnixListener::bind(&self.0) {
             Ok(listener) => Ok(Bound::Ours(listener)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -52,6 +50,28 @@ impl Address {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Removes the socket, if nobody serves there. Returns whether that is so.
+    pub fn remove_dead(&self) -> bool {
+        if !self.0.exists() {
+            return true;
+        }
+        let Ok(_locked) = self.lock() else { return false };
+        let is_dead = UnixStream::connect(&self.0).is_err();
+        if is_dead {
+            self.remove();
+        }
+        is_dead
+    }
+
+    /// Against others who find at the same time that nobody serves there: one would remove the socket that the other has just bound.
+    fn lock(&self) -> io::Result<fs::File> {
+        let directory = self.0.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(directory)?;
+        let locked = fs::File::open(directory)?;
+        locked.lock()?;
+        Ok(locked)
     }
 
     /// Removes the socket, if it is there.

@@ -20,7 +20,7 @@ use containerd_shim_protos::{
 use wasmbox_oci::Spec;
 
 use crate::{
-    bundle::CONFIG,
+    bundle::{ADDRESS, CONFIG},
     info::read_input,
     options::Options,
     serve::SOCKET_FD,
@@ -90,6 +90,8 @@ pub fn start(flags: &Flags) -> anyhow::Result<()> {
     let spec = Spec::parse(&config)?;
     let group = spec.sandbox_id().unwrap_or(&flags.id);
     let address = Address::of(request.socket_dir.as_deref(), &request.grpc_address, &flags.namespace, group);
+    // For containerd's restart, before 2.0, and for `delete`: whatever happens now, the socket is found.
+    fs::write(ADDRESS, address.to_string()).with_context(|| format!("writing the file {ADDRESS}"))?;
     match address.bind().with_context(|| address.to_string())? {
         Bound::Served => {}
         Bound::Ours(listener) => {
@@ -97,8 +99,6 @@ pub fn start(flags: &Flags) -> anyhow::Result<()> {
             spawned.inspect_err(|_| address.remove())?;
         }
     }
-    // For containerd's restart, before 2.0.
-    fs::write("address", address.to_string()).context("writing the file address")?;
     let answer = if request.bootstrap {
         let result = BootstrapResult {
             version: 3,

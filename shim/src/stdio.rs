@@ -17,13 +17,23 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{Mode, OFlags, inotify},
+    process::Signal,
 };
 use tokio::{
+    sync::oneshot,
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
-use crate::{exits::Exits, watched::watched};
+use crate::{
+    exits::{Exit, Exits},
+    watched::watched,
+};
+
+/// How long a logging binary may take to be ready.
+const LOGGER_START: Duration = Duration::from_secs(10);
+/// How long it may take to write the rest, as runc's shim gives it.
+const LOGGER_END: Duration = Duration::from_secs(12);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StdioError {
@@ -59,8 +69,25 @@ pub struct Ends {
 pub struct Kept {
     stdin: Option<KeptStdin>,
     outputs: Vec<OwnedFd>,
-    /// Pid of the logging binary; it ends when its pipes do.
-    _logger: Option<u32>,
+    logger: Option<Logger>,
+}
+
+/// A running logging binary. It ends when its pipes do.
+#[derive(Debug)]
+pub struct Logger {
+    pid: u32,
+    exit: oneshot::Receiver<Exit>,
+    exits: Exits,
+}
+
+impl Logger {
+    /// Waits until it has written the last lines; not for ever.
+    pub async fn finish(self) {
+        if timeout(LOGGER_END, self.exit).await.is_err() {
+            log::warn!("the logging binary, process {}, did not end within {LOGGER_END:?} and was killed", self.pid);
+            self.exits.signal(self.pid, Signal::KILL);
+        }
+    }
 }
 
 /// Keeps a fifo's input from ending until a writer has closed it.
@@ -122,11 +149,17 @@ fn has_reader(writer: &OwnedFd) -> bool {
 }
 
 impl Kept {
-    /// When all that the ended process wrote has been read.
-    pub async fn drained(&mut self) {
+    /// Closes all when what the ended process wrote has been read, and leaves what still writes.
+    pub async fn drained(mut self) -> Option<Logger> {
         for fifo in self.outputs.drain(..) {
             drained(fifo).await;
         }
+        self.into_logger()
+    }
+
+    /// Closes all, and leaves what still writes.
+    pub fn into_logger(self) -> Option<Logger> {
+        self.logger
     }
 
     /// From now on the process sees the end of its input when all else have closed it.
@@ -140,7 +173,7 @@ impl Addresses {
     ///
     /// # Errors
     /// [`StdioError`], naming the stream.
-    pub fn open(&self, exits: &Exits, namespace: &str, id: &str) -> Result<(Ends, Kept), StdioError> {
+    pub async fn open(&self, exits: &Exits, namespace: &str, id: &str) -> Result<(Ends, Kept), StdioError> {
         let (mut ends, mut kept) = (Ends::default(), Kept::default());
         if !self.stdin.is_empty() {
             let path = plain("stdin", &self.stdin)?;
@@ -150,8 +183,8 @@ impl Addresses {
             ends.stdin = Some(open("stdin", &path, OFlags::RDONLY)?);
         }
         if let Some(command) = self.stdout.strip_prefix("binary://") {
-            let (stdout, stderr, pid) = logger(command, exits, namespace, id)?;
-            (ends.stdout, ends.stderr, kept._logger) = (Some(stdout), Some(stderr), Some(pid));
+            let (stdout, stderr, logger) = logger(command, exits, namespace, id).await?;
+            (ends.stdout, ends.stderr, kept.logger) = (Some(stdout), Some(stderr), Some(logger));
             return Ok((ends, kept));
         }
         ends.stdout = output("stdout", &self.stdout, &mut kept)?;
@@ -195,7 +228,7 @@ pub fn open(stream: &'static str, path: &Path, flags: OFlags) -> Result<OwnedFd,
 
 /// Starts `binary:///path?key=value`, containerd's protocol for loggers: standard output on 3, standard error on 4, and 5, which it closes
 /// when it is ready. Returns the ends for the process.
-fn logger(uri: &str, exits: &Exits, namespace: &str, id: &str) -> Result<(OwnedFd, OwnedFd, u32), StdioError> {
+async fn logger(uri: &str, exits: &Exits, namespace: &str, id: &str) -> Result<(OwnedFd, OwnedFd, Logger), StdioError> {
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
     let error = |reason: String| StdioError::Binary { path: path.into(), reason };
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| error(errno.to_string()));
@@ -222,10 +255,14 @@ fn logger(uri: &str, exits: &Exits, namespace: &str, id: &str) -> Result<(OwnedF
             FdMapping { parent_fd: ready_end, child_fd: 5 },
         ])
         .map_err(|collision| error(collision.to_string()))?;
-    let (child, _) = exits.spawn(&mut command).map_err(|source| error(source.to_string()))?;
+    let (child, exit) = exits.spawn(&mut command).map_err(|source| error(source.to_string()))?;
     drop(command);
+    let logger = Logger { pid: child.id(), exit, exits: exits.clone() };
     // Closed without a byte, also if it ended.
-    let mut byte = [0];
-    let _ = rustix::io::read(&ready, &mut byte);
-    Ok((stdout_end, stderr_end, child.id()))
+    let ready = watched(ready).map_err(|source| error(source.to_string()))?;
+    if timeout(LOGGER_START, ready.readable()).await.is_err() {
+        logger.exits.signal(logger.pid, Signal::KILL);
+        return Err(error(format!("was not ready within {LOGGER_START:?}: it has to close descriptor 5")));
+    }
+    Ok((stdout_end, stderr_end, logger))
 }

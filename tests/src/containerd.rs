@@ -189,7 +189,7 @@ impl Containerd {
     }
 
     /// A command on the node, with the binaries of this version first in its path.
-    fn command(&self, name: &str) -> Command {
+    pub fn command(&self, name: &str) -> Command {
         let bin = self.directory().join("bin");
         let mut command = self.node.command(bin.join(name));
         let path = std::env::var("PATH").unwrap_or_default();
@@ -257,10 +257,13 @@ impl Containerd {
         self.command("containerd-shim-wasmbox-v1")
     }
 
-    /// The processes of the shim under test.
+    /// The long-lived processes of the shim under test.
     pub fn shims(&self) -> Vec<u32> {
         let shims = self.node.processes().into_iter();
-        shims.filter(|(_, words)| words.contains("containerd-shim-wasmbox-v1")).map(|(pid, _)| pid).collect()
+        shims
+            .filter(|(_, words)| words.contains("containerd-shim-wasmbox-v1 ") && words.contains(" -socket "))
+            .map(|(pid, _)| pid)
+            .collect()
     }
 
     /// The daemon's process, by this machine's number.

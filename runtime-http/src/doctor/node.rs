@@ -142,35 +142,22 @@ pub fn handler(_: &Config) -> Finding {
             );
         }
     };
-    let handlers = handlers(&configuration);
-    let ours = handlers.iter().find(|(_, runtime)| text(runtime, "runtime_type") == Some(RUNTIME_TYPE));
-    let Some((name, runtime)) = ours else {
+    let ours = handlers(&configuration)
+        .find(|(_, runtime)| runtime.get("runtime_type").and_then(toml::Value::as_str) == Some(RUNTIME_TYPE));
+    let Some((name, _)) = ours else {
         return Finding::warn(
             format!("no runtime handler has the type {RUNTIME_TYPE}: `ctr` runs boxes, Kubernetes does not"),
             "add one to containerd's configuration, as docs/shim.md shows, and restart containerd",
         );
     };
-    let systemd = |runtime: &toml::Value| runtime.get("options")?.get("SystemdCgroup")?.as_bool();
-    let runc = handlers.iter().find(|(name, _)| *name == "runc").and_then(|(_, runtime)| systemd(runtime));
-    let (runc, own) = (runc.unwrap_or(false), systemd(runtime).unwrap_or(false));
-    if runc != own {
-        return Finding::warn(
-            format!("the handler {name} has SystemdCgroup = {own}, runc's {runc}: the kubelet has one cgroup driver"),
-            format!("set SystemdCgroup = {runc} in the options of {name}, and restart containerd"),
-        );
-    }
     Finding::ok(format!("{name}, of type {RUNTIME_TYPE}"))
 }
 
-fn text<'a>(table: &'a toml::Value, key: &str) -> Option<&'a str> {
-    table.get(key)?.as_str()
-}
-
 /// All runtime handlers: `plugins.*.containerd.runtimes`, of whichever version the configuration is.
-fn handlers(configuration: &toml::Table) -> Vec<(&String, &toml::Value)> {
+fn handlers(configuration: &toml::Table) -> impl Iterator<Item = (&String, &toml::Value)> {
     let plugins =
         configuration.get("plugins").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::values);
-    plugins.filter_map(|plugin| plugin.get("containerd")?.get("runtimes")?.as_table()).flatten().collect()
+    plugins.filter_map(|plugin| plugin.get("containerd")?.get("runtimes")?.as_table()).flatten()
 }
 
 /// What a program says on its standard output; or why it says nothing.
