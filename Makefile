@@ -37,7 +37,9 @@ build: toolchain ## Build the server: target/release/wasmbox
 static: toolchain ## Build binaries without need of any library: target/static
 	PROFILE=release deployment/build-static.sh target/static
 
-install: static ## Put them on this node, where its containerd finds them (PREFIX=/usr/local)
+# Does not build what is there: with sudo, cargo may not be.
+install: ## Put the static binaries on this node, where its containerd finds them (PREFIX=/usr/local)
+	@[ -x target/static/wasmbox ] || $(MAKE) static
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/static/wasmbox target/static/containerd-shim-wasmbox-v1
 	@echo "Now: ctr run --rm --runtime io.containerd.wasmbox.v1 IMAGE ID"
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::Request;
-use wasmbox_tests::{Containerd, Image, Version, eventually, guest, on_each_version, workspace};
+use wasmbox_tests::{Containerd, Image, Version, eventually, guest, metrics::Metrics, on_each_version, workspace};
 
 on_each_version!(
     an_ordinary_image_runs_as_with_runc,
@@ -161,4 +161,36 @@ fn the_images_of_the_readme() {
     let ask = || containerd.node().call(ADDRESS, Request::post("/rust-hello?arg=Ada"), "some text").ok();
     assert_eq!(eventually("the box answers", ask).ok().text(), "Hello, Ada!\nYou sent 9 bytes: some text\n");
     end(&containerd, "three", 15);
+}
+
+/// The second box of a node finds the code that was compiled for the first, whoever it runs as.
+#[test]
+fn the_second_box_of_a_node_starts_warm() {
+    let containerd = Containerd::start(Version::V1_7);
+    let module = fs::read(workspace::example("rust-hello.wasm")).expect("the example is built");
+    let serve = ["wasmbox", "serve", "--functions-dir", "/functions"];
+    let image = |user: &str| {
+        let recipe = Image::of(&format!("box-{user}")).file("functions/hello.wasm", &module);
+        recipe.user(user).entrypoint(&serve).build()
+    };
+    let counted = |user: &str| {
+        let image = image(user);
+        containerd.import(&image);
+        containerd.run(&["--detach", "--net-host", image.name(), "box"]).ok();
+        let call =
+            |port, path| containerd.node().call(SocketAddr::new(ADDRESS.ip(), port), Request::get(path), "").ok();
+        let answer = eventually("the box answers", || call(ADDRESS.port(), "/hello?arg=Ada"));
+        assert!(answer.ok().text().starts_with("Hello, Ada!"));
+        let metrics = Metrics::new(call(8086, "/metrics").expect("the box runs").text().to_owned());
+        end(&containerd, "box", 15);
+        [
+            metrics.sum("wasmbox_compilations_total", &["result=\"node\""]),
+            metrics.sum("wasmbox_compilations_total", &["result=\"ok\""]),
+            metrics.sum("wasmbox_cache_requests_total", &["cache=\"node\"", "result=\"hit\""]),
+        ]
+    };
+    assert_eq!(counted("0"), [1.0, 0.0, 0.0], "compiled on the host");
+    assert_eq!(counted("65532"), [0.0, 0.0, 1.0], "not compiled again");
+    let files = fs::read_dir(containerd.node().path("/var/lib/wasmbox/cache")).expect("the node's cache");
+    assert_eq!(files.count(), 1);
 }
