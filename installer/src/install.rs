@@ -22,8 +22,9 @@ impl Installer {
         // The binary is there before anybody can be told to run it.
         self.binaries.put()?;
         let undo = self.registration().add()?;
-        // An installation that ended before its restart is finished by the next.
-        if undo.is_none() && matches!(cri::has_handler(&self.node.socket, HANDLER).await, Ok(true)) {
+        // An installation that ended before its restart is finished by the next. But one that is down, or slow, for reasons of its own is
+        // left alone.
+        if undo.is_none() && self.answer().await? {
             return Ok(());
         }
         let Err(error) = self.restart_until(true).await else {
@@ -53,6 +54,21 @@ impl Installer {
             eprintln!("containerd has the handler {HANDLER} no more");
         }
         Ok(self.binaries.remove()?)
+    }
+
+    /// Whether containerd has the handler, when it answers.
+    async fn answer(&self) -> anyhow::Result<bool> {
+        let started = Instant::now();
+        loop {
+            match cri::has_handler(&self.node.socket, HANDLER).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if started.elapsed() >= self.patience => {
+                    let socket = self.node.socket.display();
+                    return Err(error).with_context(|| format!("containerd's CRI at {socket} does not answer"));
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
     }
 
     fn registration(&self) -> Registration<'_> {

@@ -17,6 +17,8 @@ use crate::{
 pub const DIRECTORY: &str = "/run/wasmbox";
 /// The node's binary.
 pub const BINARY: &str = "/run/wasmbox/wasmbox";
+/// The container's subtree of cgroups.
+pub const CGROUP: &str = "/run/wasmbox/cgroup";
 /// Compiled code of the node, read-only.
 pub const CACHE: &str = "/run/wasmbox/cache";
 /// Where the box has more compiled.
@@ -66,7 +68,9 @@ impl Edit {
         if !spec.has_mount(CGROUPS) {
             spec.add_mount(&mount(Path::new("cgroup"), "cgroup", CGROUPS, &["ro", "nosuid", "noexec", "nodev"])?)?;
         }
-        spec.add_mount(&tmpfs()?)?;
+        spec.add_mount(&tmpfs(DIRECTORY)?)?;
+        // A place for the hook, which makes none: it is somebody else where users have other numbers.
+        spec.add_mount(&tmpfs(CGROUP)?)?;
         spec.add_mount(&bind(&self.binary, BINARY, &["bind", "ro", "nosuid", "nodev"])?)?;
         if let Some(cache) = &self.cache {
             // Code is mapped to be run: no `noexec`. And `ro` would not hold for mounts below it: no `rbind`.
@@ -94,10 +98,10 @@ fn args(entry: &Entry, env: &[String]) -> Vec<String> {
         Entry::Serve => args.push("serve".into()),
         Entry::Run { module, arguments } => {
             args.push("run".into());
-            // Images with a module as entrypoint expect the container's environment and root, as with other Wasm shims.
-            for variable in env.iter().filter(|variable| variable.find('=').is_some_and(|at| at > 0)) {
-                args.push(format!("--env={variable}"));
-            }
+            // Images with a module as entrypoint expect the container's environment and root, as with other Wasm shims. By its names: command
+            // lines are for everybody to read.
+            let names = env.iter().filter_map(|variable| variable.split_once('=')).map(|(name, _)| name);
+            args.extend(names.filter(|name| !name.is_empty()).map(|name| format!("--env={name}")));
             args.extend(["--dir=/:/:rw".into(), "--".into(), module.clone()]);
             args.extend(arguments.iter().cloned());
         }
@@ -105,9 +109,9 @@ fn args(entry: &Entry, env: &[String]) -> Vec<String> {
     args
 }
 
-fn tmpfs() -> Result<Mount, OciSpecError> {
+fn tmpfs(destination: &str) -> Result<Mount, OciSpecError> {
     let options = ["nosuid", "nodev", "mode=755", "size=64k"];
-    mount(Path::new("tmpfs"), "tmpfs", DIRECTORY, &options)
+    mount(Path::new("tmpfs"), "tmpfs", destination, &options)
 }
 
 fn bind(source: &Path, destination: &str, options: &[&str]) -> Result<Mount, OciSpecError> {

@@ -13,7 +13,7 @@ pub mod kind;
 pub mod spec;
 
 pub use self::{
-    edit::{Edit, EditError, NodeCache},
+    edit::{CGROUP, Edit, EditError, NodeCache},
     kind::{Entry, Kind, KindError},
     spec::{Spec, SpecError},
 };

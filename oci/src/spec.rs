@@ -85,6 +85,22 @@ impl Spec {
         (id("uid").unwrap_or(0), id("gid").unwrap_or(0))
     }
 
+    /// The same as the host sees them, where a user namespace maps them: `linux.uidMappings` and `linux.gidMappings`.
+    pub fn host_user(&self) -> (u32, u32) {
+        let (uid, gid) = self.user();
+        (self.mapped("uidMappings", uid), self.mapped("gidMappings", gid))
+    }
+
+    fn mapped(&self, mappings: &str, id: u32) -> u32 {
+        let ranges = self.0.get("linux").and_then(|linux| linux.get(mappings)?.as_array());
+        let mapped = ranges.into_iter().flatten().find_map(|range| {
+            let number = |name| range.get(name).and_then(Value::as_u64);
+            let below = u64::from(id).checked_sub(number("containerID")?)?;
+            (below < number("size")?).then_some(number("hostID")? + below)
+        });
+        mapped.and_then(|id| u32::try_from(id).ok()).unwrap_or(id)
+    }
+
     /// Whether the container gets a new namespace of that type: else it shares the host's, or, by path, another container's.
     pub fn has_own_namespace(&self, kind: &str) -> bool {
         let namespaces = self.0.get("linux").and_then(|linux| linux.get("namespaces")).and_then(Value::as_array);

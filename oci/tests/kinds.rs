@@ -52,6 +52,24 @@ fn captured_specs_are_understood() {
 }
 
 #[test]
+fn users_are_mapped_to_the_hosts() {
+    for (mappings, host) in [
+        (json!(null), (1000, 2000)),
+        (json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]), (101_000, 102_000)),
+        (
+            json!([{ "containerID": 0, "hostID": 7, "size": 1 }, { "containerID": 1000, "hostID": 9, "size": 1 }]),
+            (9, 2000),
+        ),
+    ] {
+        let spec = json!({
+            "process": { "user": { "uid": 1000, "gid": 2000 } },
+            "linux": { "uidMappings": mappings, "gidMappings": mappings },
+        });
+        assert_eq!(Spec::parse(spec.to_string().as_bytes()).unwrap().host_user(), host, "{mappings}");
+    }
+}
+
+#[test]
 fn the_path_of_a_cgroup_says_who_makes_it() {
     for (path, is_systemds) in [
         (json!("kubepods-besteffort-pod7a1e.slice:cri-containerd:5555"), true),

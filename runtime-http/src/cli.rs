@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -99,8 +99,8 @@ pub struct RunArgs {
     /// Longest run, ms or with unit
     #[arg(long, value_name = "TIME", default_value_t = InvocationTimeout::DEFAULT)]
     pub invocation_timeout: InvocationTimeout,
-    /// Variable of the guest's environment, which is empty otherwise; may be given several times
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    /// Variable of the guest's environment, which is empty otherwise; without a value, as it is in wasmbox's own; may be given several times
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = parse_variable)]
     pub env: Vec<(String, String)>,
     /// Directory the guest sees, read-only unless `:rw` follows; may be given several times
     #[arg(long, value_name = "HOST:GUEST[:rw]", value_parser = parse_directory)]
@@ -207,7 +207,11 @@ impl CompileConfinedArgs {
 fn parse_variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".into()),
+        None if !text.is_empty() => match env::var(text) {
+            Ok(value) => Ok((text.to_owned(), value)),
+            Err(error) => Err(format!("expected NAME=VALUE, or the name of a variable of wasmbox's own: {error}")),
+        },
+        Some(_) | None => Err("expected NAME=VALUE or NAME".into()),
     }
 }
 

@@ -23,6 +23,7 @@ use containerd_shim_protos::{
 use rustix::process::Signal;
 use tokio::{
     sync::{oneshot, watch},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -30,9 +31,9 @@ use crate::{
     bundle::Bundle,
     cgroup::Cgroup,
     compile_socket::CompileSocket,
-    delegation::LiftedQuotas,
+    delegation::{self, LiftedQuotas},
     events::Events,
-    exits::{Exit, Exits},
+    exits::{self, Exit, Exits},
     oom::OomWatch,
     process::{Attached, IllegalTransition, Prepared, Process, State},
     runtime::{Runtime, RuntimeError},
@@ -94,6 +95,7 @@ pub struct Container {
     updating: tokio::sync::Mutex<()>,
     /// The last reading before the cgroup goes with the container.
     last_stats: Mutex<Option<Any>>,
+    oom_watch: Mutex<Option<JoinHandle<()>>>,
     reported_oom_kills: Mutex<u64>,
 }
 
@@ -177,6 +179,7 @@ impl Container {
             order: tokio::sync::Mutex::default(),
             updating: tokio::sync::Mutex::default(),
             last_stats: Mutex::default(),
+            oom_watch: Mutex::default(),
             reported_oom_kills: Mutex::default(),
         });
         let io = TaskIO {
@@ -221,6 +224,7 @@ impl Container {
                 let _ = self.runtime.kill(&self.id, self.bundle.path(), SIGKILL, true).await;
             }
             self.remember_stats();
+            self.watch_for_oom_by(None);
             self.report_oom();
         }
         let attached = self.processes().get(&self.id, exec).ok().map(Process::take_attached);
@@ -350,8 +354,9 @@ impl Container {
                 result => Ok(result?),
             };
         }
-        let signal = i32::try_from(signal).ok().and_then(Signal::from_named_raw).ok_or_else(|| {
-            ContainerError::Other { container: self.id.clone(), reason: format!("signal {signal}: unknown") }
+        let signal = exits::numbered(signal).ok_or_else(|| ContainerError::Other {
+            container: self.id.clone(),
+            reason: format!("signal {signal}: unknown"),
         })?;
         if self.exits.signal(pid, signal) { Ok(()) } else { Err(finished()) }
     }
@@ -463,21 +468,21 @@ impl Container {
             Err(error) => return log::warn!("container {}: out of memory is not watched for: {error:#}", self.id),
         };
         let container = Arc::downgrade(self);
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             while watch.event().await.is_ok() {
                 let Some(container) = container.upgrade() else { return };
                 container.report_oom();
-                // The cgroup is gone, and with it its events.
-                if container
-                    .cgroup
-                    .as_ref()
-                    .and_then(|cgroup| cgroup.directory("memory"))
-                    .is_none_or(|path| !path.exists())
-                {
-                    return;
-                }
             }
         });
+        self.watch_for_oom_by(Some(task));
+    }
+
+    /// By this task alone. The kernel does not tell it that the cgroup is gone, and gives a user few of the files that it waits on.
+    fn watch_for_oom_by(&self, task: Option<JoinHandle<()>>) {
+        let former = std::mem::replace(&mut *self.oom_watch.lock().unwrap_or_else(PoisonError::into_inner), task);
+        if let Some(former) = former {
+            former.abort();
+        }
     }
 
     /// Tells of kills that were not told of.
@@ -513,6 +518,7 @@ impl Container {
             logger.finish().await;
         }
         if exec.is_empty() {
+            self.cgroup.as_ref().inspect(|cgroup| delegation::clear(cgroup));
             match self.runtime.delete(&self.id, self.bundle.path(), state == State::Created).await {
                 // It is gone already: a delete that was interrupted is repeated.
                 Err(RuntimeError::Failed { message, .. }) if message.contains("does not exist") => {}
@@ -532,6 +538,12 @@ impl Container {
         if deleted.is_err() {
             let _ = self.runtime.remove(&self.id, &self.bundle).await;
         }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.watch_for_oom_by(None);
     }
 }
 

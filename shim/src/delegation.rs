@@ -5,15 +5,22 @@
 //! then: an existing threaded child would make the runtime's own creation fail.
 
 use std::{
+    ffi::CString,
     fs, io,
-    os::unix::fs::{DirBuilderExt, chown},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::{DirBuilderExt, chown},
+    },
     path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
 };
 
 use anyhow::Context;
 use rustix::{
-    fs::{CWD, Mode, OFlags},
-    mount::{MoveMountFlags, OpenTreeFlags},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstatfs, open, openat, openat2, unlinkat},
+    io::Errno,
+    mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount_remount, move_mount, open_tree},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use serde::Deserialize;
@@ -25,8 +32,12 @@ use crate::{bundle::Bundle, cgroup::Cgroup};
 pub const ARGUMENT: &str = "delegate-cgroup";
 /// The name of the subtree.
 const NAME: &str = "box";
-/// Where the container sees it.
-const TARGET: &str = "run/wasmbox/cgroup";
+/// On v2, how many cgroups there may be below the container's, and how deep: the subtree, and one for each worker. The kernel's memory for
+/// them counts for nobody.
+const MOST: &str = "8192";
+const DEPTH: &str = "2";
+/// `f_type` of statfs(2).
+const TMPFS: i64 = 0x0102_1994;
 
 /// The state that the runtime writes to a hook's standard input (OCI runtime specification).
 #[derive(Debug, Deserialize)]
@@ -40,7 +51,7 @@ pub fn delegate() -> anyhow::Result<()> {
     let bundle = Bundle::new(state.bundle);
     let spec = Spec::parse(&bundle.read_config()?)?;
     let root = spec.root_path().map_or_else(|| bundle.rootfs(), |root| bundle.path().join(root));
-    let (uid, gid) = spec.user();
+    let (uid, gid) = spec.host_user();
     let cgroup = Cgroup::of(state.pid)?;
     let container = cgroup.directory("cpu").context("the container has no cgroup of the cpu controller")?;
     let subtree = make(&cgroup, container).with_context(|| container.join(NAME).display().to_string())?;
@@ -55,6 +66,8 @@ fn make(cgroup: &Cgroup, container: &Path) -> anyhow::Result<PathBuf> {
     let subtree = container.join(NAME);
     fs::DirBuilder::new().mode(0o755).recursive(true).create(&subtree)?;
     if let Cgroup::V2(_) = cgroup {
+        fs::write(container.join("cgroup.max.descendants"), MOST).context("bounding their number")?;
+        fs::write(container.join("cgroup.max.depth"), DEPTH).context("bounding their depth")?;
         fs::write(container.join("cgroup.subtree_control"), "+cpu").context("enabling the cpu controller")?;
         fs::write(subtree.join("cgroup.type"), "threaded").context("making it threaded")?;
         fs::write(subtree.join("cgroup.subtree_control"), "+cpu").context("enabling the cpu controller in it")?;
@@ -106,21 +119,72 @@ fn own(cgroup: &Cgroup, container: &Path, subtree: &Path, uid: u32, gid: u32) ->
     Ok(())
 }
 
-/// Binds the subtree in the container's mount namespace.
+/// Binds the subtree in the container's mount namespace, over the tmpfs that the spec asks for there.
 fn mount(pid: u32, subtree: &Path, root: &Path) -> anyhow::Result<()> {
     // As a detached copy, made here, since the path means nothing in the other namespace.
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = rustix::mount::open_tree(CWD, subtree, flags).context("open_tree")?;
-    let namespace = rustix::fs::open(format!("/proc/{pid}/ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Mount))
+    let tree = open_tree(CWD, subtree, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+        .context("open_tree")?;
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let namespace = open(format!("/proc/{pid}/ns/mnt"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
         .context("entering the container's mount namespace")?;
-    let target = root.join(TARGET);
-    fs::create_dir_all(&target).with_context(|| target.display().to_string())?;
-    rustix::mount::move_mount(&tree, "", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .with_context(|| format!("mounting at {}", target.display()))?;
-    let flags = rustix::mount::MountFlags::BIND
-        | rustix::mount::MountFlags::NOSUID
-        | rustix::mount::MountFlags::NODEV
-        | rustix::mount::MountFlags::NOEXEC;
-    rustix::mount::mount_remount(&target, flags, "").with_context(|| format!("remounting {}", target.display()))
+    // `/` is still the host's. Symlinks of the image, and of what is mounted in it, lead nowhere else than for the OCI runtime: what is
+    // there must be what that has just mounted.
+    let root = open(root, directory, Mode::empty()).with_context(|| root.display().to_string())?;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let place = || openat2(&root, wasmbox_oci::CGROUP.trim_start_matches('/'), directory, Mode::empty(), inside);
+    let target = place().context(wasmbox_oci::CGROUP)?;
+    let kind = fstatfs(&target)?.f_type;
+    anyhow::ensure!(kind == TMPFS, "{}: no tmpfs is mounted there (f_type {kind:#x})", wasmbox_oci::CGROUP);
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&tree, "", &target, "", flags).with_context(|| format!("mounting at {}", wasmbox_oci::CGROUP))?;
+    // The mount itself, by the descriptor with which it came.
+    let mounted = format!("/proc/self/fd/{}", tree.as_raw_fd());
+    let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount_remount(&mounted, flags, "").with_context(|| format!("remounting {}", wasmbox_oci::CGROUP))
+}
+
+/// Removes what a container that has ended made in its subtree. On v1 nothing bounds how deep that is: paths may be longer than the kernel
+/// takes, with which the OCI runtime would fail.
+pub fn clear(cgroup: &Cgroup) {
+    /// The kernel drops ended processes late.
+    const ATTEMPTS: u32 = 50;
+    let Some(container) = cgroup.directory("cpu") else { return };
+    let subtree = container.join(NAME);
+    for _ in 0..ATTEMPTS {
+        let top = open(&subtree, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        // It is gone, or is empty now.
+        if top.is_err() || top.and_then(remove_below).is_ok() {
+            return;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    log::warn!("{}: not all cgroups below could be removed", subtree.display());
+}
+
+/// Goes down to one without children, removes it from the one above, and so on: with one directory open at a time.
+fn remove_below(top: OwnedFd) -> Result<(), Errno> {
+    let mut names: Vec<CString> = Vec::new();
+    let mut here = top;
+    loop {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let Some(name) = child(&here)? {
+            here = openat(&here, &name, flags, Mode::empty())?;
+            names.push(name);
+        } else {
+            let Some(name) = names.pop() else { return Ok(()) };
+            here = openat(&here, c"..", flags, Mode::empty())?;
+            unlinkat(&here, &name, AtFlags::REMOVEDIR)?;
+        }
+    }
+}
+
+fn child(directory: &OwnedFd) -> Result<Option<CString>, Errno> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        if entry.file_type() == FileType::Directory && ![c".", c".."].contains(&entry.file_name()) {
+            return Ok(Some(entry.file_name().to_owned()));
+        }
+    }
+    Ok(None)
 }

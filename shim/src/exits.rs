@@ -145,6 +145,14 @@ pub fn ends_with_us(command: &mut Command) {
     };
 }
 
+/// A signal by its number, real-time signals included: images name those, too, to be stopped by.
+pub fn numbered(number: u32) -> Option<Signal> {
+    const LAST: u32 = 64;
+    // SAFETY: those that the C library keeps for itself matter to who handles them; this process sends them only.
+    #[allow(unsafe_code)]
+    (1..=LAST).contains(&number).then(|| unsafe { Signal::from_raw_unchecked(number.cast_signed()) })
+}
+
 /// A pid as the kernel's calls take it.
 pub fn pid(number: u32) -> Option<Pid> {
     i32::try_from(number).ok().and_then(Pid::from_raw)

@@ -43,7 +43,7 @@ impl OomWatch {
         Ok(OomWatch { file: watched(file)? })
     }
 
-    /// Returns after the next event; also when the cgroup is removed.
+    /// Returns after the next event; on v1 also when the cgroup is removed.
     ///
     /// # Errors
     /// The kernel's.

@@ -3,6 +3,9 @@
 use std::{
     collections::HashMap,
     env,
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -174,11 +177,18 @@ impl Pod {
 
 /// What this node offers a box.
 fn edit(options: &Options) -> Result<Edit, PodError> {
-    let own = env::current_exe().map_err(|source| PodError::Io { path: "/proc/self/exe".into(), source })?;
+    let own = own_path().map_err(|source| PodError::Io { path: "/proc/self/exe".into(), source })?;
     let beside = || own.parent().unwrap_or(Path::new("/")).join("wasmbox");
     let binary = options.wasmbox_binary.clone().unwrap_or_else(beside);
     if !binary.is_file() {
         return Err(PodError::NoBinary { path: binary });
     }
     Ok(Edit { binary, cache: None, delegation: (own, vec![delegation::ARGUMENT.to_owned()]) })
+}
+
+/// Where this binary is; after an upgrade, the new one: the kernel then adds a word to the name of the file that this process has.
+fn own_path() -> io::Result<PathBuf> {
+    let path = env::current_exe()?;
+    let replaced = path.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    Ok(replaced.map_or(path.clone(), |path| PathBuf::from(OsStr::from_bytes(path))))
 }

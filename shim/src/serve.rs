@@ -81,9 +81,10 @@ async fn until_shutdown(flags: Flags, listener: UnixListener) -> anyhow::Result<
         () = shutdown.notified() => {}
         _ = terminate.recv() => log::info!("SIGTERM: ending"),
     }
+    // Whoever comes now starts another shim.
+    Address::parse(&flags.socket).give_up();
     // The answer to the call for shutdown goes out first.
     server.shutdown().await?;
-    Address::parse(&flags.socket).remove();
     events.flush().await;
     publisher.abort();
     reaper.abort();

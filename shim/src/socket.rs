@@ -74,6 +74,12 @@ impl Address {
         Ok(locked)
     }
 
+    /// Removes the socket, on which this process serves.
+    pub fn give_up(&self) {
+        let _locked = self.lock();
+        self.remove();
+    }
+
     /// Removes the socket, if it is there.
     pub fn remove(&self) {
         let _ = fs::remove_file(&self.0);

@@ -117,10 +117,10 @@ fn run_with_streams_that_do_not_end() {
 #[test]
 fn run_grants_what_flags_say_and_nothing_else() {
     let module = Module::new(guest::command("(call $print_environment)"));
-    let mut command = module.run(&["--env", "A=1", "--env", "B=x=y", "--env", "C="], &[]);
-    command.env("SECRET", "of the caller");
+    let mut command = module.run(&["--env", "A=1", "--env", "B=x=y", "--env", "C=", "--env", "GIVEN"], &[]);
+    command.env("SECRET", "of the caller").env("GIVEN", "by name");
     let ran = output(command, b"");
-    assert_eq!(text(&ran.stdout), "A=1\0B=x=y\0C=\0", "{ran:?}");
+    assert_eq!(text(&ran.stdout), "A=1\0B=x=y\0C=\0GIVEN=by name\0", "{ran:?}");
     for bad in ["no-value", "=x"] {
         let ran = output(module.run(&["--env", bad], &[]), b"");
         assert_eq!(ran.status.code(), Some(2), "{ran:?}");

@@ -131,6 +131,7 @@ impl Service {
     /// From when the module has arrived nothing depends on the box. One that leaves, and comes again, would otherwise keep those waiting who
     /// have the same module.
     fn answer(&self, connection: BorrowedFd<'_>) -> Result<Answer, ServiceError> {
+        let receiving = wait(SLOT_TIME, || self.place("receiving", 2))?;
         let module = self.receive(connection)?;
         // An empty one.
         let Ok(bytes) = module.map() else { return Ok(Answer::Invalid) };
@@ -138,13 +139,18 @@ impl Service {
         if self.cache.get(&key).is_some() {
             return Ok(Answer::Done);
         }
-        let most = SLOT_TIME + self.arguments.compile_time.duration();
-        let _only = wait(most, || self.locks.try_take("modules", key.number()))?;
+        let only = || self.locks.try_take("modules", key.number());
+        let Some(_only) = only().map_err(failed("locking"))? else {
+            // Somebody compiles it for all who wait, of whom there may be many: they keep nothing in memory.
+            drop((bytes, module, receiving));
+            wait(SLOT_TIME + self.arguments.compile_time.duration(), only)?;
+            return self.cache.get(&key).map(|_| Answer::Done).ok_or(ServiceError::Busy);
+        };
         // Whoever had it may have stored the code meanwhile.
         if self.cache.get(&key).is_some() {
             return Ok(Answer::Done);
         }
-        let _slot = wait(SLOT_TIME, || self.slot())?;
+        let _slot = wait(SLOT_TIME, || self.place("slots", 1))?;
         match self.compile(&module)? {
             None => Ok(Answer::Invalid),
             Some(code) => {
@@ -179,11 +185,12 @@ impl Service {
         }
     }
 
-    fn slot(&self) -> io::Result<Option<Held>> {
+    /// One of the node's places, of which there are so many for each core, or for [`SLOTS`].
+    fn place(&self, kind: &str, times: u64) -> io::Result<Option<Held>> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-        for number in 0..cores.max(SLOTS) {
-            if let Some(slot) = self.locks.try_take("slots", number)? {
-                return Ok(Some(slot));
+        for number in 0..times * cores.max(SLOTS) {
+            if let Some(place) = self.locks.try_take(kind, number)? {
+                return Ok(Some(place));
             }
         }
         Ok(None)
