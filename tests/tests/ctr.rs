@@ -194,3 +194,78 @@ fn the_second_box_of_a_node_starts_warm() {
     let files = fs::read_dir(containerd.node().path("/var/lib/wasmbox/cache")).expect("the node's cache");
     assert_eq!(files.count(), 1);
 }
+
+/// An image may have anything at the places where a box's mounts go.
+#[test]
+fn symlinks_of_an_image_lead_nowhere() {
+    let containerd = Containerd::start(Version::V1_7);
+    let outside = containerd.directory().join("outside");
+    fs::create_dir(&outside).expect("a new directory");
+    for (name, link, target) in [
+        ("run", "run", outside.as_path()),
+        ("harmless", "run", Path::new("/var/run")),
+        ("below", "run/wasmbox", &outside),
+    ] {
+        let recipe = Image::of(name)
+            .file("functions/hi.wat", guest::hello())
+            .file("var/run/placeholder", "")
+            .entrypoint(&["wasmbox", "serve", "--functions-dir", "/functions", "--enable-cgroups=true"]);
+        let recipe = if link.contains('/') { recipe.file("run/placeholder", "") } else { recipe };
+        let image = recipe.link(link, target).build();
+        containerd.import(&image);
+        containerd.run(&["--detach", "--net-host", image.name(), "box"]).ok();
+        let ask = || containerd.node().call(ADDRESS, Request::get("/hi"), "").ok();
+        assert_eq!(eventually("the box answers, in cgroups", ask).ok().text(), "hello\n");
+        end(&containerd, "box", 15);
+        let made: Vec<_> = fs::read_dir(&outside).expect("our own directory").flatten().collect();
+        assert!(made.is_empty(), "{name}: {made:?}");
+    }
+}
+
+#[test]
+fn signals_by_which_images_are_stopped() {
+    let containerd = Containerd::start(Version::V1_7);
+    let image = Image::busybox();
+    containerd.import(&image);
+    // SIGRTMIN+3, as kill(1) counts.
+    let waits = "trap 'exit 9' 37; while :; do sleep 0.1; done";
+    containerd.run(&["--detach", image.name(), "one", "/bin/sh", "-c", waits]).ok();
+    let refused = containerd.ctr(&["task", "kill", "--signal", "65", "one"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    end(&containerd, "one", 37);
+}
+
+/// Paths of cgroups that a box makes may be longer than the kernel takes.
+#[test]
+fn a_box_that_nests_cgroups_can_be_removed() {
+    let containerd = Containerd::start(Version::V1_7);
+    let busybox = fs::read(workspace::tool("containerd/busybox")).expect("busybox");
+    let image = Image::of("nests")
+        .file("bin/busybox", busybox)
+        .file("functions/hi.wat", guest::hello())
+        .entrypoint(&["wasmbox", "serve", "--functions-dir", "/functions", "--cache-dir", "none"])
+        .build();
+    containerd.import(&image);
+    containerd.run(&["--detach", "--net-host", image.name(), "box"]).ok();
+    let nest = "cd /run/wasmbox/cgroup && name=$(/bin/busybox printf '%0250d' 0) && \
+                for i in $(/bin/busybox seq 15); do /bin/busybox mkdir $name && cd $name || exit 1; done && \
+                /bin/busybox mkdir -p $name/$name/$name";
+    containerd.ctr(&["task", "exec", "--exec-id", "nest", "box", "/bin/busybox", "sh", "-c", nest]).ok();
+    end(&containerd, "box", 9);
+}
+
+#[test]
+fn values_of_the_environment_are_not_on_the_command_line() {
+    let containerd = Containerd::start(Version::V1_7);
+    let naps = guest::command("(call $print_environment) (call $sleep (i64.const 3600000))");
+    let image = Image::of("secret").file("nap.wat", naps).env("TOKEN", "sesame").entrypoint(&["/nap.wat"]).build();
+    containerd.import(&image);
+    let log = containerd.directory().join("nap.log");
+    containerd.run(&["--detach", "--log-uri", &format!("file://{}", log.display()), image.name(), "one"]).ok();
+    let printed = || fs::read_to_string(&log).ok().filter(|text| text.contains("TOKEN=sesame"));
+    eventually("the guest has its environment", printed);
+    let lines: Vec<_> = containerd.node().processes().into_iter().map(|(_, words)| words).collect();
+    assert!(lines.iter().any(|words| words.contains("--env=TOKEN ")), "{lines:?}");
+    assert!(!lines.iter().any(|words| words.contains("sesame")), "{lines:?}");
+    end(&containerd, "one", 9);
+}

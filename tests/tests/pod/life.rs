@@ -207,3 +207,23 @@ fn a_function_over_its_limit_does_not_end_the_box(version: Version) {
     assert!(events.of(&wasmbox).iter().all(|event| event.topic != "/tasks/oom"));
     kubelet.cri.remove(&pod);
 }
+
+/// An upgrade puts new files in the place of those that run.
+#[test]
+fn boxes_start_again_in_pods_that_are_older_than_the_binaries() {
+    let kubelet = Kubelet::new(Version::V1_7);
+    let pod = kubelet.pod("older");
+    let first = kubelet.cri.start(&pod, kubelet.wasmbox("user-container"));
+    assert_eq!(kubelet.ask(&pod, PORT, "/hi").text(), "hello\n");
+    for name in ["wasmbox", "containerd-shim-wasmbox-v1"] {
+        let path = kubelet.containerd.directory().join("bin").join(name);
+        let new = path.with_extension("new");
+        fs::copy(&path, &new).expect("the binary can be copied");
+        fs::rename(&new, &path).expect("our own directory");
+    }
+    kubelet.cri.stop(&first, Duration::from_secs(10));
+    kubelet.cri.remove_container(&first);
+    kubelet.cri.start(&pod, kubelet.wasmbox("user-container"));
+    assert_eq!(kubelet.ask(&pod, PORT, "/hi").text(), "hello\n");
+    kubelet.cri.remove(&pod);
+}
