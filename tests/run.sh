@@ -26,10 +26,11 @@ awk '
         suite = ($2 == "unittests" ? "unit tests of " : "tests ") binary
     }
     $1 == "Doc-tests" { died(); begun = 1; suite = "documentation of " $2 }
-    /^test .* \.\.\. ignored/ { name = $2; why = $0; sub(/.* ignored,? ?/, "", why); skipped[++skips] = name (why == "" ? "" : ": " why) }
+    /^test .* \.\.\. ignored/ { why = $0; sub(/.* ignored,? ?/, "", why); skipped[why]++ }
     # Tests of the shim are in modules named after the version of containerd: containerd_1_6.
     /^test .*containerd_[0-9_]+::.* \.\.\. (ok|FAILED)/ {
-        version = $2; sub(/.*containerd_/, "", version); sub(/::.*/, "", version); sub(/_/, ".", version)
+        match($2, /containerd_[0-9_]+::/)
+        version = substr($2, RSTART + 11, RLENGTH - 13); sub(/_/, ".", version)
         on[version]++
     }
     /^test .* \.\.\. FAILED/ { failed[++failures] = $2 " (" suite ")" }
@@ -44,7 +45,7 @@ awk '
         row("all", passed + 0, lost + 0, left + 0, sprintf("%.2f", time))
         for (version in on) print "with containerd " version ": " on[version] " tests" | "sort"
         close("sort")
-        for (i = 1; i <= skips; i++) print "skipped: " skipped[i]
+        for (why in skipped) print "skipped: " skipped[why] " tests: " (why == "" ? "no reason given" : why)
         for (i = 1; i <= failures; i++) print "FAILED: " failed[i]
     }
 ' "$log"
