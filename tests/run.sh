@@ -8,11 +8,7 @@ log=target/test.log
 mkdir -p target
 # First alone, so that its progress is shown.
 cargo test --release --workspace --no-run || exit
-if [ "${1-}" = --ignored ]; then
-    cargo test --release -p wasmbox-tests --no-fail-fast -- --ignored 2>&1 | tee "$log"
-else
-    cargo test --release --workspace --no-fail-fast 2>&1 | tee "$log"
-fi
+cargo test --release --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 
 # "Running tests/errors.rs (target/release/deps/errors-0123)", "Doc-tests wasmbox", "test a ... ignored, why", "test result: ok. 1 passed; ...".
