@@ -6,14 +6,19 @@
 //! Files are appended to; a logging binary gets pipes.
 
 use std::{
+    ffi::OsStr,
     fs, io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
 use command_fds::{CommandFdExt, FdMapping};
+use percent_encoding::percent_decode_str;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{Mode, OFlags, inotify},
@@ -226,7 +231,7 @@ pub fn open(stream: &'static str, path: &Path, flags: OFlags) -> Result<OwnedFd,
     })
 }
 
-/// Starts `binary:///path?key=value`, containerd's protocol for loggers: standard output on 3, standard error on 4, and 5, which it closes
+/// Starts `binary:///path?key=value` (percent-encoded), containerd's protocol for loggers: standard output on 3, standard error on 4, and 5, which it closes
 /// when it is ready. Returns the ends for the process.
 async fn logger(uri: &str, exits: &Exits, namespace: &str, id: &str) -> Result<(OwnedFd, OwnedFd, Logger), StdioError> {
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
@@ -238,9 +243,8 @@ async fn logger(uri: &str, exits: &Exits, namespace: &str, id: &str) -> Result<(
     let mut command = Command::new(path);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        command.arg(key);
-        if !value.is_empty() {
-            command.arg(value);
+        for part in [key, value].into_iter().filter(|part| !part.is_empty()) {
+            command.arg(OsStr::from_bytes(&percent_decode_str(part).collect::<Vec<u8>>()));
         }
     }
     command

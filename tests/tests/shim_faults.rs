@@ -397,7 +397,8 @@ fn a_logger_gets_all_and_one_that_hangs_holds_up_nothing() {
         let path = containerd.directory().join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a new file");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
-        format!("binary://{}?to={}", path.display(), containerd.directory().join("logged").display())
+        let to = containerd.directory().join("logged").display().to_string().replace('/', "%2F");
+        format!("binary://{}?to={to}", path.display())
     };
     let slow = logger("slow", "exec 5>&-; sleep 0.3; cat <&3 >$2");
     let words = ["--rm", "--log-uri", &slow, busybox.name(), "one", "/bin/sh", "-c", "echo first; echo last; exit 4"];
