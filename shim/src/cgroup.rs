@@ -2,12 +2,18 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::CString,
     fs,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use procfs::process::Process;
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, open, openat, unlinkat},
+    io::Errno,
+};
 
 use crate::exits::pid;
 
@@ -135,12 +141,39 @@ pub fn sweep(cgroups: &[PathBuf]) {
 
 /// Those below it first.
 fn remove(cgroup: &Path) {
-    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove(&entry.path());
+    let _ = remove_below(cgroup);
+    let _ = fs::remove_dir(cgroup);
+}
+
+/// Goes down to one without children, removes it from the one above, and so on: with one directory open at a time, and by names, since paths
+/// may be longer than the kernel takes.
+///
+/// # Errors
+/// The kernel's, for the first that cannot be removed.
+pub fn remove_below(cgroup: &Path) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut names: Vec<CString> = Vec::new();
+    let mut here = open(cgroup, flags, Mode::empty())?;
+    loop {
+        if let Some(name) = child(&here)? {
+            here = openat(&here, &name, flags, Mode::empty())?;
+            names.push(name);
+        } else {
+            let Some(name) = names.pop() else { return Ok(()) };
+            here = openat(&here, c"..", flags, Mode::empty())?;
+            unlinkat(&here, &name, AtFlags::REMOVEDIR)?;
         }
     }
-    let _ = fs::remove_dir(cgroup);
+}
+
+fn child(directory: &OwnedFd) -> Result<Option<CString>, Errno> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        if entry.file_type() == FileType::Directory && ![c".", c".."].contains(&entry.file_name()) {
+            return Ok(Some(entry.file_name().to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 fn collect(directory: &Path, pids: &mut Vec<u32>) {

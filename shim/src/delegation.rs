@@ -5,10 +5,9 @@
 //! then: an existing threaded child would make the runtime's own creation fail.
 
 use std::{
-    ffi::CString,
     fs, io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd},
         unix::fs::{DirBuilderExt, chown},
     },
     path::{Path, PathBuf},
@@ -18,15 +17,17 @@ use std::{
 
 use anyhow::Context;
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstatfs, open, openat, openat2, unlinkat},
-    io::Errno,
+    fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, open, openat2},
     mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount_remount, move_mount, open_tree},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use serde::Deserialize;
 use wasmbox_oci::Spec;
 
-use crate::{bundle::Bundle, cgroup::Cgroup};
+use crate::{
+    bundle::Bundle,
+    cgroup::{Cgroup, remove_below},
+};
 
 /// The first argument with which this binary is the hook.
 pub const ARGUMENT: &str = "delegate-cgroup";
@@ -152,39 +153,10 @@ pub fn clear(cgroup: &Cgroup) {
     let Some(container) = cgroup.directory("cpu") else { return };
     let subtree = container.join(NAME);
     for _ in 0..ATTEMPTS {
-        let top = open(&subtree, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        // It is gone, or is empty now.
-        if top.is_err() || top.and_then(remove_below).is_ok() {
+        if !subtree.exists() || remove_below(&subtree).is_ok() {
             return;
         }
         sleep(Duration::from_millis(10));
     }
     log::warn!("{}: not all cgroups below could be removed", subtree.display());
-}
-
-/// Goes down to one without children, removes it from the one above, and so on: with one directory open at a time.
-fn remove_below(top: OwnedFd) -> Result<(), Errno> {
-    let mut names: Vec<CString> = Vec::new();
-    let mut here = top;
-    loop {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if let Some(name) = child(&here)? {
-            here = openat(&here, &name, flags, Mode::empty())?;
-            names.push(name);
-        } else {
-            let Some(name) = names.pop() else { return Ok(()) };
-            here = openat(&here, c"..", flags, Mode::empty())?;
-            unlinkat(&here, &name, AtFlags::REMOVEDIR)?;
-        }
-    }
-}
-
-fn child(directory: &OwnedFd) -> Result<Option<CString>, Errno> {
-    for entry in Dir::read_from(directory)? {
-        let entry = entry?;
-        if entry.file_type() == FileType::Directory && ![c".", c".."].contains(&entry.file_name()) {
-            return Ok(Some(entry.file_name().to_owned()));
-        }
-    }
-    Ok(None)
 }

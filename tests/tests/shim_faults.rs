@@ -8,19 +8,10 @@ use wasmbox_tests::{
     Containerd, Image, Version,
     containerd::signal,
     cri::{ContainerConfig, Cri, Mount},
-    eventually, guest, workspace,
+    eventually, guest, on_each_version, workspace,
 };
 
-/// Those in which versions of containerd differ.
-macro_rules! on_each_version {
-    ($($test:ident),* $(,)?) => {
-        mod containerd_1_6 { $(#[test] fn $test() { super::$test(super::Version::V1_6); })* }
-        mod containerd_1_7 { $(#[test] fn $test() { super::$test(super::Version::V1_7); })* }
-        mod containerd_2_1 { $(#[test] fn $test() { super::$test(super::Version::V2_1); })* }
-        mod containerd_2_3 { $(#[test] #[ignore = "needs Go: make e2e"] fn $test() { super::$test(super::Version::V2_3); })* }
-    };
-}
-
+// Those in which versions of containerd differ.
 on_each_version!(
     a_killed_shim_leaves_nothing,
     a_shim_killed_at_any_moment_leaves_nothing,
