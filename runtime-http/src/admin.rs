@@ -31,8 +31,8 @@ fn answer(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) ->
         "/live" => whole(StatusCode::OK, TEXT, "live\n"),
         "/ready" => api.ready(),
         "/status" => json(&status.read()),
-        "/metrics" => whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", api.metrics.render()),
-        "/functions" => json(&api.store.listing()),
+        "/metrics" => whole(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", api.core.metrics.render()),
+        "/functions" => json(&api.core.store.listing()),
         _ => whole(StatusCode::NOT_FOUND, TEXT, "there is /live, /ready, /status, /metrics and /functions\n"),
     }
 }

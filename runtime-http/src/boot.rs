@@ -17,7 +17,7 @@ use crate::{
         compiler::{Caches, Compiler, NodeCache},
         file::FunctionsDir,
         function::Defaults,
-        settings::Grants,
+        settings::OperatorGrants,
     },
 };
 
@@ -42,21 +42,21 @@ pub enum BootError {
 }
 
 /// The engine, its ticker, and the compiler.
-pub struct Core {
+pub struct Wasm {
     pub toolchain: Arc<Toolchain>,
     pub ticker: epoch::Ticker,
     pub compiler: Compiler,
 }
 
-impl Core {
-    pub fn new(config: &Config, compile_threads: usize, metrics: &Arc<Metrics>) -> Result<Core, BootError> {
+impl Wasm {
+    pub fn new(config: &Config, compile_threads: usize, metrics: &Arc<Metrics>) -> Result<Wasm, BootError> {
         let engine = config.engine.engine()?;
-        let ticker = engine::start_epochs(&engine)?;
+        let ticker = epoch::Ticker::start(engine.clone())?;
         let toolchain = Arc::new(Toolchain::new(engine).map_err(BootError::Linker)?);
         let caches = Caches { own: open_cache(config)?, node: open_node(config)? };
         let compiler =
             Compiler::new(toolchain.clone(), caches, config.trust_precompiled, compile_threads, metrics.clone())?;
-        Ok(Core { toolchain, ticker, compiler })
+        Ok(Wasm { toolchain, ticker, compiler })
     }
 }
 
@@ -84,8 +84,9 @@ pub fn store(
     runtime: Handle,
     metrics: Arc<Metrics>,
 ) -> Arc<ModuleStore> {
-    let defaults = Defaults { limits: config.defaults, caps: config.caps, hold: config.output_buffer_bytes };
-    let grants = Grants { preopen_roots: config.preopen_roots.clone(), outbound_hosts: config.allow_outbound.clone() };
+    let defaults = Defaults { limits: config.defaults, caps: config.caps, buffer_limit: config.output_buffer_bytes };
+    let grants =
+        OperatorGrants { preopen_roots: config.preopen_roots.clone(), outbound_hosts: config.allow_outbound.clone() };
     let bounds =
         StoreBounds { memory: config.module_memory, module: config.max_module_size, compile_jobs: config.compile_jobs };
     ModuleStore::new(directory, compiler, defaults, grants, bounds, runtime, metrics)

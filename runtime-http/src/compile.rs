@@ -21,8 +21,8 @@ pub fn compile(config: Config) -> anyhow::Result<ExitCode> {
     let directory = boot::functions_dir(&config)?;
     let metrics = Arc::new(Metrics::new());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let core = boot::Core::new(&config, cores, &metrics)?;
-    anyhow::ensure!(core.compiler.has_cache(), "there is no cache to fill; name a directory with --cache-dir");
+    let wasm = boot::Wasm::new(&config, cores, &metrics)?;
+    anyhow::ensure!(wasm.compiler.has_cache(), "there is no cache to fill; name a directory with --cache-dir");
     let names = directory.list()?;
     let progress = ProgressBar::new(names.len() as u64).with_style(
         ProgressStyle::with_template("{bar:30} {pos}/{len} {wide_msg} {elapsed}").expect("the template is a constant"),
@@ -30,7 +30,7 @@ pub fn compile(config: Config) -> anyhow::Result<ExitCode> {
     let mut failed = 0;
     for name in &names {
         progress.set_message(name.to_string());
-        let line = match compile_one(&core, &directory, name, config.max_module_size) {
+        let line = match compile_one(&wasm, &directory, name, config.max_module_size) {
             Ok(outcome) => format!("{name}: {outcome}"),
             Err(error) => {
                 failed += 1;
@@ -46,13 +46,13 @@ pub fn compile(config: Config) -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn compile_one(core: &boot::Core, directory: &FunctionsDir, name: &ModuleName, limit: u64) -> anyhow::Result<String> {
+fn compile_one(wasm: &boot::Wasm, directory: &FunctionsDir, name: &ModuleName, limit: u64) -> anyhow::Result<String> {
     let (bytes, _) = directory.read(name.as_str(), limit)?;
-    match core.compiler.prepare(bytes)? {
+    match wasm.compiler.prepare(bytes)? {
         Prepared::Ready(_) => Ok("was compiled already".into()),
         Prepared::Wasm { bytes, kind, key } => {
             let started = std::time::Instant::now();
-            let code = core.compiler.compile(&bytes, kind, &key)?;
+            let code = wasm.compiler.compile(&bytes, kind, &key)?;
             Ok(format!("compiled in {:.1} s to {} KiB", started.elapsed().as_secs_f64(), code.size() >> 10))
         }
     }

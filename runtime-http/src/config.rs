@@ -14,12 +14,12 @@ use crate::{
     cgroup::{self, CgroupSettings},
     container::Container,
     engine::{self, EngineSize, invocations_that_fit},
+    invocation::OutboundHost,
     limits::{CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit, MemoryRequest},
     logging::LogFormat,
     readiness::ReadinessSettings,
     reporter::{QueueProxyHost, ReporterSettings},
     sampler::Thresholds,
-    store::settings::OutboundHost,
 };
 
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,6 @@ use std::hash::{Hash, Hasher};
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::epoch;
-
 /// How large the pools are. Everything follows from how many invocations may run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineSize {
@@ -105,11 +103,6 @@ pub fn compatibility_key(engine: &Engine) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
-}
-
-/// Starts the thread that advances `engine`'s epoch.
-pub fn start_epochs(engine: &Engine) -> std::io::Result<epoch::Ticker> {
-    epoch::Ticker::start(engine.clone())
 }
 
 fn check_mappings(invocations: u32, available: u64) -> Result<(), EngineError> {

@@ -1,5 +1,6 @@
 //! WasmBox, the box: serves WebAssembly functions on HTTP, each invocation sandboxed and limited.
 
+pub mod access_log;
 pub mod admin;
 pub mod admission;
 pub mod api;
@@ -10,10 +11,12 @@ pub mod client;
 pub mod compile;
 pub mod config;
 pub mod container;
+pub mod core;
 pub mod cpu_window;
 pub mod doctor;
 pub mod engine;
 pub mod epoch;
+pub mod invocation;
 pub mod io;
 pub mod limits;
 pub mod logging;
@@ -21,7 +24,6 @@ pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod readiness;
-pub mod record;
 pub mod reporter;
 pub mod run;
 pub mod sampler;

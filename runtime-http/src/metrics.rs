@@ -2,10 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,10 +11,7 @@ use prometheus::{
     Registry, TextEncoder, core::Collector,
 };
 
-use crate::{
-    admission::Gate,
-    record::{Usage, microseconds},
-};
+use crate::invocation::Usage;
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
@@ -101,8 +95,6 @@ pub struct FunctionMetrics {
     throttled: Histogram,
     memory_peak: Histogram,
     in_flight: IntGauge,
-    /// Moving average, microseconds; 0 before the first.
-    usual_execution_us: AtomicU64,
 }
 
 impl std::fmt::Debug for FunctionMetrics {
@@ -220,9 +212,6 @@ impl Metrics {
         for result in ["ok", "invalid"] {
             metrics.compiles.with_label_values(&[result]);
         }
-        for gate in Gate::ALL {
-            metrics.gate_closed.with_label_values(&[gate.name()]);
-        }
         metrics
     }
 
@@ -246,7 +235,6 @@ impl Metrics {
             memory_peak: self.memory_peak.with_label_values(&[label]),
             in_flight: self.in_flight.with_label_values(&[label]),
             name: name.clone(),
-            usual_execution_us: AtomicU64::new(0),
         });
         if label != OTHER_FUNCTIONS {
             functions.insert(name, function.clone());
@@ -310,19 +298,6 @@ impl FunctionMetrics {
         &self.in_flight
     }
 
-    /// How long this function usually runs, by its latest invocations; `None` before the first has ended.
-    pub fn usual_execution(&self) -> Option<Duration> {
-        Some(self.usual_execution_us.load(Ordering::Relaxed)).filter(|usual| *usual > 0).map(Duration::from_micros)
-    }
-
-    fn learn(&self, execution: Duration) {
-        let latest = microseconds(execution).max(1);
-        let usual = self.usual_execution_us.load(Ordering::Relaxed);
-        // Concurrent updates may lose one another: it is an estimate.
-        let average = if usual == 0 { latest } else { (usual.saturating_mul(7).saturating_add(latest) / 8).max(1) };
-        self.usual_execution_us.store(average, Ordering::Relaxed);
-    }
-
     pub fn observe(&self, status: u16, duration: Duration, queue: Option<&Duration>, usage: Option<&Usage>) {
         if status == 200 {
             self.ok.inc();
@@ -334,7 +309,6 @@ impl FunctionMetrics {
             self.queue.observe(queue.as_secs_f64());
         }
         if let Some(usage) = usage {
-            self.learn(usage.execution);
             self.execution.observe(usage.execution.as_secs_f64());
             self.cpu.observe(usage.cpu.as_secs_f64());
             if let Some(throttled) = usage.throttled {

@@ -7,21 +7,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use tokio::sync::oneshot;
-
 use crate::{
     boot,
     cgroup::Enable,
     cli::RunArgs,
     config::{Config, Settings},
+    invocation::{CancelToken, Failure, Grants, InvocationId},
     limits::{CpuQuota, Limits},
-    memory::Account,
+    memory::MemoryBudget,
     metrics::Metrics,
-    record::Record,
-    sandbox::{Failure, Grants, Input, Invocation, Program, Reply, Stdio, Stop},
+    sandbox::{self, Call, CommandInput, Program, Setup, Stdio},
     store::{compiler::Prepared, native::Code},
+    worker,
 };
+use anyhow::Context;
 
 /// Runs the module and gives its exit code, or the one that says why there is none.
 ///
@@ -39,62 +38,62 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         ..Settings::default()
     })?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let core = boot::Core::new(&config, cores, &metrics)?;
+    let wasm = boot::Wasm::new(&config, cores, &metrics)?;
     let cgroups = boot::cgroups(&config, &metrics)?;
-    let program = load(&core, &arguments.module).with_context(|| arguments.module.display().to_string())?;
-    anyhow::ensure!(
-        !matches!(program, Program::Http(_)),
-        "{} answers HTTP requests and is no command; serve it: wasmbox serve --functions-dir {}",
-        arguments.module.display(),
-        arguments.module.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")).display()
-    );
+    let program = load(&wasm, &arguments.module).with_context(|| arguments.module.display().to_string())?;
     let name = arguments.module.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let mut args = vec![name.clone()];
     args.extend(arguments.args);
-    let started = Instant::now();
-    let record = Record::new(metrics.function(&name), started);
-    let invocation = Invocation {
-        program: Arc::new(program),
+    let input = CommandInput { args, env: Vec::new(), stdio: Stdio::Inherit };
+    let call = match program {
+        Program::Core(program) => Call::Core(program, input),
+        Program::Command(program) => Call::Command(program, input),
+        Program::Http(_) => anyhow::bail!(
+            "{} answers HTTP requests and is no command; serve it: wasmbox serve --functions-dir {}",
+            arguments.module.display(),
+            arguments.module.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")).display()
+        ),
+    };
+    let id = InvocationId::next();
+    let setup = Setup {
+        id,
+        function: name.into(),
         grants: Arc::new(Grants { env: arguments.env, preopens: arguments.dir, ..Grants::default() }),
         limits: Limits {
             cpu_quota: arguments.cpu_quota.unwrap_or(CpuQuota::MAX),
             memory: arguments.memory_request,
             timeout: arguments.invocation_timeout,
         },
-        deadline: started + arguments.invocation_timeout.duration(),
+        deadline: Instant::now() + arguments.invocation_timeout.duration(),
         max_output: u64::MAX,
         max_body: u64::MAX,
-        hold: 0,
-        input: Input::Command { args, env: Vec::new(), stdio: Stdio::Inherit },
+        buffer_limit: 0,
         preallocated: 0,
         // Nothing sets a ceiling: the terminal's user has the machine's memory.
-        holding: Account::new(metrics.growth_waits.clone()).open(record.id, Stop::default()),
-        record,
+        memory: MemoryBudget::new(metrics.growth_waits.clone()).reserve(id, CancelToken::default()),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let (sender, mut receiver) = oneshot::channel();
+    let mut failure = None;
     {
         let _context = runtime.enter();
-        invocation.run(sender, &core.ticker.awake(), &mut cgroups.seat());
+        let (reply, _) = sandbox::reply();
+        worker::run::run(call, &setup, &mut cgroups.thread(), &wasm.ticker.awake(), &reply, |outcome| {
+            failure.clone_from(&outcome.failure);
+        });
     }
     // A guest may have left a read of the terminal behind.
     runtime.shutdown_timeout(Duration::ZERO);
-    match receiver.try_recv()? {
-        Reply::Failed(failure) => Ok(report(&failure)),
-        Reply::Output(_) | Reply::OutputStream { .. } | Reply::Response { .. } | Reply::ResponseStream(_) => {
-            Ok(ExitCode::SUCCESS)
-        }
-    }
+    Ok(failure.map_or(ExitCode::SUCCESS, |failure| report(&failure)))
 }
 
-fn load(core: &boot::Core, path: &Path) -> anyhow::Result<Program> {
-    let code = match core.compiler.prepare(std::fs::read(path)?)? {
+fn load(wasm: &boot::Wasm, path: &Path) -> anyhow::Result<Program> {
+    let code = match wasm.compiler.prepare(std::fs::read(path)?)? {
         Prepared::Ready(code) => code,
-        Prepared::Wasm { bytes, kind, key } => core.compiler.compile(&bytes, kind, &key)?,
+        Prepared::Wasm { bytes, kind, key } => wasm.compiler.compile(&bytes, kind, &key)?,
     };
     Ok(match &code {
-        Code::Module(module) => core.toolchain.module(module)?,
-        Code::Component(component) => core.toolchain.component(component)?,
+        Code::Module(module) => wasm.toolchain.module(module)?,
+        Code::Component(component) => wasm.toolchain.component(component)?,
     })
 }
 

@@ -17,19 +17,19 @@ use std::{
 use wasmtime::Engine;
 
 use crate::{
-    admission::Gate,
-    api::Api,
+    admission::{Admission, Gate},
     container::{Container, MemoryUse},
+    core::Core,
     cpu_window::CpuWindow,
+    invocation::CancelReason,
     limits::{Cores, Fraction},
     memory::{
         eviction::Need,
-        forecast::{Forecast, Marks},
+        forecast::{Forecast, Watermarks},
         reclaim,
         throttle::Throttle,
     },
     metrics::gauge,
-    sandbox::StopReason,
 };
 
 /// Between two looks, while memory could run short soon.
@@ -70,11 +70,11 @@ pub struct Sampler {
 }
 
 struct Watch {
-    api: Arc<Api>,
+    core: Arc<Core>,
     engine: Engine,
     container: Arc<Container>,
     thresholds: Thresholds,
-    marks: Marks,
+    watermarks: Watermarks,
     forecast: Forecast,
     throttle: Throttle,
     memory_gate: Watched,
@@ -94,21 +94,21 @@ impl Sampler {
     /// # Errors
     /// If it cannot be started.
     pub fn start(
-        api: Arc<Api>,
+        core: Arc<Core>,
         engine: Engine,
         container: Arc<Container>,
         thresholds: Thresholds,
     ) -> io::Result<Sampler> {
-        let marks = Marks::new(thresholds.memory_limit, thresholds.high.get(), thresholds.eviction.get());
-        api.metrics.memory_limit_bytes.set(gauge(marks.limit));
-        let throttle = Throttle::new(api.admission.snapshot().capacity.units, marks.high >> 20, Instant::now());
+        let watermarks = Watermarks::new(thresholds.memory_limit, thresholds.high.get(), thresholds.eviction.get());
+        core.metrics.memory_limit_bytes.set(gauge(watermarks.limit));
+        let throttle = Throttle::new(core.admission.snapshot().capacity.units, watermarks.high >> 20, Instant::now());
         let mut watch = Watch {
-            api,
+            core,
             engine,
             container,
             thresholds,
-            marks,
-            forecast: Forecast::new(marks),
+            watermarks,
+            forecast: Forecast::new(watermarks),
             throttle,
             memory_gate: Watched::new(Gate::Memory),
             cpu_gate: Watched::new(Gate::Cpu),
@@ -150,61 +150,62 @@ impl Watch {
     fn look(&mut self, now: Instant) -> Duration {
         self.look_at_cpu(now);
         self.look_at_stalls(now);
-        let memory = &self.api.memory;
+        let memory = &self.core.memory;
         let before = memory.committed();
         let Some(MemoryUse { working_set, firm }) = self.container.memory() else {
             // Without readings guests are bounded by their requests alone. What was read before means nothing now.
             memory.set_ceiling(i64::MAX);
-            self.memory_gate.set(&self.api, now, true, || "the kernel does not tell the memory in use any more".into());
+            self.memory_gate
+                .set(&self.core.admission, now, true, || "the kernel does not tell the memory in use any more".into());
             return SELDOM;
         };
         let committed = before.max(memory.committed());
         self.forecast.read(now, firm, committed);
         memory.set_ceiling(self.forecast.ceiling());
-        self.api.metrics.working_set_bytes.set(gauge(working_set));
-        self.api.metrics.guest_memory_bytes.set(gauge(committed));
+        self.core.metrics.working_set_bytes.set(gauge(working_set));
+        self.core.metrics.guest_memory_bytes.set(gauge(committed));
 
         let first = memory.first();
         let expected = self.forecast.expected(AHEAD);
-        let strained = expected > self.marks.high || first.is_some() || self.stalled;
-        let relaxed = expected < self.marks.low && first.is_none() && !self.stalled;
+        let strained = expected > self.watermarks.high || first.is_some() || self.stalled;
+        let relaxed = expected < self.watermarks.low && first.is_none() && !self.stalled;
         let open = if self.memory_gate.open { !strained } else { relaxed };
-        self.memory_gate.set(&self.api, now, open, || {
+        self.memory_gate.set(&self.core.admission, now, open, || {
             format!(
                 "{} MiB of {} MiB in use, guests {} MiB{}{}",
                 firm >> 20,
-                self.marks.limit >> 20,
+                self.watermarks.limit >> 20,
                 committed >> 20,
                 if first.is_some() { ", growth waits" } else { "" },
                 if self.stalled { ", stalls" } else { "" }
             )
         });
         if let Some(units) = self.throttle.rise(now, !open) {
-            self.api.admission.set_ceiling(units);
+            self.core.admission.set_ceiling(units);
         }
         if strained {
             self.evict(now, expected);
         }
         // It takes its time, so it comes last.
-        if strained || working_set > self.thresholds.reclaim.of(self.marks.limit) {
+        if strained || working_set > self.thresholds.reclaim.of(self.watermarks.limit) {
             self.reclaim(now, working_set);
         }
         self.look_for_quiet(now, committed > 0);
-        let close = working_set.max(committed) > self.marks.limit / 2;
+        let close = working_set.max(committed) > self.watermarks.limit / 2;
         if strained || close { OFTEN } else { SELDOM }
     }
 
     fn evict(&mut self, now: Instant, expected: u64) {
-        let running = self.api.workers.running();
-        let needs = Need::of(expected, &self.marks, self.api.memory.first(), now);
+        let running = self.core.workers.running();
+        let needs = Need::of(expected, &self.watermarks, self.core.memory.first(), now);
         let met = needs.map(|need| (need, need.victims(&running))).find(|(_, victims)| !victims.is_empty());
         let Some((need, victims)) = met else { return };
         for victim in &victims {
             // It may have been ended for another reason meanwhile.
-            if !victim.stop.request(StopReason::Evicted) {
+            if !victim.cancel.cancel(CancelReason::Evicted) {
                 continue;
             }
-            self.api.metrics.evicted.inc();
+            self.core.metrics.evicted.inc();
             let (why, bytes) = match need {
                 Need::Working { bytes } => ("working set near the limit", bytes),
                 Need::Growth { bytes, .. } => ("an earlier invocation waits for memory", bytes),
@@ -217,8 +218,8 @@ impl Watch {
         self.engine.increment_epoch();
         // Who wants more than there is would be evicted from an empty box, too.
         if !matches!(need, Need::Growth { impossible: true, .. }) {
-            let units = self.api.admission.snapshot().in_flight_units;
-            self.api.admission.set_ceiling(self.throttle.lower(units));
+            let units = self.core.admission.snapshot().in_flight_units;
+            self.core.admission.set_ceiling(self.throttle.lower(units));
         }
     }
 
@@ -228,7 +229,7 @@ impl Watch {
             return;
         }
         self.reclaimed = Some(now);
-        let trimmed = self.api.store.trim();
+        let trimmed = self.core.store.trim();
         reclaim::collect();
         let after = self.container.working_set().unwrap_or(working_set);
         tracing::debug!(
@@ -254,15 +255,16 @@ impl Watch {
         }
         self.cpu_read = Some(now);
         let Some(used) = self.container.cpu_time() else {
-            self.cpu_gate.set(&self.api, now, true, || "the kernel does not tell the CPU time used any more".into());
+            self.cpu_gate
+                .set(&self.core.admission, now, true, || "the kernel does not tell the CPU time used any more".into());
             return;
         };
         self.cpu.read(now, used);
         let cores = self.cpu.cores();
-        self.api.metrics.cpu_cores_in_use.set(cores);
+        self.core.metrics.cpu_cores_in_use.set(cores);
         if let Some(threshold) = self.thresholds.cpu {
             let open = cores <= threshold.get();
-            self.cpu_gate.set(&self.api, now, open, || format!("{cores:.2} of {threshold} cores in use"));
+            self.cpu_gate.set(&self.core.admission, now, open, || format!("{cores:.2} of {threshold} cores in use"));
         }
     }
 
@@ -292,12 +294,12 @@ impl Watched {
         Watched { gate, open: true, logged: None }
     }
 
-    fn set(&mut self, api: &Api, now: Instant, open: bool, why: impl FnOnce() -> String) {
+    fn set(&mut self, admission: &Arc<Admission>, now: Instant, open: bool, why: impl FnOnce() -> String) {
         if self.open == open {
             return;
         }
         self.open = open;
-        api.admission.set_gate(self.gate, open);
+        admission.set_gate(self.gate, open);
         if self.logged.is_none_or(|last| now.duration_since(last) >= LOG_PERIOD) {
             self.logged = Some(now);
             let state = if open { "open again" } else { "closed: nothing new starts" };

@@ -1,9 +1,6 @@
 //! `wasmbox serve`: from configuration to the last answer.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,14 +13,14 @@ use crate::{
     boot,
     config::{Config, WasmRuntime},
     container::Container,
+    core::Core,
     io::IoThreads,
     logging,
-    memory::Account,
+    memory::MemoryBudget,
     metrics::Metrics,
     readiness::Readiness,
     reporter::Reporter,
     sampler::Sampler,
-    sandbox::StopReason,
     server::Server,
     status::StatusSource,
     worker::WorkerPool,
@@ -31,8 +28,6 @@ use crate::{
 
 /// Connections to the admin port: a few probes and scrapers.
 const ADMIN_CONNECTIONS: usize = 64;
-/// How long invocations that were stopped at the end of the drain time may take to end.
-const STOP_TIME: Duration = Duration::from_secs(2);
 /// The status of a process that a second SIGTERM ended.
 const ENDED_AT_ONCE: i32 = 128 + 15;
 
@@ -52,8 +47,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let directory = boot::functions_dir(&config)?;
     let cgroups = boot::cgroups(&config, &metrics)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let core = boot::Core::new(&config, cores, &metrics)?;
-    let engine = core.toolchain.engine().clone();
+    let wasm = boot::Wasm::new(&config, cores, &metrics)?;
+    let engine = wasm.toolchain.engine().clone();
     let container = Arc::new(Container::for_limit(config.thresholds.memory_limit));
     let limit = config.thresholds.memory_limit;
     if let Some(asked) = config.asked_memory_limit.filter(|asked| *asked > limit) {
@@ -67,34 +62,35 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
     let io = Arc::new(IoThreads::start(config.io_threads)?);
-    let cached = if core.compiler.has_cache() { "with" } else { "without" };
-    let store = boot::store(&config, directory, core.compiler, runtime.handle().clone(), metrics.clone());
-    let api = Arc::new(Api {
-        settings: ApiSettings {
-            defaults: config.defaults,
-            caps: config.caps,
-            max_body: config.max_body,
-            max_output: config.max_output,
-            preallocation: config.preallocation,
-            pod: HeaderValue::from_str(&config.pod_name).unwrap_or(HeaderValue::from_static("unknown")),
-        },
+    let cached = if wasm.compiler.has_cache() { "with" } else { "without" };
+    let store = boot::store(&config, directory, wasm.compiler, runtime.handle().clone(), metrics.clone());
+    let core = Arc::new(Core {
         store,
         admission: Admission::new(config.capacity, metrics.clone()),
         workers: WorkerPool::new(
             runtime.handle().clone(),
-            core.ticker.awake(),
+            wasm.ticker.awake(),
             cgroups.clone(),
             config.worker_idle,
-            metrics.clone(),
+            metrics.workers.clone(),
         )?,
-        memory: Account::new(metrics.growth_waits.clone()),
+        memory: MemoryBudget::new(metrics.growth_waits.clone()),
         metrics: metrics.clone(),
         readiness: Readiness::new(config.readiness, container.clone()),
-        draining: false.into(),
     });
-    let status = Arc::new(StatusSource::new(api.clone(), container.clone(), config.thresholds.memory_limit));
+    let settings = ApiSettings {
+        defaults: config.defaults,
+        caps: config.caps,
+        max_body: config.max_body,
+        max_output: config.max_output,
+        preallocation: config.preallocation,
+        pod: HeaderValue::from_str(&config.pod_name).unwrap_or(HeaderValue::from_static("unknown")),
+    };
+    let pod = settings.pod.to_str().unwrap_or_default().to_owned();
+    let api = Arc::new(Api { settings, core: core.clone() });
+    let status = Arc::new(StatusSource::new(core.clone(), pod, container.clone(), config.thresholds.memory_limit));
     let reporter = config.reporter.map(|settings| Reporter::new(settings, container.clone(), metrics.clone()));
-    let sampler = Sampler::start(api.clone(), engine, container, config.thresholds)?;
+    let sampler = Sampler::start(core.clone(), engine, container, config.thresholds)?;
     runtime.block_on(async {
         let server = Server::bind(
             &config.host,
@@ -134,6 +130,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     runtime.shutdown_background();
     drop(sampler);
     drop(api);
+    drop(core);
     tracing::info!("ended");
     Ok(())
 }
@@ -176,7 +173,7 @@ async fn serve_until_signal(parts: Parts, signals: [Signal; 2], drain_timeout: D
         tokio::spawn(admin.serve(
             io,
             move |request, _| {
-                let metric = &api.metrics.lost_log_lines;
+                let metric = &api.core.metrics.lost_log_lines;
                 metric.inc_by(lost().saturating_sub(metric.get()));
                 let response = admin::handle(&api, &status, &request);
                 async move { response }
@@ -188,31 +185,18 @@ async fn serve_until_signal(parts: Parts, signals: [Signal; 2], drain_timeout: D
     let mut next_signal =
         async || tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
     let name = next_signal().await;
-    tracing::info!(in_flight = api.admission.in_flight(), "{name}: draining; a second one ends at once");
+    tracing::info!(in_flight = api.core.admission.in_flight(), "{name}: draining; a second one ends at once");
     let drained = async {
-        drain(&api, drain_timeout).await;
+        api.core.drain(drain_timeout).await;
         closing.cancel();
         let _ = tokio::join!(functions, admin, reporter);
     };
     tokio::select! {
         () = drained => {}
         name = next_signal() => {
-            tracing::warn!(in_flight = api.admission.in_flight(), "second signal ({name}): ending at once");
+            tracing::warn!(in_flight = api.core.admission.in_flight(), "second signal ({name}): ending at once");
             logs.flush();
             std::process::exit(ENDED_AT_ONCE);
-        }
-    }
-}
-
-/// New work is refused; running work may end, and is stopped after `timeout`.
-async fn drain(api: &Api, timeout: Duration) {
-    api.draining.store(true, Ordering::Release);
-    api.admission.drain();
-    if tokio::time::timeout(timeout, api.admission.idle()).await.is_err() {
-        tracing::warn!(in_flight = api.admission.in_flight(), "the drain time is over: stopping what still runs");
-        api.workers.stop_all(StopReason::Draining);
-        if tokio::time::timeout(STOP_TIME, api.admission.idle()).await.is_err() {
-            tracing::error!(in_flight = api.admission.in_flight(), "some invocations did not stop");
         }
     }
 }

@@ -7,16 +7,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use wasmbox::admission::{
     Capacity, Gate, Refused, Share,
-    ledger::{Arrival, Ledger, Verdict},
+    state::{AdmissionState, Arrival, Decision},
     waiting::Ticket,
 };
 
 type Name = u32;
 
-/// A ledger beside a plain account of the same.
+/// A state beside a plain account of the same.
 struct Audited {
     capacity: Capacity,
-    ledger: Ledger<Name>,
+    state: AdmissionState<Name>,
     functions: Vec<Arc<Share>>,
     running: BTreeMap<Name, Invocation>,
     waiting: BTreeMap<Name, (Invocation, Ticket)>,
@@ -38,7 +38,7 @@ impl Audited {
     fn new(capacity: Capacity, functions: usize) -> Audited {
         Audited {
             capacity,
-            ledger: Ledger::new(capacity),
+            state: AdmissionState::new(capacity),
             functions: (0..functions).map(|_| Arc::new(Share::new())).collect(),
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -55,15 +55,15 @@ impl Audited {
         let name = self.next;
         self.next += 1;
         let invocation = Invocation { function, units };
-        let (may_start, queued) = (self.may_start(), self.ledger.waiting_units());
-        match self.ledger.arrive(&self.functions[function], units, || name) {
+        let (may_start, queued) = (self.may_start(), self.state.waiting_units());
+        match self.state.arrive(&self.functions[function], units, || name) {
             Ok(Arrival::Starts) => {
                 assert!(may_start, "a gate is closed");
                 self.start(name, invocation);
             }
-            Ok(Arrival::Waits { ticket, verdicts }) => {
+            Ok(Arrival::Waits { ticket, decisions }) => {
                 self.waiting.insert(name, (invocation, ticket));
-                self.heed(may_start, verdicts);
+                self.heed(may_start, decisions);
             }
             Err(refused) => {
                 match refused {
@@ -82,32 +82,32 @@ impl Audited {
     fn release(&mut self, name: Name) {
         let Invocation { function, units } = self.running.remove(&name).unwrap();
         let may_start = self.may_start();
-        let verdicts = self.ledger.release(&self.functions[function], units);
-        self.heed(may_start, verdicts);
+        let decisions = self.state.release(&self.functions[function], units);
+        self.heed(may_start, decisions);
         self.check();
     }
 
     fn leave(&mut self, name: Name) {
         let may_start = self.may_start();
         let (_, ticket) = self.waiting.remove(&name).unwrap();
-        let verdicts = self.ledger.leave(ticket);
-        self.heed(may_start, verdicts);
-        assert!(self.ledger.leave(ticket).is_empty(), "twice is once");
+        let decisions = self.state.leave(ticket);
+        self.heed(may_start, decisions);
+        assert!(self.state.leave(ticket).is_empty(), "twice is once");
         self.check();
     }
 
     fn set_gate(&mut self, gate: Gate, open: bool) {
         self.closed[gate as usize] = !open;
         let may_start = self.may_start();
-        let verdicts = self.ledger.set_gate(gate, open);
-        self.heed(may_start, verdicts);
+        let decisions = self.state.set_gate(gate, open);
+        self.heed(may_start, decisions);
         self.check();
     }
 
     fn drain(&mut self) {
         self.draining = true;
-        let verdicts = self.ledger.drain();
-        self.heed(false, verdicts);
+        let decisions = self.state.drain();
+        self.heed(false, decisions);
         assert!(self.waiting.is_empty(), "all who wait are refused");
         self.check();
     }
@@ -116,17 +116,17 @@ impl Audited {
         self.closed == [false; 2] || self.running.is_empty()
     }
 
-    fn heed(&mut self, may_start: bool, verdicts: Vec<Verdict<Name>>) {
-        let starts = verdicts.iter().filter(|verdict| verdict.result.is_ok()).count();
+    fn heed(&mut self, may_start: bool, decisions: Vec<Decision<Name>>) {
+        let starts = decisions.iter().filter(|decision| decision.result.is_ok()).count();
         assert!(starts == 0 || may_start, "a gate is closed");
         assert!(starts <= 1 || self.closed == [false; 2], "one may pass a closed gate, not {starts}");
-        for verdict in verdicts {
-            let (invocation, _) = self.waiting.remove(&verdict.reach).expect("a verdict for somebody who waits");
-            assert_eq!(invocation.units, verdict.units);
-            assert!(Arc::ptr_eq(&self.functions[invocation.function], &verdict.share));
-            match verdict.result {
-                Ok(()) => self.start(verdict.reach, invocation),
-                Err(refused) => self.refused.push((verdict.reach, refused)),
+        for decision in decisions {
+            let (invocation, _) = self.waiting.remove(&decision.waiter).expect("a decision for somebody who waits");
+            assert_eq!(invocation.units, decision.units);
+            assert!(Arc::ptr_eq(&self.functions[invocation.function], &decision.share));
+            match decision.result {
+                Ok(()) => self.start(decision.waiter, invocation),
+                Err(refused) => self.refused.push((decision.waiter, refused)),
             }
         }
     }
@@ -151,7 +151,7 @@ impl Audited {
             self.running.values().filter(|one| mine(one.function)).map(|one| one.units).sum::<u64>()
         };
         let waiting: u64 = self.waiting.values().map(|(one, _)| one.units).sum();
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.state.snapshot();
         assert_eq!(snapshot.in_flight_invocations, self.running.len());
         assert_eq!(snapshot.in_flight_units, sum(None));
         assert_eq!(snapshot.waiting_invocations, self.waiting.len());
@@ -246,8 +246,8 @@ proptest! {
         for gate in Gate::ALL {
             server.set_gate(gate, true);
         }
-        assert_eq!(server.ledger.snapshot().in_flight_units, 0);
-        // A drained ledger refuses; any other takes the largest.
+        assert_eq!(server.state.snapshot().in_flight_units, 0);
+        // A drained state refuses; any other takes the largest.
         let last = server.arrive(0, capacity.units);
         assert_eq!(server.running.contains_key(&last), !server.draining);
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use wasmbox::{cli, metrics::Metrics, record::Usage};
+use wasmbox::{cli, invocation::Usage, metrics::Metrics};
 
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)).unwrap()

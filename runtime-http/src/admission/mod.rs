@@ -1,19 +1,19 @@
 //! Admission: how much may run at once. Units are MiB of `Memory-Request`.
 //!
 //! The permit is the only way to occupy capacity, and dropping it the only way to free it. Who does not get one at once waits: at most
-//! `depth` units of them, each until his deadline, and whoever leaves frees his place. The rules:
+//! `depth` units of them, each until its deadline, and a request that leaves frees its place. The rules:
 //!
 //! 1. Within a function, first come, first served.
 //! 2. Between functions, the one with the fewest units in flight is next; of equals the one whose first waits longest. So each function
 //!    that wants more than its part gets the same part of the box, whether its invocations are many or few, short or long: in the long
 //!    run this is max-min fairness in units times seconds, and nobody's run time need be known or remembered. What a function did not
 //!    use before gives it no credit.
-//! 3. Who is next but does not fit gets a *claim*. While he waits for room, others may start, in the order of rule 2, but only as many
-//!    units in all as he wants himself; then nobody starts before him. So room is not left empty for one that is large, and he is
-//!    not starved by many that are small: what passes him delays him by no more than another one of his size. There is one claim at a
+//! 3. The request that is next but does not fit gets a *claim*. While it waits for room, others may start, in the order of rule 2, but only
+//!    as many units in all as it wants itself; then none starts before it. So room is not left empty for one that is large, and it is
+//!    not starved by many that are small: what passes it delays it by no more than another one of its size. There is one claim at a
 //!    time. Without the bound small ones could pass for ever; with none allowed to pass, half a box could be empty for minutes.
 //! 4. Who comes when `depth` is reached is refused, unless another function has much more waiting: then its latest are, as long as
-//!    it still has no less waiting than he and his (as fair queues in networks drop from the longest flow). Else who floods a box
+//!    it still has no less waiting than the new one's function (as fair queues in networks drop from the longest flow). Else who floods a box
 //!    would have all of its queue, and rule 2 nobody to choose.
 //! 5. While a [`Gate`] is closed, nothing starts, except one when nothing runs, so that no box waits for itself. The capacity may be lowered
 //!    for a while, with the same exception.
@@ -21,18 +21,21 @@
 //! Nobody is starved: each claim is met as soon as what runs has ended and what may pass has passed; a function whose own have
 //! ended has none in flight, its first becomes the oldest of those, and gets the next claim.
 //!
-//! - [`ledger`]: the rules, without clock or task; [`waiting`]: the queues and their orders; [`share`]: units in flight by function
+//! - [`state`]: the rules, without clock or task; [`waiting`]: the queues and their orders; [`share`]: units in flight by function
 //! - [`gate`]: what closes admission; [`overbooking`]: capacity from memory
 //! - here: the same for tasks, with deadlines, metrics, and guards
 
 pub mod gate;
-pub mod ledger;
 pub mod overbooking;
 pub mod share;
+pub mod state;
 pub mod waiting;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -40,12 +43,12 @@ use tokio::sync::oneshot;
 
 pub use self::{
     gate::Gate,
-    ledger::{Capacity, Refused, Snapshot},
     overbooking::OverbookingRatio,
     share::{Share, Shares},
+    state::{Capacity, Refused, Snapshot},
 };
 use self::{
-    ledger::{Arrival, Ledger, Verdict},
+    state::{AdmissionState, Arrival, Decision},
     waiting::Ticket,
 };
 use crate::{
@@ -53,13 +56,15 @@ use crate::{
     metrics::{Metrics, gauge},
 };
 
-/// How to reach somebody who waits.
-type Reach = oneshot::Sender<Result<Permit, Refused>>;
+/// Tells a waiting request its decision.
+type Tell = oneshot::Sender<Result<Permit, Refused>>;
 
 /// Decides who may run.
 pub struct Admission {
-    ledger: Mutex<Ledger<Reach>>,
+    state: Mutex<AdmissionState<Tell>>,
     metrics: Arc<Metrics>,
+    /// As the state has it, to be read without its lock.
+    draining: AtomicBool,
     /// Notified when the last permit is dropped.
     idle: tokio::sync::Notify,
 }
@@ -77,7 +82,7 @@ impl std::fmt::Debug for Permit {
     }
 }
 
-/// A waiter's place: frees it when his client left, or his deadline came.
+/// A waiter's place: frees it when its client left, or its deadline came.
 struct Place<'a> {
     admission: &'a Arc<Admission>,
     ticket: Ticket,
@@ -86,19 +91,28 @@ struct Place<'a> {
 impl Admission {
     pub fn new(capacity: Capacity, metrics: Arc<Metrics>) -> Arc<Self> {
         metrics.admissible_units.set(gauge(capacity.units));
-        Arc::new(Admission { ledger: Mutex::new(Ledger::new(capacity)), metrics, idle: tokio::sync::Notify::new() })
+        // They are shown as open from the start.
+        for gate in Gate::ALL {
+            metrics.gate_closed.with_label_values(&[gate.name()]).set(0);
+        }
+        Arc::new(Admission {
+            state: Mutex::new(AdmissionState::new(capacity)),
+            metrics,
+            draining: false.into(),
+            idle: tokio::sync::Notify::new(),
+        })
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger<Reach>> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, AdmissionState<Tell>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn in_flight(&self) -> usize {
-        self.ledger().in_flight()
+        self.state().in_flight()
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        self.ledger().snapshot()
+        self.state().snapshot()
     }
 
     /// Waits, until `deadline`, for room for `memory` of the function that has `share`.
@@ -114,21 +128,21 @@ impl Admission {
         let units = memory.mebibytes();
         let mut receiver = None;
         let arrival = {
-            let mut ledger = self.ledger();
-            let arrival = ledger.arrive(share, units, || {
+            let mut state = self.state();
+            let arrival = state.arrive(share, units, || {
                 let (sender, admitted) = oneshot::channel();
                 receiver = Some(admitted);
                 sender
             });
-            self.show(&ledger);
+            self.show(&state);
             arrival?
         };
-        let (place, verdicts) = match arrival {
+        let (place, decisions) = match arrival {
             Arrival::Starts => return Ok(self.permit(share.clone(), units)),
-            Arrival::Waits { ticket, verdicts } => (Place { admission: self, ticket }, verdicts),
+            Arrival::Waits { ticket, decisions } => (Place { admission: self, ticket }, decisions),
         };
-        self.tell(verdicts);
-        let admitted = receiver.expect("who waits was asked how to reach him");
+        self.tell(decisions);
+        let admitted = receiver.expect("a request that waits has made its channel");
         let result = tokio::time::timeout_at(deadline.into(), admitted).await;
         drop(place);
         match result {
@@ -145,39 +159,44 @@ impl Admission {
         Permit { admission: self.clone(), share, units }
     }
 
-    /// Changes the ledger, and tells those whom it concerns.
-    fn change(self: &Arc<Self>, change: impl FnOnce(&mut Ledger<Reach>) -> Vec<Verdict<Reach>>) {
-        let verdicts = {
-            let mut ledger = self.ledger();
-            let verdicts = change(&mut ledger);
-            self.show(&ledger);
-            verdicts
+    /// Changes the state, and tells those whom it concerns.
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut AdmissionState<Tell>) -> Vec<Decision<Tell>>) {
+        let decisions = {
+            let mut state = self.state();
+            let decisions = change(&mut state);
+            self.show(&state);
+            decisions
         };
-        self.tell(verdicts);
+        self.tell(decisions);
     }
 
     /// Without the lock: the permit of one who is gone comes back, and is dropped here.
-    fn tell(self: &Arc<Self>, verdicts: Vec<Verdict<Reach>>) {
-        for Verdict { reach, share, units, result } in verdicts {
-            drop(reach.send(result.map(|()| self.permit(share, units))));
+    fn tell(self: &Arc<Self>, decisions: Vec<Decision<Tell>>) {
+        for Decision { waiter, share, units, result } in decisions {
+            drop(waiter.send(result.map(|()| self.permit(share, units))));
         }
     }
 
     /// Opens or closes a gate. Who waits for it starts at once.
     pub fn set_gate(self: &Arc<Self>, gate: Gate, open: bool) {
         self.metrics.gate_closed.with_label_values(&[gate.name()]).set(i64::from(!open));
-        self.change(|ledger| ledger.set_gate(gate, open));
+        self.change(|state| state.set_gate(gate, open));
     }
 
     /// Lowers the most units in flight below the capacity, or raises it again; who waits for that starts at once.
     pub fn set_ceiling(self: &Arc<Self>, units: u64) {
         self.metrics.admissible_units.set(gauge(units));
-        self.change(|ledger| ledger.set_ceiling(units));
+        self.change(|state| state.set_ceiling(units));
     }
 
     /// Refuses all who wait and all who come.
     pub fn drain(self: &Arc<Self>) {
-        self.change(Ledger::drain);
+        self.draining.store(true, Ordering::Release);
+        self.change(AdmissionState::drain);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Returns when nothing is in flight.
@@ -192,11 +211,11 @@ impl Admission {
         }
     }
 
-    fn show(&self, ledger: &Ledger<Reach>) {
-        let (in_flight, waiting) = (ledger.units(), ledger.waiting_units());
+    fn show(&self, state: &AdmissionState<Tell>) {
+        let (in_flight, waiting) = (state.units(), state.waiting_units());
         self.metrics.in_flight_units.set(gauge(in_flight));
         self.metrics.queued_units.set(gauge(waiting));
-        self.metrics.queued_invocations.set(gauge(ledger.waiting_invocations()));
+        self.metrics.queued_invocations.set(gauge(state.waiting_invocations()));
         self.metrics.requested_memory_bytes.set(gauge((in_flight + waiting) << 20));
     }
 }
@@ -204,10 +223,10 @@ impl Admission {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut nobody_runs = false;
-        self.admission.change(|ledger| {
-            let verdicts = ledger.release(&self.share, self.units);
-            nobody_runs = ledger.in_flight() == 0;
-            verdicts
+        self.admission.change(|state| {
+            let decisions = state.release(&self.share, self.units);
+            nobody_runs = state.in_flight() == 0;
+            decisions
         });
         if nobody_runs {
             self.admission.idle.notify_waiters();
@@ -217,7 +236,7 @@ impl Drop for Permit {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.admission.change(|ledger| ledger.leave(self.ticket));
+        self.admission.change(|state| state.leave(self.ticket));
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) struct ShareId(u64);
 #[derive(Debug)]
 pub struct Share {
     id: ShareId,
-    /// Written by the one ledger that the share is used with, which is borrowed exclusively then; atomic only to be shared.
+    /// Written by the one state that the share is used with, which is borrowed exclusively then; atomic only to be shared.
     units: AtomicU64,
 }
 

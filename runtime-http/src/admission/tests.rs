@@ -20,7 +20,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-/// Somebody who waits already when this returns, or has his permit.
+/// A request that waits already when this returns, or has its permit.
 async fn comes(admission: &Arc<Admission>, function: &Arc<Share>, units: u64) -> JoinHandle<Result<Permit, Refused>> {
     let (admission, function) = (admission.clone(), function.clone());
     let task = tokio::spawn(async move { admission.admit(&function, mebibytes(units), soon()).await });

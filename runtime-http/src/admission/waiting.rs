@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    ledger::{Refused, Verdict},
     share::{Share, ShareId},
+    state::{Decision, Refused},
 };
 
 /// A place in the queue of one function. Later places have larger numbers, among all functions.
@@ -17,12 +17,12 @@ pub struct Ticket {
     number: u64,
 }
 
-/// Somebody who waits: `W` is how to reach him.
+/// A request that waits, which `W` identifies.
 #[derive(Debug)]
 pub(super) struct Waiter<W> {
     pub share: Arc<Share>,
     pub units: u64,
-    pub reach: W,
+    pub waiter: W,
 }
 
 /// All who wait.
@@ -66,8 +66,8 @@ struct Length {
 }
 
 impl<W> Waiter<W> {
-    pub fn refused(self, refused: Refused) -> Verdict<W> {
-        Verdict { reach: self.reach, share: self.share, units: self.units, result: Err(refused) }
+    pub fn refused(self, refused: Refused) -> Decision<W> {
+        Decision { waiter: self.waiter, share: self.share, units: self.units, result: Err(refused) }
     }
 }
 
@@ -99,7 +99,7 @@ impl<W> Waiting<W> {
         self.queues.contains_key(&share.id())
     }
 
-    /// Puts somebody at the end of his function's queue.
+    /// Puts a request at the end of its function's queue.
     pub fn push(&mut self, waiter: Waiter<W>) -> Ticket {
         let ticket = Ticket { share: waiter.share.id(), number: self.next_number };
         self.next_number += 1;
@@ -118,7 +118,7 @@ impl<W> Waiting<W> {
         ticket
     }
 
-    /// Takes somebody out, wherever he stands; `None` if he does not wait any more.
+    /// Takes a request out, wherever it stands; `None` if it does not wait any more.
     pub fn remove(&mut self, ticket: Ticket) -> Option<Waiter<W>> {
         let queue = self.queues.get_mut(&ticket.share)?;
         let waiter = queue.by_number.remove(&ticket.number)?;
@@ -144,7 +144,7 @@ impl<W> Waiting<W> {
         self.lengths.insert(queue.length);
     }
 
-    /// The first of each function, with his units, in the order of turns.
+    /// The first of each function, with its units, in the order of turns.
     pub fn heads(&self) -> impl Iterator<Item = (Ticket, u64)> {
         self.turns.iter().map(|turn| (Ticket { share: turn.share, number: turn.number }, turn.units))
     }

@@ -10,77 +10,87 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc;
+use tokio::sync::{
+    mpsc,
+    oneshot::{self, error::TryRecvError},
+};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::{
-    record::{Record, microseconds},
-    sandbox::{Failure, Stop, StopOnDrop, StopReason},
+    access_log::Record,
+    invocation::{
+        CancelOnDrop, CancelReason, CancelToken, CgroupTimes, Failure, InvocationId, Outcome, Usage, microseconds,
+    },
 };
 
 /// An answer's body. A streamed one ends with an error, so that the connection is broken off, if its function failed meanwhile.
 pub struct AnswerBody {
     source: Source,
-    /// Keeps the record until the last byte is sent, and stops the function if the client leaves before.
-    stream: Option<Streamed>,
+    streamed: Option<Bounded>,
 }
 
-enum Source {
+/// Where a body comes from.
+pub enum Source {
     Full(Option<Bytes>),
-    Frames { frames: std::vec::IntoIter<Frame<Bytes>>, left: u64 },
-    Output { first: Option<Bytes>, rest: mpsc::Receiver<Bytes> },
+    Frames {
+        frames: std::vec::IntoIter<Frame<Bytes>>,
+        left: u64,
+    },
+    /// A command's output.
+    Output {
+        first: Option<Bytes>,
+        rest: mpsc::Receiver<Bytes>,
+    },
+    /// A wasi:http guest's body.
     Guest(HyperOutgoingBody),
 }
 
-struct Streamed {
-    record: Arc<Record>,
-    stop: Stop,
-    on_drop: StopOnDrop,
+/// The invocation behind an answer that has begun before it ended.
+pub struct Streamed {
+    /// Kept until the last byte is sent.
+    pub record: Arc<Record>,
+    pub cancel: CancelToken,
+    /// Cancels the invocation if the client leaves before the end.
+    pub on_drop: CancelOnDrop,
+    /// Tells whether what was streamed is whole.
+    pub outcome: oneshot::Receiver<Outcome>,
+}
+
+struct Bounded {
+    by: Streamed,
     /// Bytes the guest may send, and may still send.
     limit: u64,
     allowed: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum BrokenOff {
+pub enum Aborted {
     #[error("the function failed while its answer was sent: {0}")]
-    Failed(String),
+    Failed(Failure),
+    #[error("the worker failed while the answer was sent")]
+    Worker,
     #[error("the function broke its response off")]
     Guest(wasmtime_wasi_http::Error),
 }
 
 impl AnswerBody {
     pub fn full(bytes: Bytes) -> Self {
-        AnswerBody { source: Source::Full(Some(bytes).filter(|bytes| !bytes.is_empty())), stream: None }
+        AnswerBody { source: Source::Full(Some(bytes).filter(|bytes| !bytes.is_empty())), streamed: None }
     }
 
     pub fn frames(frames: Vec<Frame<Bytes>>) -> Self {
         let left = frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
-        AnswerBody { source: Source::Frames { frames: frames.into_iter(), left }, stream: None }
+        AnswerBody { source: Source::Frames { frames: frames.into_iter(), left }, streamed: None }
     }
 
-    /// A command's output.
-    pub fn output(
-        first: Bytes,
-        rest: mpsc::Receiver<Bytes>,
-        record: Arc<Record>,
-        on_drop: StopOnDrop,
-        stop: Stop,
-    ) -> Self {
-        // Stdout counts its bytes itself.
-        let stream = Streamed { record, stop, on_drop, limit: u64::MAX, allowed: u64::MAX };
-        AnswerBody { source: Source::Output { first: Some(first), rest }, stream: Some(stream) }
-    }
-
-    /// A wasi:http guest's body, of at most `limit` bytes.
-    pub fn guest(body: HyperOutgoingBody, record: Arc<Record>, on_drop: StopOnDrop, stop: Stop, limit: u64) -> Self {
-        let stream = Streamed { record, stop, on_drop, limit, allowed: limit };
-        AnswerBody { source: Source::Guest(body), stream: Some(stream) }
+    /// Of at most `limit` bytes.
+    pub fn streaming(source: Source, by: Streamed, limit: u64) -> Self {
+        AnswerBody { source, streamed: Some(Bounded { by, limit, allowed: limit }) }
     }
 }
 
 impl Source {
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match self {
             Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Frames { frames, left } => {
@@ -93,48 +103,65 @@ impl Source {
                 None => rest.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
             },
             Source::Guest(body) => {
-                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(BrokenOff::Guest)))
+                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(Aborted::Guest)))
             }
         }
     }
 }
 
+impl Bounded {
+    /// Counts what is sent.
+    fn sent(&mut self, bytes: u64) -> Result<(), Aborted> {
+        match self.allowed.checked_sub(bytes) {
+            Some(left) => {
+                self.allowed = left;
+                Ok(())
+            }
+            None => {
+                self.by.cancel.cancel(CancelReason::OutputLimit);
+                self.by.on_drop.disarm();
+                let failure = Failure::OutputLimit { limit: self.limit };
+                self.by.record.aborted(failure.clone());
+                Err(Aborted::Failed(failure))
+            }
+        }
+    }
+
+    /// The guest's streams are closed: whether what was sent is whole.
+    fn poll_end(&mut self, source: &Source, context: &mut Context<'_>) -> Poll<Result<(), Aborted>> {
+        let outcome = match source {
+            // A guest may finish its body and run on. When it fails before, its outcome is there before its body is closed.
+            Source::Guest(_) => match self.by.outcome.try_recv() {
+                Ok(outcome) => Ok(outcome),
+                Err(TryRecvError::Empty) => Ok(Outcome::default()),
+                Err(TryRecvError::Closed) => Err(Aborted::Worker),
+            },
+            Source::Full(_) | Source::Frames { .. } | Source::Output { .. } => {
+                std::task::ready!(Pin::new(&mut self.by.outcome).poll(context)).map_err(|_| Aborted::Worker)
+            }
+        };
+        self.by.on_drop.disarm();
+        Poll::Ready(outcome.and_then(|outcome| outcome.failure.map_or(Ok(()), |failure| Err(Aborted::Failed(failure)))))
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = Aborted;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let this = &mut *self;
         let frame = std::task::ready!(this.source.poll_frame(context));
-        let Some(stream) = &mut this.stream else { return Poll::Ready(frame) };
-        match &frame {
-            Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match stream.allowed.checked_sub(bytes) {
-                    Some(left) => stream.allowed = left,
-                    None => {
-                        stream.stop.request(StopReason::OutputLimit);
-                        stream.on_drop.disarm();
-                        let failure = Failure::OutputLimit { limit: stream.limit };
-                        let broken_off = BrokenOff::Failed(failure.to_string());
-                        let _ = stream.record.cut.set(failure);
-                        return Poll::Ready(Some(Err(broken_off)));
-                    }
-                }
-            }
-            // The end: whole, or was the channel closed by a failure?
-            None => {
-                stream.on_drop.disarm();
-                if let Some(failure) = stream.record.failure() {
-                    return Poll::Ready(Some(Err(BrokenOff::Failed(failure.to_string()))));
-                }
-            }
-            Some(Err(_)) => {}
-        }
-        Poll::Ready(frame)
+        let Some(streamed) = &mut this.streamed else { return Poll::Ready(frame) };
+        let checked = match &frame {
+            Some(Ok(frame)) => streamed.sent(frame.data_ref().map_or(0, |data| data.len() as u64)),
+            None => std::task::ready!(streamed.poll_end(&this.source, context)),
+            Some(Err(_)) => Ok(()),
+        };
+        Poll::Ready(match checked {
+            Ok(()) => frame,
+            Err(aborted) => Some(Err(aborted)),
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -153,6 +180,28 @@ impl Body for AnswerBody {
             Source::Output { .. } => SizeHint::default(),
             Source::Guest(body) => body.size_hint(),
         }
+    }
+}
+
+/// What an invocation took, for the headers of its answer. What only its end tells is missing in a streamed one.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    pub id: InvocationId,
+    pub compile: Duration,
+    pub queue: Duration,
+    /// `None` without cgroups.
+    pub cgroup: Option<CgroupTimes>,
+    pub usage: Option<Usage>,
+}
+
+impl Timing {
+    pub fn new(id: InvocationId) -> Timing {
+        Timing { id, compile: Duration::ZERO, queue: Duration::ZERO, cgroup: None, usage: None }
+    }
+
+    pub fn ended(&mut self, outcome: &Outcome) {
+        self.cgroup = outcome.cgroup;
+        self.usage = Some(outcome.usage);
     }
 }
 
@@ -199,24 +248,23 @@ pub fn strip_reserved(headers: &mut HeaderMap) {
 }
 
 /// Adds what the invocation took. What only its end tells (execution, CPU, memory) is missing in a streamed answer.
-pub fn add_invocation_headers(headers: &mut HeaderMap, record: &Record, in_flight: usize, pod: &HeaderValue) {
+pub fn add_invocation_headers(headers: &mut HeaderMap, timing: &Timing, in_flight: usize, pod: &HeaderValue) {
     let value = |text: &str| HeaderValue::from_str(text).expect("digits, letters and punctuation of ours");
     headers.reserve(INVOCATION_HEADERS);
-    headers.insert(INVOCATION_ID, value(record.id.digits().as_str()));
+    headers.insert(INVOCATION_ID, value(timing.id.digits().as_str()));
     headers.insert(CURRENT_REQUESTS, in_flight.into());
     headers.insert(POD, pod.clone());
-    let mut timing = String::with_capacity(96);
-    push_milliseconds(&mut timing, "queue;dur=", record.queue.get());
-    push_milliseconds(&mut timing, ", compile;dur=", record.compile.get());
-    if let Some(times) = record.cgroup.get() {
-        push_milliseconds(&mut timing, ", cgroup;dur=", Some(&(times.creation + times.assign)));
+    let mut text = String::with_capacity(96);
+    push_milliseconds(&mut text, "queue;dur=", timing.queue);
+    push_milliseconds(&mut text, ", compile;dur=", timing.compile);
+    if let Some(times) = timing.cgroup {
+        push_milliseconds(&mut text, ", cgroup;dur=", times.creation + times.assign);
         headers.insert(CGROUP_CREATION_TIME, milliseconds(times.creation));
         headers.insert(CGROUP_ASSIGN_TIME, milliseconds(times.assign));
     }
-    if let Some(end) = record.end.get() {
-        let usage = &end.usage;
-        push_milliseconds(&mut timing, ", exec;dur=", Some(&usage.execution));
-        let (_, execution) = timing.rsplit_once('=').expect("it was just written");
+    if let Some(usage) = timing.usage {
+        push_milliseconds(&mut text, ", exec;dur=", usage.execution);
+        let (_, execution) = text.rsplit_once('=').expect("it was just written");
         headers.insert(EXECUTION_TIME, value(execution));
         if let Some(throttled) = usage.throttled {
             headers.insert(THROTTLED_TIME, microseconds(throttled).into());
@@ -224,12 +272,12 @@ pub fn add_invocation_headers(headers: &mut HeaderMap, record: &Record, in_fligh
         headers.insert(CPU_TIME, microseconds(usage.cpu).into());
         headers.insert(MEMORY_PEAK, usage.memory_peak.into());
     }
-    headers.append(SERVER_TIMING, value(&timing));
+    headers.append(SERVER_TIMING, value(&text));
 }
 
 /// Appends `name` and a duration in milliseconds with three decimals, without the cost of `format!`.
-fn push_milliseconds(text: &mut String, name: &str, duration: Option<&Duration>) {
-    let micros = duration.map_or(0, |duration| microseconds(*duration));
+fn push_milliseconds(text: &mut String, name: &str, duration: Duration) {
+    let micros = microseconds(duration);
     let mut digits = itoa::Buffer::new();
     text.push_str(name);
     text.push_str(digits.format(micros / 1000));
@@ -252,7 +300,7 @@ fn milliseconds(duration: Duration) -> HeaderValue {
         return HeaderValue::from_static("0.000");
     }
     let mut text = String::new();
-    push_milliseconds(&mut text, "", Some(&duration));
+    push_milliseconds(&mut text, "", duration);
     HeaderValue::try_from(text).expect("digits and a point")
 }
 
@@ -264,7 +312,7 @@ mod tests {
     fn milliseconds() {
         let text = |micros| {
             let mut text = String::new();
-            push_milliseconds(&mut text, "x=", Some(&Duration::from_micros(micros)));
+            push_milliseconds(&mut text, "x=", Duration::from_micros(micros));
             text
         };
         assert_eq!([0, 7, 1_000, 61_042].map(text), ["x=0.000", "x=0.007", "x=1.000", "x=61.042"]);

@@ -6,7 +6,10 @@ use std::{pin::Pin, time::Instant};
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 
-use crate::sandbox::{Failure, RequestBody, body::BodyError};
+use crate::{
+    invocation::Failure,
+    sandbox::{RequestBody, body::BodyError},
+};
 
 /// Bodies up to this length, if they say so, are read before the function starts.
 const READ_AHEAD: u64 = 64 << 10;

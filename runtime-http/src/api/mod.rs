@@ -15,46 +15,42 @@ pub mod route;
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
 
 use self::{
-    answer::{AnswerBody, INVOCATION_HEADERS, TEXT, add_invocation_headers, strip_reserved, whole},
+    answer::{AnswerBody, INVOCATION_HEADERS, Streamed, TEXT, Timing, add_invocation_headers, strip_reserved, whole},
     input::{ReadAhead, read_ahead},
     problem::{Code, Problem},
     route::Route,
 };
 use crate::{
-    admission::{Admission, Permit, Refused},
+    access_log::Record,
+    admission::Refused,
+    core::Core,
+    invocation::{CancelOnDrop, CancelReason, CancelToken, Failure, InvocationId, Outcome},
     limits::{Fraction, LimitCaps, Limits, RequestedLimits},
-    memory::Account,
-    metrics::Metrics,
-    readiness::Readiness,
-    record::{Answered, Record},
-    sandbox::{Failure, Input, Invocation, Program, Reply, RequestBody, Stdio, Stop, StopOnDrop},
+    sandbox::{self, Answer, Call, CommandInput, Program, Reply, RequestBody, Setup, Stdio, Stream},
     store::{
-        ModuleStore,
         function::Function,
         name::ModuleName,
         settings::{OutputMode, PathMode},
     },
-    worker::{Job, WorkerPool},
+    worker::Job,
 };
 
 /// What a command function answers to.
 const COMMAND_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// What `/-/live` and `/-/ready` answer to.
 const HEALTH_METHODS: &str = "GET, HEAD";
+/// How long after the deadline the worker's own word is waited for, which says what the invocation has used.
+const DEADLINE_GRACE: Duration = Duration::from_millis(500);
 
 /// Bounds and names of the API.
 #[derive(Debug, Clone)]
@@ -73,14 +69,7 @@ pub struct ApiSettings {
 /// The API's state.
 pub struct Api {
     pub settings: ApiSettings,
-    pub store: Arc<ModuleStore>,
-    pub admission: Arc<Admission>,
-    pub workers: WorkerPool,
-    pub memory: Arc<Account>,
-    pub metrics: Arc<Metrics>,
-    pub readiness: Readiness,
-    /// Set once, when the server begins to shut down.
-    pub draining: AtomicBool,
+    pub core: Arc<Core>,
 }
 
 /// Both ends of a connection.
@@ -92,10 +81,13 @@ pub struct Peers {
 
 /// What the client's side holds of an invocation.
 struct Exchange {
-    record: Arc<Record>,
-    stop: Stop,
-    on_drop: StopOnDrop,
+    arrived: Instant,
     function: Arc<Function>,
+    record: Arc<Record>,
+    cancel: CancelToken,
+    /// Cancels the guest if the client leaves. Disarmed when there is none any more.
+    on_drop: CancelOnDrop,
+    timing: Timing,
 }
 
 impl Api {
@@ -106,7 +98,7 @@ impl Api {
         let is_head = request.method() == Method::HEAD;
         let is_http1 = request.version() <= Version::HTTP_11;
         let mut response = self.route(request, peers, arrived).await;
-        if is_http1 && self.is_draining() {
+        if is_http1 && self.core.is_draining() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if is_head { without_body(response) } else { response }
@@ -130,19 +122,15 @@ impl Api {
 
     /// Answers a readiness probe of either port.
     pub fn ready(&self) -> Response<AnswerBody> {
-        let report = self.readiness.probe(self.is_draining());
+        let report = self.core.readiness.probe(self.core.is_draining());
         let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         whole(status, TEXT, report.to_string())
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
     }
 
     /// Refuses a request that got no record: no function is known for it, or none may see it.
     fn rejected(&self, problem: Problem) -> Response<AnswerBody> {
         tracing::info!(target: "invocation", status = problem.code.status().as_u16(), code = problem.code.as_str(), failure = problem.detail);
-        self.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
+        self.core.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
         problem.into_response()
     }
 
@@ -158,7 +146,7 @@ impl Api {
             Ok(found) => found,
             Err(problem) => return self.rejected(problem),
         };
-        if !matches!(*function.program, Program::Http(_)) {
+        if !matches!(function.program, Program::Http(_)) {
             if request.method() == Method::OPTIONS {
                 return allow(COMMAND_METHODS);
             }
@@ -166,15 +154,18 @@ impl Api {
                 return self.rejected(Problem::method_not_allowed(request.method(), COMMAND_METHODS));
             }
         }
-        let record = Record::new(function.metrics.clone(), arrived);
-        let _ = record.compile.set(arrived.elapsed());
-        let stop = Stop::default();
-        let exchange = Exchange { record, on_drop: StopOnDrop::new(stop.clone()), stop, function };
-        let fate = request.body().fate();
+        let id = InvocationId::next();
+        let record = Record::new(id, function.metrics.clone(), arrived);
+        let timing = Timing { compile: arrived.elapsed(), ..Timing::new(id) };
+        record.compiled(timing.compile);
+        let cancel = CancelToken::default();
+        let on_drop = CancelOnDrop::new(cancel.clone());
+        let mut exchange = Exchange { arrived, function, record, cancel, on_drop, timing };
+        let status = request.body().status();
         let result = tokio::select! {
             biased;
-            result = self.invoke(request, name, limits, peers, &exchange) => result,
-            () = fate.broken() => Err(Failure::BodyUnreadable { reason: "it broke off".into() }.into()),
+            result = self.invoke(request, name, limits, peers, &mut exchange) => result,
+            () = status.broken() => Err(Failure::BodyUnreadable { reason: "it broke off".into() }.into()),
         };
         match result {
             Ok(reply) => self.answer(reply, exchange),
@@ -190,13 +181,13 @@ impl Api {
         below: bool,
         arrived: Instant,
     ) -> Result<(Arc<Function>, Limits), Problem> {
-        if self.is_draining() {
+        if self.core.is_draining() {
             return Err(Refused::Draining.into());
         }
         let requested = RequestedLimits::parse(request.headers(), &self.settings.caps)?;
         let patience = requested.timeout(&self.settings.defaults, &self.settings.caps);
-        let function = self.store.get(name, arrived + patience.duration()).await?;
-        if below && !matches!(*function.program, Program::Http(_)) {
+        let function = self.core.store.get(name, arrived + patience.duration()).await?;
+        if below && !matches!(function.program, Program::Http(_)) {
             let detail = format!("{name} is a command and has no paths below its name; call /{name}");
             return Err(Problem::new(Code::ModuleNotFound, detail));
         }
@@ -211,17 +202,170 @@ impl Api {
         name: &ModuleName,
         limits: Limits,
         peers: Peers,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
     ) -> Result<Reply, Problem> {
-        let function = &exchange.function;
-        let deadline = exchange.record.arrived + limits.timeout.duration();
-        let is_command = !matches!(*function.program, Program::Http(_));
-        let (mut head, body) = request.into_parts();
-        let timeout_ms = limits.timeout.duration().as_millis();
-        let body = read_ahead(body, is_command, deadline, timeout_ms).await?;
-        let input = if is_command {
-            command_input(&head, name, function, body, peers)?
-        } else {
+        let function = exchange.function.clone();
+        let deadline = exchange.arrived + limits.timeout.duration();
+        let call = call(request, name, &function, peers, deadline, limits).await?;
+        let queued = Instant::now();
+        let permit = self
+            .core
+            .admission
+            .admit(&function.share, limits.memory, deadline)
+            .await
+            .map_err(|refused| self.refused(refused))?;
+        exchange.timing.queue = queued.elapsed();
+        exchange.record.admitted(exchange.timing.queue);
+        let setup = Setup {
+            id: exchange.timing.id,
+            function: function.name.clone(),
+            grants: function.grants.clone(),
+            limits,
+            deadline,
+            max_output: self.settings.max_output,
+            max_body: self.settings.max_body,
+            buffer_limit: function.buffer_limit,
+            preallocated: self.settings.preallocation.map_or(0, |share| share.of(limits.memory.bytes())),
+            memory: self.core.memory.reserve(exchange.timing.id, exchange.cancel.clone()),
+        };
+        let (reply, mut replied) = sandbox::reply();
+        let job = Job {
+            call,
+            setup,
+            reply,
+            permit,
+            record: exchange.record.clone(),
+            estimate: function.estimate.clone(),
+            in_flight: function.metrics.in_flight().clone(),
+        };
+        self.core.workers.run(job).map_err(|error| {
+            tracing::error!(
+                "cannot start a worker thread: {error}; lower --max-invocations or raise the limit on threads"
+            );
+            Problem::new(Code::Internal, "no worker thread could be started")
+        })?;
+        let reply = match tokio::time::timeout_at(deadline.into(), &mut replied).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                // The worker sees its deadline itself, unless its guest is in a long instruction: then nobody waits for it but its permit.
+                exchange.cancel.cancel(CancelReason::Deadline);
+                tokio::time::timeout(DEADLINE_GRACE, replied)
+                    .await
+                    .map_err(|_| Failure::DeadlineExceeded { timeout_ms: limits.timeout.duration().as_millis() })?
+            }
+        };
+        // The channel closes without a reply only if the worker panicked.
+        reply.map_err(|_| Problem::new(Code::Internal, "the worker failed; the server's log says why"))
+    }
+
+    /// Counts what admission refused. It has a record, and so a line in the log, too.
+    fn refused(&self, refused: Refused) -> Problem {
+        let problem = Problem::from(refused);
+        self.core.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
+        problem
+    }
+
+    fn answer(&self, reply: Reply, mut exchange: Exchange) -> Response<AnswerBody> {
+        match reply {
+            Reply::Ended { outcome, answer } => {
+                exchange.on_drop.disarm();
+                exchange.timing.ended(&outcome);
+                match ended(outcome, answer, exchange.function.output) {
+                    Ok(response) => self.finished(response, &exchange.record, &exchange.timing),
+                    Err(problem) => self.failed(problem, exchange),
+                }
+            }
+            Reply::Streaming { stream, cgroup, outcome } => {
+                exchange.timing.cgroup = cgroup;
+                match streaming(stream, exchange.function.output) {
+                    Ok((response, source)) => {
+                        let Exchange { record, cancel, on_drop, timing, .. } = exchange;
+                        let streamed = Streamed { record: record.clone(), cancel, on_drop, outcome };
+                        let body = AnswerBody::streaming(source, streamed, self.settings.max_output);
+                        self.finished(response.map(|()| body), &record, &timing)
+                    }
+                    // The function still runs: dropping the exchange cancels it.
+                    Err(problem) => self.failed(problem, exchange),
+                }
+            }
+        }
+    }
+
+    fn failed(&self, problem: Problem, exchange: Exchange) -> Response<AnswerBody> {
+        let code = problem.code;
+        exchange.record.answered(code.status(), code.as_str());
+        self.with_invocation_headers(problem.into_response(), &exchange.timing)
+    }
+
+    fn finished(&self, response: Response<AnswerBody>, record: &Record, timing: &Timing) -> Response<AnswerBody> {
+        record.answered(response.status(), "");
+        self.with_invocation_headers(response, timing)
+    }
+
+    fn with_invocation_headers(&self, mut response: Response<AnswerBody>, timing: &Timing) -> Response<AnswerBody> {
+        let in_flight = self.core.admission.in_flight();
+        add_invocation_headers(response.headers_mut(), timing, in_flight, &self.settings.pod);
+        response
+    }
+}
+
+/// The response of a guest that has ended.
+fn ended(outcome: Outcome, answer: Option<Answer>, mode: OutputMode) -> Result<Response<AnswerBody>, Problem> {
+    match (outcome.failure, answer) {
+        (Some(failure), _) => Err(failure.into()),
+        (None, Some(Answer::Output(output))) => {
+            let (response, body) = output_head(mode, output)?;
+            Ok(response.map(|()| AnswerBody::full(body)))
+        }
+        (None, Some(Answer::Response { head, .. })) if head.status.is_informational() => {
+            Err(not_final(head.status).into())
+        }
+        (None, Some(Answer::Response { mut head, frames })) => {
+            strip_reserved(&mut head.headers);
+            Ok(Response::from_parts(head, AnswerBody::frames(frames)))
+        }
+        (None, None) => Err(Failure::NoResponse { reason: "it ended without one".into() }.into()),
+    }
+}
+
+/// The head of a response that has begun, and where its body comes from.
+fn streaming(stream: Stream, mode: OutputMode) -> Result<(Response<()>, answer::Source), Problem> {
+    match stream {
+        Stream::Output { first, rest } => {
+            let (response, first) = output_head(mode, first)?;
+            Ok((response, answer::Source::Output { first: Some(first), rest }))
+        }
+        Stream::Response(response) if response.status().is_informational() => Err(not_final(response.status()).into()),
+        Stream::Response(response) => {
+            let (mut head, body) = response.into_parts();
+            strip_reserved(&mut head.headers);
+            Ok((Response::from_parts(head, ()), answer::Source::Guest(body)))
+        }
+    }
+}
+
+/// The program of `function` with its input; reads what of the body must be read before.
+async fn call(
+    request: Request<RequestBody>,
+    name: &ModuleName,
+    function: &Function,
+    peers: Peers,
+    deadline: Instant,
+    limits: Limits,
+) -> Result<Call, Problem> {
+    let (mut head, body) = request.into_parts();
+    let timeout_ms = limits.timeout.duration().as_millis();
+    match &function.program {
+        Program::Core(program) => {
+            let body = read_ahead(body, true, deadline, timeout_ms).await?;
+            Ok(Call::Core(program.clone(), command_input(&head, name, function, body, peers)?))
+        }
+        Program::Command(program) => {
+            let body = read_ahead(body, true, deadline, timeout_ms).await?;
+            Ok(Call::Command(program.clone(), command_input(&head, name, function, body, peers)?))
+        }
+        Program::Http(program) => {
+            let body = read_ahead(body, false, deadline, timeout_ms).await?;
             if function.path == PathMode::Stripped {
                 head.uri = stripped(&head.uri, name);
             }
@@ -229,106 +373,8 @@ impl Api {
             if head.uri.authority().is_none() && !head.headers.contains_key(header::HOST) {
                 head.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
             }
-            Input::Http(Request::from_parts(head, body.body))
-        };
-        let queued = Instant::now();
-        let permit: Permit = self
-            .admission
-            .admit(&function.share, limits.memory, deadline)
-            .await
-            .map_err(|refused| self.refused(refused))?;
-        let _ = exchange.record.queue.set(queued.elapsed());
-        let invocation = Invocation {
-            program: function.program.clone(),
-            grants: function.grants.clone(),
-            limits,
-            deadline,
-            max_output: self.settings.max_output,
-            max_body: self.settings.max_body,
-            hold: function.hold,
-            input,
-            preallocated: self.settings.preallocation.map_or(0, |share| share.of(limits.memory.bytes())),
-            holding: self.memory.open(exchange.record.id, exchange.stop.clone()),
-            record: exchange.record.clone(),
-        };
-        let (reply, replied) = oneshot::channel();
-        self.workers.run(Job { invocation, reply, permit }).map_err(|error| {
-            tracing::error!(
-                "cannot start a worker thread: {error}; lower --max-invocations or raise the limit on threads"
-            );
-            Problem::new(Code::Internal, "no worker thread could be started")
-        })?;
-        // The channel closes without a reply only if the worker panicked.
-        replied.await.map_err(|_| Problem::new(Code::Internal, "the worker failed; the server's log says why"))
-    }
-
-    /// Counts what admission refused. It has a record, and so a line in the log, too.
-    fn refused(&self, refused: Refused) -> Problem {
-        let problem = Problem::from(refused);
-        self.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
-        problem
-    }
-
-    fn answer(&self, reply: Reply, mut exchange: Exchange) -> Response<AnswerBody> {
-        match reply {
-            Reply::Response { head: http::response::Parts { status, .. }, .. } if status.is_informational() => {
-                self.failed(not_final(status).into(), exchange)
-            }
-            Reply::ResponseStream(response) if response.status().is_informational() => {
-                self.failed(not_final(response.status()).into(), exchange)
-            }
-            Reply::Failed(failure) => self.failed(failure.into(), exchange),
-            Reply::Output(output) => {
-                exchange.on_drop.disarm();
-                match output_head(exchange.function.output, output) {
-                    Ok((response, body)) => self.finished(response.map(|()| AnswerBody::full(body)), &exchange.record),
-                    Err(problem) => self.failed(problem, exchange),
-                }
-            }
-            Reply::OutputStream { first, rest } => match output_head(exchange.function.output, first) {
-                Ok((response, first)) => {
-                    let Exchange { record, stop, on_drop, .. } = exchange;
-                    let body = AnswerBody::output(first, rest, record.clone(), on_drop, stop);
-                    self.finished(response.map(|()| body), &record)
-                }
-                Err(problem) => self.failed(problem, exchange),
-            },
-            Reply::Response { mut head, frames } => {
-                exchange.on_drop.disarm();
-                strip_reserved(&mut head.headers);
-                self.finished(Response::from_parts(head, AnswerBody::frames(frames)), &exchange.record)
-            }
-            Reply::ResponseStream(response) => {
-                let (mut head, body) = response.into_parts();
-                strip_reserved(&mut head.headers);
-                let Exchange { record, stop, on_drop, .. } = exchange;
-                let body = AnswerBody::guest(body, record.clone(), on_drop, stop, self.settings.max_output);
-                self.finished(Response::from_parts(head, body), &record)
-            }
+            Ok(Call::Http(program.clone(), Request::from_parts(head, body.body)))
         }
-    }
-
-    fn failed(&self, problem: Problem, mut exchange: Exchange) -> Response<AnswerBody> {
-        // A function that still runs, since its head was bad, is stopped by dropping the exchange armed; else there is none to stop.
-        if exchange.record.end.get().is_some() {
-            exchange.on_drop.disarm();
-        }
-        let code = problem.code;
-        let _ = exchange.record.answered.set(Answered { status: code.status(), code: code.as_str() });
-        let mut response = problem.into_response();
-        add_invocation_headers(
-            response.headers_mut(),
-            &exchange.record,
-            self.admission.in_flight(),
-            &self.settings.pod,
-        );
-        response
-    }
-
-    fn finished(&self, mut response: Response<AnswerBody>, record: &Record) -> Response<AnswerBody> {
-        let _ = record.answered.set(Answered { status: response.status(), code: "" });
-        add_invocation_headers(response.headers_mut(), record, self.admission.in_flight(), &self.settings.pod);
-        response
     }
 }
 
@@ -343,7 +389,7 @@ fn command_input(
     function: &Function,
     body: ReadAhead,
     peers: Peers,
-) -> Result<Input, Problem> {
+) -> Result<CommandInput, Problem> {
     let mut args = vec![name.to_string()];
     args.extend(function.grants.args.iter().cloned());
     if let Some(parameter) = body.parameter {
@@ -356,7 +402,7 @@ fn command_input(
     } else {
         Vec::new()
     };
-    Ok(Input::Command { args, env, stdio: Stdio::Client(body.body) })
+    Ok(CommandInput { args, env, stdio: Stdio::Client(body.body) })
 }
 
 /// `/module/path?query` as `/path?query`.

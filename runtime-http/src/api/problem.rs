@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use super::{answer::AnswerBody, arguments::BadArgument};
 use crate::{
     admission::Refused,
+    invocation::Failure,
     limits::BadLimit,
-    sandbox::Failure,
     store::{LoadError, StoreError, compiler::CompileError, file::FileError, name::BadModuleName},
 };
 

@@ -25,6 +25,7 @@ use rustix::{
 };
 
 use super::{bandwidth::Bandwidth, hierarchy::Version};
+use crate::invocation::QuotaLift;
 
 /// What a step on the way to a limited thread was, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,31 +83,36 @@ pub struct Leaf {
     version: Version,
     name: String,
     dir: OwnedFd,
-    /// `cpu.max` or `cpu.cfs_quota_us`.
-    quota: Arc<OwnedFd>,
+    quota: Arc<QuotaFile>,
     /// `cpu.stat`.
     stat: OwnedFd,
     set: Option<Bandwidth>,
 }
 
-/// Lifts a leaf's quota from another thread than its own, which cannot while it is throttled.
+/// A leaf's quota, which other threads may lift.
 #[derive(Debug)]
-pub struct Lift {
+struct QuotaFile {
     version: Version,
-    quota: Arc<OwnedFd>,
+    /// `cpu.max` or `cpu.cfs_quota_us`.
+    file: OwnedFd,
 }
 
-impl Lift {
+impl QuotaFile {
+    fn write(&self, text: &str) -> Result<(), Errno> {
+        write(&self.file, text)
+    }
+}
+
+impl QuotaLift for QuotaFile {
     /// The leaf is then to be told, by [`Leaf::forget`].
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn lift(&self) -> Result<(), Errno> {
+    fn lift(&self) {
         let unlimited = match self.version {
             Version::V1 => "-1",
             Version::V2 => "max",
         };
-        write(&self.quota, unlimited)
+        if let Err(errno) = self.write(unlimited) {
+            tracing::debug!("a quota cannot be lifted: {errno}");
+        }
     }
 }
 
@@ -195,7 +201,8 @@ impl Root {
         let quota = open_at(&dir, quota, OFlags::WRONLY).map_err(self.error(Step::OpenQuota, &path))?;
         let path = format!("{name}/cpu.stat");
         let stat = open_at(&dir, "cpu.stat", OFlags::RDONLY).map_err(self.error(Step::OpenQuota, &path))?;
-        Ok(Leaf { version: self.version, name: name.to_owned(), dir, quota: Arc::new(quota), stat, set: None })
+        let quota = Arc::new(QuotaFile { version: self.version, file: quota });
+        Ok(Leaf { version: self.version, name: name.to_owned(), dir, quota, stat, set: None })
     }
 
     /// Takes the calling thread out of its leaf.
@@ -241,8 +248,8 @@ impl Leaf {
     }
 
     /// What others lift its quota with.
-    pub fn lift(&self) -> Lift {
-        Lift { version: self.version, quota: self.quota.clone() }
+    pub fn lift(&self) -> Arc<dyn QuotaLift> {
+        self.quota.clone()
     }
 
     /// Somebody else has set another quota.
@@ -265,16 +272,16 @@ impl Leaf {
     pub fn set(&mut self, bandwidth: Bandwidth) -> Result<Set, Errno> {
         let before = self.set.replace(bandwidth);
         match self.version {
-            Version::V2 => write(&self.quota, &bandwidth.v2()).map(|()| Set::AsAsked),
+            Version::V2 => self.quota.write(&bandwidth.v2()).map(|()| Set::AsAsked),
             Version::V1 => {
                 if before.is_none_or(|before| before.period_us != bandwidth.period_us) {
-                    write(&self.quota, "-1")?;
+                    self.quota.write("-1")?;
                     write_at(&self.dir, "cpu.cfs_period_us", itoa::Buffer::new().format(bandwidth.period_us))?;
                 }
-                let Some(quota) = bandwidth.quota_us else { return write(&self.quota, "-1").map(|()| Set::AsAsked) };
-                match write(&self.quota, itoa::Buffer::new().format(quota)) {
+                let Some(quota) = bandwidth.quota_us else { return self.quota.write("-1").map(|()| Set::AsAsked) };
+                match self.quota.write(itoa::Buffer::new().format(quota)) {
                     Ok(()) => Ok(Set::AsAsked),
-                    Err(Errno::INVAL) => write(&self.quota, "-1").map(|()| Set::Clamped),
+                    Err(Errno::INVAL) => self.quota.write("-1").map(|()| Set::Clamped),
                     Err(errno) => Err(errno),
                 }
             }

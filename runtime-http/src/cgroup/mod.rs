@@ -7,14 +7,14 @@
 //! - [`hierarchy`]: finds cgroups; [`root`]: finds the one to nest in, and probes
 //! - [`bandwidth`]: from millicores to quota and period
 //! - [`leaf`]: one thread's cgroup, and every write to the kernel's files
-//! - [`seat`]: what a worker does before and after an invocation; [`reaper`]: removes what was left
+//! - [`mod@thread`]: what a worker does before and after an invocation; [`reaper`]: removes what was left
 
 pub mod bandwidth;
 pub mod hierarchy;
 pub mod leaf;
 mod reaper;
 pub mod root;
-pub mod seat;
+pub mod thread;
 
 use std::{
     fmt,
@@ -35,7 +35,7 @@ use self::{
     leaf::{Leaf, LeafError, PREFIX, Root, Set, Step},
     reaper::Reaper,
     root::Impossible,
-    seat::Seat,
+    thread::ThreadCgroup,
 };
 use crate::metrics::CgroupMetrics;
 
@@ -81,7 +81,7 @@ pub enum CgroupError {
     Thread(#[from] std::io::Error),
 }
 
-/// Makes workers' seats. Dropping the last part of it removes all leaves.
+/// Makes the cgroups of workers. Dropping the last part of it removes all leaves.
 #[derive(Debug, Clone)]
 pub struct Cgroups {
     nested: Option<Arc<Nested>>,
@@ -134,8 +134,8 @@ impl Cgroups {
     }
 
     /// For the calling thread.
-    pub fn seat(&self) -> Seat {
-        Seat::new(self.nested.clone())
+    pub fn thread(&self) -> ThreadCgroup {
+        ThreadCgroup::new(self.nested.clone())
     }
 }
 

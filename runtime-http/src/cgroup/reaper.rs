@@ -17,7 +17,7 @@ use super::{
     root::remove_patiently,
 };
 
-/// When this many leaves wait, whoever leaves one removes it himself.
+/// When this many leaves wait, whoever leaves one removes it on its own thread.
 const MOST_WAITING: usize = 1024;
 /// How long a leaf may be found busy before it is given up; the next start removes it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ impl Drop for Reaper {
 }
 
 fn reap(root: &Root, leaves: &Receiver<String>, removal: &Histogram) {
-    // At most MOST_WAITING: then no more are taken, and whoever leaves one removes it himself.
+    // At most MOST_WAITING: then no more are taken, and whoever leaves one removes it on its own thread.
     let mut busy: Vec<(String, Instant)> = Vec::new();
     // Whether that was the last try.
     let try_once = |name: &str, since: Instant| {

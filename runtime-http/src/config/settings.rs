@@ -12,10 +12,10 @@ use super::ConfigError;
 use crate::{
     admission::OverbookingRatio,
     cgroup,
+    invocation::OutboundHost,
     limits::{Cores, CpuQuota, Fraction, InvocationTimeout, MemoryLimit, MemoryRequest},
     logging::LogFormat,
     reporter::QueueProxyHost,
-    store::settings::OutboundHost,
 };
 
 /// Which runtime the original's `WASM_RUNTIME` names.

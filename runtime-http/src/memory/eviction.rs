@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::{
-    account::{First, Holding, Seniority},
-    forecast::Marks,
+    budget::{First, MemoryReservation, Seniority},
+    forecast::Watermarks,
 };
 
-/// Evicting who holds less hardly helps; they go only if nobody holds more, and for the working set not if all hold less in sum.
+/// Bytes. Evicting an invocation that holds less hardly helps: it goes only if none holds more, and for the working set it does not go
+/// if all together hold less.
 const WORTHWHILE: u64 = 1 << 20;
 /// How long growths wait before others are evicted for them: many end by themselves.
 const PATIENCE: Duration = Duration::from_millis(30);
@@ -28,8 +29,13 @@ pub enum Need {
 
 impl Need {
     /// With the working set that is expected, and the growth that is served next: the more urgent one first.
-    pub fn of(expected: u64, marks: &Marks, first: Option<First>, now: Instant) -> impl Iterator<Item = Need> {
-        let working = (expected > marks.eviction).then(|| Need::Working { bytes: expected - marks.high });
+    pub fn of(
+        expected: u64,
+        watermarks: &Watermarks,
+        first: Option<First>,
+        now: Instant,
+    ) -> impl Iterator<Item = Need> {
+        let working = (expected > watermarks.eviction).then(|| Need::Working { bytes: expected - watermarks.high });
         let growth = first.filter(|first| first.missing > 0 && now.duration_since(first.short_since) >= PATIENCE);
         let growth = growth.map(|First { seniority, since, missing, impossible, .. }| Need::Growth {
             bytes: missing,
@@ -41,11 +47,11 @@ impl Need {
     }
 
     /// Who must go, the youngest first; those who were told to end already count.
-    pub fn victims(self, running: &[Arc<Holding>]) -> Vec<Arc<Holding>> {
+    pub fn victims(self, running: &[Arc<MemoryReservation>]) -> Vec<Arc<MemoryReservation>> {
         let (ending, mut staying): (Vec<_>, Vec<_>) =
-            running.iter().partition(|holding| holding.stop.requested().is_some());
-        staying.sort_by_key(|holding| holding.seniority);
-        let ending: u64 = ending.iter().map(|holding| holding.held()).sum();
+            running.iter().partition(|reservation| reservation.cancel.reason().is_some());
+        staying.sort_by_key(|reservation| reservation.seniority);
+        let ending: u64 = ending.iter().map(|reservation| reservation.held()).sum();
         match self {
             // The oldest goes only if it is alone.
             Need::Working { bytes } => {
@@ -55,13 +61,16 @@ impl Need {
                     [_oldest, younger @ ..] => youngest(younger, bytes.saturating_sub(ending)),
                 };
                 // It is not guests that use the memory.
-                let freed: u64 = victims.iter().map(|holding| holding.held()).sum();
+                let freed: u64 = victims.iter().map(|reservation| reservation.held()).sum();
                 if freed < WORTHWHILE { Vec::new() } else { victims }
             }
             Need::Growth { bytes, by, waited, impossible } => {
-                let waiting = staying.iter().find(|holding| holding.seniority == by).map(|holding| Arc::clone(holding));
-                let juniors: Vec<_> = staying.into_iter().filter(|holding| holding.seniority > by).collect();
-                let evictable: u64 = juniors.iter().map(|holding| holding.held()).sum();
+                let waiting = staying
+                    .iter()
+                    .find(|reservation| reservation.seniority == by)
+                    .map(|reservation| Arc::clone(reservation));
+                let juniors: Vec<_> = staying.into_iter().filter(|reservation| reservation.seniority > by).collect();
+                let evictable: u64 = juniors.iter().map(|reservation| reservation.held()).sum();
                 if impossible || waited >= LAST_PATIENCE {
                     // There is not so much; or its seniors have it, and do not end.
                     waiting.into_iter().collect()
@@ -75,21 +84,24 @@ impl Need {
     }
 }
 
-/// The last ones of `holdings`, which are sorted by seniority, until what they hold is `bytes`: first of those with something worth it.
-fn youngest(holdings: &[&Arc<Holding>], bytes: u64) -> Vec<Arc<Holding>> {
-    let (large, small): (Vec<_>, Vec<_>) =
-        holdings.iter().rev().map(|holding| Arc::clone(holding)).partition(|holding| holding.held() >= WORTHWHILE);
+/// The last ones of `reservations`, which are sorted by seniority, until what they hold is `bytes`: first of those with something worth it.
+fn youngest(reservations: &[&Arc<MemoryReservation>], bytes: u64) -> Vec<Arc<MemoryReservation>> {
+    let (large, small): (Vec<_>, Vec<_>) = reservations
+        .iter()
+        .rev()
+        .map(|reservation| Arc::clone(reservation))
+        .partition(|reservation| reservation.held() >= WORTHWHILE);
     let mut left = bytes;
-    let mut is_needed = |holding: &Arc<Holding>| {
+    let mut is_needed = |reservation: &Arc<MemoryReservation>| {
         let needed = left > 0;
-        left = left.saturating_sub(holding.held());
+        left = left.saturating_sub(reservation.held());
         needed
     };
     large
         .into_iter()
         .chain(small)
-        .filter(|holding| holding.held() > 0)
-        .take_while(|holding| is_needed(holding))
+        .filter(|reservation| reservation.held() > 0)
+        .take_while(|reservation| is_needed(reservation))
         .collect()
 }
 
@@ -99,26 +111,25 @@ mod tests {
 
     use super::*;
     use crate::{
-        memory::Account,
-        record::InvocationId,
-        sandbox::{Stop, StopReason},
+        invocation::{CancelReason, CancelToken, InvocationId},
+        memory::MemoryBudget,
     };
 
     const MIB: u64 = 1 << 20;
 
     /// From the oldest to the youngest.
-    fn running(mebibytes: &[u64]) -> Vec<Arc<Holding>> {
-        let account = Account::new(IntCounter::new("waits", "of growths").unwrap());
+    fn running(mebibytes: &[u64]) -> Vec<Arc<MemoryReservation>> {
+        let budget = MemoryBudget::new(IntCounter::new("waits", "of growths").unwrap());
         let open = |mebibytes: &u64| {
-            let holding = account.open(InvocationId::next(), Stop::default());
-            assert!(holding.take(mebibytes * MIB));
-            holding
+            let reservation = budget.reserve(InvocationId::next(), CancelToken::default());
+            assert!(reservation.take(mebibytes * MIB));
+            reservation
         };
         mebibytes.iter().map(open).collect()
     }
 
-    fn held(need: Need, running: &[Arc<Holding>]) -> Vec<u64> {
-        need.victims(running).iter().map(|holding| holding.held() / MIB).collect()
+    fn held(need: Need, running: &[Arc<MemoryReservation>]) -> Vec<u64> {
+        need.victims(running).iter().map(|reservation| reservation.held() / MIB).collect()
     }
 
     #[test]
@@ -128,7 +139,7 @@ mod tests {
         assert_eq!(held(need(1), &running), [30]);
         assert_eq!(held(need(31), &running), [30, 10]);
         assert_eq!(held(need(1000), &running), [30, 10, 20]);
-        running[4].stop.request(StopReason::Evicted);
+        running[4].cancel.cancel(CancelReason::Evicted);
         assert_eq!(held(need(30), &running), [0; 0], "one that ends is enough");
         assert_eq!(held(need(31), &running), [10]);
         assert_eq!(held(need(31), &running[..1]), [50], "alone");
@@ -157,11 +168,11 @@ mod tests {
 
     #[test]
     fn there_is_patience_with_growth_and_none_near_the_limit() {
-        let marks = Marks::new(1000 * MIB, 0.85, 0.95);
+        let watermarks = Watermarks::new(1000 * MIB, 0.85, 0.95);
         let now = Instant::now();
         let by = running(&[0])[0].seniority;
         let first = |short_since| Some(First { seniority: by, since: now, short_since, missing: 7, impossible: false });
-        let needs = |expected, first| Need::of(expected, &marks, first, now).collect::<Vec<_>>();
+        let needs = |expected, first| Need::of(expected, &watermarks, first, now).collect::<Vec<_>>();
         let growth = Need::Growth { bytes: 7, by, waited: Duration::ZERO, impossible: false };
         assert_eq!(needs(10 * MIB, first(now)), []);
         assert_eq!(needs(10 * MIB, first(now - PATIENCE)), [growth]);

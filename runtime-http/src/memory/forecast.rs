@@ -18,15 +18,15 @@ use super::signed;
 
 /// For how long a reading counts.
 const WINDOW: Duration = Duration::from_secs(2);
-/// Guests that hold less than this part of the limit hold next to nothing.
-const NOTHING: u64 = 32;
+/// Guests that hold less than one in so many of the limit's bytes hold next to nothing.
+const NEXT_TO_NOTHING: u64 = 32;
 
 /// Working sets, in bytes, at which something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Marks {
+pub struct Watermarks {
     /// The kernel ends the box here.
     pub limit: u64,
-    /// Above it nothing is evicted only if it falls.
+    /// Above it invocations are evicted.
     pub eviction: u64,
     /// Growth waits rather than exceed it, and above it nothing starts.
     pub high: u64,
@@ -34,18 +34,18 @@ pub struct Marks {
     pub low: u64,
 }
 
-impl Marks {
+impl Watermarks {
     /// `high` and `eviction` are shares of `limit`.
-    pub fn new(limit: u64, high: f64, eviction: f64) -> Marks {
+    pub fn new(limit: u64, high: f64, eviction: f64) -> Watermarks {
         let share = |share: f64| (limit as f64 * share) as u64;
-        Marks { limit, eviction: share(eviction), high: share(high), low: share(high - 0.05) }
+        Watermarks { limit, eviction: share(eviction), high: share(high), low: share(high - 0.05) }
     }
 }
 
 /// Remembers readings.
 #[derive(Debug)]
 pub struct Forecast {
-    marks: Marks,
+    watermarks: Watermarks,
     /// What the box had for itself at least.
     lately: Highest,
     /// The same, when guests last held next to nothing.
@@ -77,15 +77,15 @@ impl Highest {
 }
 
 impl Forecast {
-    pub fn new(marks: Marks) -> Forecast {
-        Forecast { marks, lately: Highest::default(), at_rest: 0, last: None, rise: 0.0, committed: 0 }
+    pub fn new(watermarks: Watermarks) -> Forecast {
+        Forecast { watermarks, lately: Highest::default(), at_rest: 0, last: None, rise: 0.0, committed: 0 }
     }
 
     /// Adds a reading. `committed` is the most that guests had grown to while it was taken.
     pub fn read(&mut self, now: Instant, working_set: u64, committed: u64) {
         let own = signed(working_set) - signed(committed);
         self.lately.add(now, own, WINDOW);
-        if committed <= self.marks.limit / NOTHING {
+        if committed <= self.watermarks.limit / NEXT_TO_NOTHING {
             self.at_rest = own;
         }
         self.rise = self.last.map_or(0.0, |(then, last)| {
@@ -98,7 +98,7 @@ impl Forecast {
 
     /// What guests may grow to.
     pub fn ceiling(&self) -> i64 {
-        (signed(self.marks.high) - self.lately.get()).min(signed(self.marks.eviction) - self.at_rest)
+        (signed(self.watermarks.high) - self.lately.get()).min(signed(self.watermarks.eviction) - self.at_rest)
     }
 
     /// The working set after `ahead`, if it goes on rising as it did between the last two readings. It cannot rise above what guests have
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn what_guests_touch_does_not_count_twice_and_what_they_never_touch_does_not_count() {
-        let marks = Marks::new(1000, 0.8, 0.9);
-        let mut forecast = Forecast::new(marks);
+        let watermarks = Watermarks::new(1000, 0.8, 0.9);
+        let mut forecast = Forecast::new(watermarks);
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         forecast.read(at(0), 100, 0);
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_rise_is_expected_to_go_on_as_far_as_it_can() {
-        let mut forecast = Forecast::new(Marks::new(1000, 0.8, 0.9));
+        let mut forecast = Forecast::new(Watermarks::new(1000, 0.8, 0.9));
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let ahead = Duration::from_millis(10);

@@ -13,18 +13,17 @@
 //!
 //! Not done here: reading the container's files ([`crate::container`]), deciding when to look ([`crate::sampler`]).
 //!
-//! - [`account`]: the sum of what guests hold, and who waits; [`forecast`]: what the box itself needs, and the marks
+//! - [`budget`]: the sum of what guests hold, and who waits; [`forecast`]: what the box itself needs, and the watermarks
 //! - [`eviction`]: who must go; [`throttle`]: how much may start afterwards
-//! - [`reclaim`]: what the box can give back without harming anyone; [`populate`]: memory made resident ahead
+//! - [`reclaim`]: what the box can give back without harming anyone
 
-pub mod account;
+pub mod budget;
 pub mod eviction;
 pub mod forecast;
-pub mod populate;
 pub mod reclaim;
 pub mod throttle;
 
-pub use self::account::{Account, Holding};
+pub use self::budget::{MemoryBudget, MemoryReservation};
 
 /// For sums and differences that may be negative.
 fn signed(bytes: u64) -> i64 {

@@ -23,21 +23,21 @@ pub struct RequestBody {
     rest: Option<Rest>,
     seen: u64,
     limit: u64,
-    fate: BodyFate,
+    status: BodyStatus,
 }
 
 /// What became of a body, seen from where it is no longer at hand.
 #[derive(Debug, Clone, Default)]
-pub struct BodyFate(Arc<Fate>);
+pub struct BodyStatus(Arc<Status>);
 
 #[derive(Debug, Default)]
-struct Fate {
+struct Status {
     too_large: AtomicBool,
     broken: AtomicBool,
     noticed: Notify,
 }
 
-impl BodyFate {
+impl BodyStatus {
     /// It turned out to be larger than its limit.
     pub fn is_too_large(&self) -> bool {
         self.0.too_large.load(Ordering::Relaxed)
@@ -83,11 +83,11 @@ impl From<BodyError> for wasmtime_wasi_http::Error {
 impl RequestBody {
     pub fn new(incoming: Incoming, limit: u64) -> Self {
         let rest = Some(incoming).filter(|rest| !rest.is_end_stream()).map(Rest::Direct);
-        RequestBody { ahead: Bytes::new(), rest, seen: 0, limit, fate: BodyFate::default() }
+        RequestBody { ahead: Bytes::new(), rest, seen: 0, limit, status: BodyStatus::default() }
     }
 
     pub fn full(bytes: Bytes) -> Self {
-        RequestBody { ahead: bytes, rest: None, seen: 0, limit: u64::MAX, fate: BodyFate::default() }
+        RequestBody { ahead: bytes, rest: None, seen: 0, limit: u64::MAX, status: BodyStatus::default() }
     }
 
     /// The most bytes it may have.
@@ -101,8 +101,8 @@ impl RequestBody {
     }
 
     /// Where to see later what became of it.
-    pub fn fate(&self) -> BodyFate {
-        self.fate.clone()
+    pub fn status(&self) -> BodyStatus {
+        self.status.clone()
     }
 
     /// The whole body, if nothing is outstanding.
@@ -131,7 +131,7 @@ impl RequestBody {
         }
         let left = incoming.size_hint();
         let (sender, frames) = mpsc::channel(FRAMES_AHEAD);
-        let fate = self.fate.clone();
+        let status = self.status.clone();
         // It ends with the body, or with the connection, or soon after nobody wants the body any more.
         tokio::spawn(async move {
             loop {
@@ -143,7 +143,7 @@ impl RequestBody {
                 let Some(frame) = frame else { return };
                 let is_error = frame.is_err();
                 if is_error {
-                    fate.set_broken();
+                    status.set_broken();
                 }
                 if sender.send(frame).await.is_err() && !is_error {
                     return discard(incoming).await;
@@ -239,12 +239,12 @@ impl Body for RequestBody {
         {
             self.seen += data.len() as u64;
             if self.seen > self.limit {
-                self.fate.0.too_large.store(true, Ordering::Relaxed);
+                self.status.0.too_large.store(true, Ordering::Relaxed);
                 return Poll::Ready(Some(Err(BodyError::TooLarge { limit: self.limit })));
             }
         }
         if let Some(Err(_)) = &frame {
-            self.fate.set_broken();
+            self.status.set_broken();
         }
         if !matches!(frame, Some(Ok(_))) {
             self.rest = None;

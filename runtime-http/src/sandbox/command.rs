@@ -1,28 +1,30 @@
 //! Runs commands: `_start` of a core module, `wasi:cli/run` of a component.
 
-use std::{pin::pin, sync::Arc};
+use std::pin::pin;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use wasmtime::{Store, component::ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder, p1::WasiP1Ctx, p2::bindings::CommandPre};
 
 use super::{
-    Grants, Input, Invocation, Meter, Reply, RequestBody,
-    body::BodyFate,
-    bounded, bounded_store,
-    failure::{Failure, Notes, classify, noted},
+    Answer, Ended, Left, Remains, ReplySender, RequestBody, Setup, Stream,
+    body::BodyStatus,
+    bounded_store,
+    failure::{LimitHits, cancelled, classify, limit_hit},
     http::ComponentHost,
     limiter::Limiter,
     outbound::Outbound,
+    populate::populate,
     program::CoreProgram,
-    set_end,
     stderr::Stderr,
     stdin::Stdin,
     stdout::{CHUNKS_AHEAD, Stdout},
-    stop::{Stop, StopReason},
 };
-use crate::{epoch, memory::populate::populate};
+use crate::{
+    epoch,
+    invocation::{CancelReason, CancelToken, Failure, Grants},
+};
 
 /// The data of a core module's store.
 pub struct CoreHost {
@@ -38,83 +40,78 @@ pub enum Stdio {
     Inherit,
 }
 
-/// The reply's channel, shared with stdout, which starts the response when it can hold no more.
-struct Output {
-    stdout: Stdout,
-    reply: Arc<std::sync::Mutex<Option<oneshot::Sender<Reply>>>>,
-    body_fate: Option<BodyFate>,
+/// What a command is given.
+pub struct CommandInput {
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub stdio: Stdio,
 }
 
-impl Output {
-    fn new(hold: usize, limit: u64, reply: oneshot::Sender<Reply>) -> Self {
-        let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
-        let start = {
-            let reply = reply.clone();
-            Box::new(move |first: Bytes| {
-                let (sender, rest) = mpsc::channel(CHUNKS_AHEAD);
-                send(&reply, Reply::OutputStream { first, rest });
-                sender
-            })
-        };
-        Output { stdout: Stdout::new(hold, limit, start), reply, body_fate: None }
+/// What a command writes and reads, seen from outside.
+struct Streams {
+    stdout: Stdout,
+    body: Option<BodyStatus>,
+}
+
+impl Streams {
+    fn new(setup: &Setup, reply: &ReplySender) -> Self {
+        let reply = reply.clone();
+        let start = Box::new(move |first: Bytes| {
+            let (sender, rest) = mpsc::channel(CHUNKS_AHEAD);
+            reply.stream(Stream::Output { first, rest });
+            sender
+        });
+        Streams { stdout: Stdout::new(setup.buffer_limit, setup.max_output, start), body: None }
     }
 
-    fn notes(&self) -> Notes {
-        Notes {
+    fn limit_hits(&self) -> LimitHits {
+        LimitHits {
             output_limit: self.stdout.limit_exceeded(),
             client_gone: self.stdout.client_gone(),
-            body_limit: self.body_fate.as_ref().is_some_and(BodyFate::is_too_large),
-            body_broken: self.body_fate.as_ref().is_some_and(BodyFate::is_broken),
+            body_limit: self.body.as_ref().is_some_and(BodyStatus::is_too_large),
+            body_broken: self.body.as_ref().is_some_and(BodyStatus::is_broken),
         }
-    }
-}
-
-fn send(reply: &std::sync::Mutex<Option<oneshot::Sender<Reply>>>, message: Reply) {
-    let sender = reply.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    if let Some(sender) = sender {
-        // A receiver that is gone is a client that is gone: the stop signal tells the worker.
-        let _ = sender.send(message);
     }
 }
 
 pub(super) fn run_core(
     program: &CoreProgram,
-    mut invocation: Invocation,
-    reply: oneshot::Sender<Reply>,
+    input: CommandInput,
+    setup: &Setup,
     epochs: &epoch::Awake,
-    meter: Meter<'_>,
-) {
-    let mut output = Output::new(invocation.hold, invocation.max_output, reply);
-    let wasi = match context(&mut invocation, &mut output) {
+    reply: &ReplySender,
+) -> Ended {
+    let mut streams = Streams::new(setup, reply);
+    let wasi = match context(input, setup, &mut streams) {
         Ok(mut wasi) => wasi.build_p1(),
-        Err(failure) => return refuse(&invocation, &output, meter, failure),
+        Err(failure) => return Ended::not_started(failure),
     };
-    let limiter = invocation.limiter();
     let engine = program.pre.module().engine();
-    let mut store = bounded_store(engine, CoreHost { wasi, limiter }, |host| &mut host.limiter);
-    let stdout = output.stdout.clone();
-    let preallocated = usize::try_from(invocation.preallocated).unwrap_or(usize::MAX);
+    let mut store = bounded_store(engine, CoreHost { wasi, limiter: setup.limiter() }, |host| &mut host.limiter);
+    let stdout = streams.stdout.clone();
+    let preallocated = usize::try_from(setup.preallocated).unwrap_or(usize::MAX);
     let result = {
         let call = pin!(async {
-            let result = call_start(program, &mut store, preallocated, &invocation.holding.stop).await;
+            let result = call_start(program, &mut store, preallocated, &setup.memory.cancel).await;
             stdout.drain().await;
             result
         });
-        bounded(&invocation, epochs).run(call, |_| stdout.flush_streamed())
+        setup.bounded(epochs).run(call, |_| stdout.flush_streamed())
     };
-    finish(&invocation, &output, meter, &store.data().limiter, result);
+    let result = judge(setup, &streams, &store.data().limiter, result);
+    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains(Some(Left::Core(store))) }
 }
 
 async fn call_start(
     program: &CoreProgram,
     store: &mut Store<CoreHost>,
     preallocated: usize,
-    stop: &Stop,
+    cancel: &CancelToken,
 ) -> wasmtime::Result<()> {
     let instance = program.pre.instantiate_async(&mut *store).await?;
     if preallocated > 0
         && let Some(memory) = instance.get_memory(&mut *store, "memory")
-        && let Err(error) = populate(&*store, &memory, preallocated, stop)
+        && let Err(error) = populate(&*store, &memory, preallocated, cancel)
     {
         tracing::debug!("memory is not allocated ahead: {error}");
     }
@@ -127,25 +124,25 @@ async fn call_start(
 
 pub(super) fn run_component(
     program: &CommandPre<ComponentHost>,
-    mut invocation: Invocation,
-    reply: oneshot::Sender<Reply>,
+    input: CommandInput,
+    setup: &Setup,
     epochs: &epoch::Awake,
-    meter: Meter<'_>,
-) {
-    let mut output = Output::new(invocation.hold, invocation.max_output, reply);
-    let wasi = match context(&mut invocation, &mut output) {
+    reply: &ReplySender,
+) -> Ended {
+    let mut streams = Streams::new(setup, reply);
+    let wasi = match context(input, setup, &mut streams) {
         Ok(mut wasi) => wasi.build(),
-        Err(failure) => return refuse(&invocation, &output, meter, failure),
+        Err(failure) => return Ended::not_started(failure),
     };
     let host = ComponentHost {
         wasi,
         table: ResourceTable::new(),
         http: wasmtime_wasi_http::WasiHttpCtx::new(),
-        outbound: Outbound::new(invocation.grants.clone()),
-        limiter: invocation.limiter(),
+        outbound: Outbound::new(setup.grants.clone()),
+        limiter: setup.limiter(),
     };
     let mut store = bounded_store(program.engine(), host, |host| &mut host.limiter);
-    let stdout = output.stdout.clone();
+    let stdout = streams.stdout.clone();
     let result = {
         let call = pin!(async {
             let result = async {
@@ -161,65 +158,52 @@ pub(super) fn run_component(
             stdout.drain().await;
             result
         });
-        bounded(&invocation, epochs).run(call, |_| stdout.flush_streamed())
+        setup.bounded(epochs).run(call, |_| stdout.flush_streamed())
     };
-    finish(&invocation, &output, meter, &store.data().limiter, result);
+    let result = judge(setup, &streams, &store.data().limiter, result);
+    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains(Some(Left::Component(store))) }
 }
 
-/// Records how the call ended and answers, unless the response has started.
-fn finish(
-    invocation: &Invocation,
-    output: &Output,
-    meter: Meter<'_>,
+/// Decides how the call ended; gives the output, unless it was streamed.
+fn judge(
+    setup: &Setup,
+    streams: &Streams,
     limiter: &Limiter,
-    result: Result<wasmtime::Result<()>, StopReason>,
-) {
-    let notes = output.notes();
+    result: Result<wasmtime::Result<()>, CancelReason>,
+) -> Result<Option<Answer>, Failure> {
+    let hits = streams.limit_hits();
     let failure = match &result {
-        Err(reason) => Some(Failure::stopped(*reason, invocation.bounds())),
+        Err(reason) => Some(cancelled(*reason, setup.bounds())),
         Ok(Err(error)) => {
-            tracing::debug!(id = %invocation.record.id, "guest call failed: {error:?}");
-            classify(error, limiter, notes, invocation.bounds())
+            tracing::debug!(id = %setup.id, "guest call failed: {error:?}");
+            classify(error, limiter, hits, setup.bounds())
         }
         // A body that broke its limit ends the guest's input early; what it made of half an input is no answer.
-        Ok(Ok(())) if notes.body_limit || notes.body_broken || notes.client_gone => {
-            noted(limiter, notes, invocation.bounds())
+        Ok(Ok(())) if hits.body_limit || hits.body_broken || hits.client_gone => {
+            limit_hit(limiter, hits, setup.bounds())
         }
         Ok(Ok(())) => None,
     };
-    let held = output.stdout.take_held();
-    set_end(&invocation.record, meter.usage(Some(limiter)), failure.clone());
-    if let Some(body) = held {
-        send(&output.reply, failure.map_or(Reply::Output(body), Reply::Failed));
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(streams.stdout.take_buffered().map(Answer::Output)),
     }
 }
 
-/// Answers an invocation whose guest was not started.
-fn refuse(invocation: &Invocation, output: &Output, meter: Meter<'_>, failure: Failure) {
-    set_end(&invocation.record, meter.usage(None), Some(failure.clone()));
-    send(&output.reply, Reply::Failed(failure));
-}
-
 /// The WASI context of a command: its own arguments, environment and streams, and what is granted; nothing else of the host.
-fn context(invocation: &mut Invocation, output: &mut Output) -> Result<WasiCtxBuilder, Failure> {
-    let input = std::mem::replace(
-        &mut invocation.input,
-        Input::Command { args: Vec::new(), env: Vec::new(), stdio: Stdio::Inherit },
-    );
-    let Input::Command { args, env, stdio } = input else {
-        return Err(Failure::Internal { reason: "a command was given an HTTP request".into() });
-    };
-    let mut wasi = granted_context(&invocation.grants)?;
+fn context(input: CommandInput, setup: &Setup, streams: &mut Streams) -> Result<WasiCtxBuilder, Failure> {
+    let CommandInput { args, env, stdio } = input;
+    let mut wasi = granted_context(&setup.grants)?;
     wasi.args(&args).envs(&env);
     match stdio {
         Stdio::Inherit => {
             wasi.inherit_stdio();
         }
         Stdio::Client(body) => {
-            output.body_fate = Some(body.fate());
+            streams.body = Some(body.status());
             wasi.stdin(Stdin::new(body))
-                .stdout(output.stdout.clone())
-                .stderr(Stderr::new(invocation.record.function.name().clone(), invocation.record.id));
+                .stdout(streams.stdout.clone())
+                .stderr(Stderr::new(setup.function.clone(), setup.id));
         }
     }
     Ok(wasi)

@@ -1,4 +1,4 @@
-//! Runs one guest call on the calling thread until it ends, is stopped, or its deadline comes.
+//! Runs one guest call on the calling thread until it ends, is cancelled, or its deadline comes.
 //!
 //! A busy guest yields at each epoch, a blocked one is pending in a host call: both return here, and here alone is decided whether
 //! to go on. Dropping the future ends the guest, wherever it is. There is no timer per invocation: the thread itself waits
@@ -16,13 +16,15 @@ use std::{
     time::Instant,
 };
 
-use super::stop::{Stop, StopReason};
-use crate::epoch;
+use crate::{
+    epoch,
+    invocation::{CancelReason, CancelToken},
+};
 
 /// What bounds a guest call.
 pub struct Bounded<'a> {
     pub deadline: Instant,
-    pub stop: &'a Stop,
+    pub cancel: &'a CancelToken,
     pub epochs: &'a epoch::Awake,
 }
 
@@ -63,12 +65,12 @@ impl Bounded<'_> {
     /// written so far.
     ///
     /// # Errors
-    /// The reason, if the call was stopped; the guest is ended when the caller drops `future`.
+    /// The reason, if the call was cancelled; the guest is ended when the caller drops `future`.
     pub fn run<F: Future>(
         &self,
         mut future: Pin<&mut F>,
         mut when_pending: impl FnMut(&mut Context<'_>),
-    ) -> Result<F::Output, StopReason> {
+    ) -> Result<F::Output, CancelReason> {
         let (state, waker) = thread_waker();
         let mut context = Context::from_waker(&waker);
         self.epochs.touch();
@@ -79,14 +81,14 @@ impl Bounded<'_> {
             }
             self.epochs.touch();
             when_pending(&mut context);
-            self.stop.register(&waker);
+            self.cancel.register(&waker);
             loop {
-                if let Some(reason) = self.stop.requested() {
+                if let Some(reason) = self.cancel.reason() {
                     return Err(reason);
                 }
                 let left = self.deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return Err(StopReason::Deadline);
+                    return Err(CancelReason::Deadline);
                 }
                 if state.woken.load(Ordering::Acquire) {
                     break;

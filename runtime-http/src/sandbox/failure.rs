@@ -1,42 +1,10 @@
-//! Every way in which an invocation ends without an answer of its own.
+//! What an error of a guest's call was: its own doing, or a limit that it hit.
 
 use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 
-use super::{limiter::Limiter, stop::StopReason};
-
-/// Why an invocation failed. What the client is told is decided in [`crate::api`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    #[error("the function exited with code {code}")]
-    Exit { code: i32 },
-    #[error("the function trapped: {trap}")]
-    Trap { trap: String },
-    #[error("the function wanted {wanted} bytes of memory, its limit is {limit} bytes (header Memory-Request)")]
-    MemoryLimit { wanted: u64, limit: u64 },
-    #[error("the function wrote more than {limit} bytes of output")]
-    OutputLimit { limit: u64 },
-    #[error("the function's CGI header block is not valid: {reason}")]
-    BadHeader { reason: String },
-    #[error("the function ended without a response: {reason}")]
-    NoResponse { reason: String },
-    #[error("the request body is larger than {limit} bytes")]
-    BodyTooLarge { limit: u64 },
-    #[error("the request body could not be read: {reason}")]
-    BodyUnreadable { reason: String },
-    #[error("the invocation did not end within {timeout_ms} ms (header Invocation-Timeout)")]
-    DeadlineExceeded { timeout_ms: u128 },
-    #[error("the client left")]
-    ClientGone,
-    #[error("the server is shutting down")]
-    Draining,
-    #[error("the server ran short of memory, and this invocation was the last that began; another attempt may succeed")]
-    Evicted,
-    #[error("all instance slots are taken")]
-    NoSlot,
-    #[error("internal error: {reason}")]
-    Internal { reason: String },
-}
+use super::limiter::Limiter;
+use crate::invocation::{CancelReason, Failure};
 
 /// Limits of the invocation that a failure may be a consequence of.
 #[derive(Debug, Clone, Copy)]
@@ -47,9 +15,9 @@ pub struct Bounds {
     pub timeout_ms: u128,
 }
 
-/// What the host noted while the guest ran; it explains an error better than the error does.
+/// The limits that the host saw the guest hit; they explain an error better than the error does.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Notes {
+pub struct LimitHits {
     pub output_limit: bool,
     pub body_limit: bool,
     pub body_broken: bool,
@@ -57,12 +25,12 @@ pub struct Notes {
 }
 
 /// The failure behind an error of a guest call; `None` if it is no failure (`exit(0)`).
-pub fn classify(error: &wasmtime::Error, limiter: &Limiter, notes: Notes, bounds: Bounds) -> Option<Failure> {
+pub fn classify(error: &wasmtime::Error, limiter: &Limiter, hits: LimitHits, bounds: Bounds) -> Option<Failure> {
     let exit = error.downcast_ref::<I32Exit>().map(|exit| exit.0);
     if exit == Some(0) {
         return None;
     }
-    if let Some(failure) = noted(limiter, notes, bounds) {
+    if let Some(failure) = limit_hit(limiter, hits, bounds) {
         return Some(failure);
     }
     if let Some(code) = exit {
@@ -79,30 +47,28 @@ pub fn classify(error: &wasmtime::Error, limiter: &Limiter, notes: Notes, bounds
     Some(Failure::Trap { trap })
 }
 
-/// What the host's own notes say, if anything.
-pub fn noted(limiter: &Limiter, notes: Notes, bounds: Bounds) -> Option<Failure> {
-    if notes.client_gone {
+/// The failure of a guest that hit a limit.
+pub fn limit_hit(limiter: &Limiter, hits: LimitHits, bounds: Bounds) -> Option<Failure> {
+    if hits.client_gone {
         Some(Failure::ClientGone)
-    } else if notes.output_limit {
+    } else if hits.output_limit {
         Some(Failure::OutputLimit { limit: bounds.output })
-    } else if notes.body_limit {
+    } else if hits.body_limit {
         Some(Failure::BodyTooLarge { limit: bounds.body })
-    } else if notes.body_broken {
+    } else if hits.body_broken {
         Some(Failure::BodyUnreadable { reason: "it broke off".into() })
     } else {
         limiter.refused().map(|wanted| Failure::MemoryLimit { wanted, limit: bounds.memory })
     }
 }
 
-impl Failure {
-    /// The failure of an invocation that was stopped from outside.
-    pub fn stopped(reason: StopReason, bounds: Bounds) -> Failure {
-        match reason {
-            StopReason::Deadline => Failure::DeadlineExceeded { timeout_ms: bounds.timeout_ms },
-            StopReason::ClientGone => Failure::ClientGone,
-            StopReason::OutputLimit => Failure::OutputLimit { limit: bounds.output },
-            StopReason::Draining => Failure::Draining,
-            StopReason::Evicted => Failure::Evicted,
-        }
+/// The failure of an invocation that was cancelled.
+pub fn cancelled(reason: CancelReason, bounds: Bounds) -> Failure {
+    match reason {
+        CancelReason::Deadline => Failure::DeadlineExceeded { timeout_ms: bounds.timeout_ms },
+        CancelReason::ClientGone => Failure::ClientGone,
+        CancelReason::OutputLimit => Failure::OutputLimit { limit: bounds.output },
+        CancelReason::Draining => Failure::Draining,
+        CancelReason::Evicted => Failure::Evicted,
     }
 }

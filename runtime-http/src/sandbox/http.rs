@@ -8,7 +8,6 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use tokio::sync::oneshot;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -23,15 +22,17 @@ use wasmtime_wasi_http::{
 };
 
 use super::{
-    Input, Invocation, Meter, Reply, RequestBody, bounded, bounded_store,
+    Answer, Ended, Left, Remains, ReplySender, RequestBody, Setup, Stream, bounded_store,
     command::granted_context,
-    failure::{Failure, Notes, classify},
+    failure::{LimitHits, cancelled, classify, limit_hit},
     limiter::Limiter,
     outbound::Outbound,
-    set_end,
     stderr::Stderr,
 };
-use crate::{epoch, sandbox::failure::noted};
+use crate::{
+    epoch,
+    invocation::{CancelReason, Failure},
+};
 
 /// The data of a component's store.
 pub struct ComponentHost {
@@ -64,41 +65,35 @@ fn take(slot: &Slot) -> Option<GuestResponse> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// Takes a response; an error stays.
+fn take_response(slot: &Slot) -> Option<::http::Response<HyperOutgoingBody>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take_if(|response| response.is_ok())?.ok()
+}
+
 pub(super) fn run(
     program: &ProxyPre<ComponentHost>,
-    mut invocation: Invocation,
-    reply: oneshot::Sender<Reply>,
+    request: ::http::Request<RequestBody>,
+    setup: &Setup,
     epochs: &epoch::Awake,
-    meter: Meter<'_>,
-) {
-    let input =
-        std::mem::replace(&mut invocation.input, Input::Http(::http::Request::new(RequestBody::full(Bytes::new()))));
-    let Input::Http(request) = input else {
-        return refuse(
-            &invocation,
-            reply,
-            meter,
-            Failure::Internal { reason: "an HTTP handler was given no request".into() },
-        );
-    };
-    let mut wasi = match granted_context(&invocation.grants) {
+    reply: &ReplySender,
+) -> Ended {
+    let mut wasi = match granted_context(&setup.grants) {
         Ok(wasi) => wasi,
-        Err(failure) => return refuse(&invocation, reply, meter, failure),
+        Err(failure) => return Ended::not_started(failure),
     };
     // An HTTP handler has no output but its response: what it prints is for the log.
-    let stderr = Stderr::new(invocation.record.function.name().clone(), invocation.record.id);
-    wasi.args(&invocation.grants.args).stdout(stderr.clone()).stderr(stderr);
+    let stderr = Stderr::new(setup.function.clone(), setup.id);
+    wasi.args(&setup.grants.args).stdout(stderr.clone()).stderr(stderr);
     let host = ComponentHost {
         wasi: wasi.build(),
         table: ResourceTable::new(),
         http: WasiHttpCtx::new(),
-        outbound: Outbound::new(invocation.grants.clone()),
-        limiter: invocation.limiter(),
+        outbound: Outbound::new(setup.grants.clone()),
+        limiter: setup.limiter(),
     };
     let mut store = bounded_store(program.engine(), host, |host| &mut host.limiter);
-    let fate = request.body().fate();
+    let body = request.body().status();
     let slot = Slot::default();
-    let mut reply = Some(reply);
     let result = {
         let slot_of_guest = slot.clone();
         let call = pin!(async {
@@ -110,45 +105,52 @@ pub(super) fn run(
             let proxy = program.instantiate_async(&mut store).await?;
             proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
         });
-        bounded(&invocation, epochs).run(call, |_| {
+        setup.bounded(epochs).run(call, |_| {
             // The guest waits: whoever reads its response may be what it waits for.
-            if let Some(Ok(response)) = take(&slot)
-                && let Some(reply) = reply.take()
-            {
-                let _ = reply.send(Reply::ResponseStream(response));
+            if let Some(response) = take_response(&slot) {
+                reply.stream(Stream::Response(response));
             }
         })
     };
-    let limiter = &store.data().limiter;
-    let notes = Notes { body_limit: fate.is_too_large(), body_broken: fate.is_broken(), ..Notes::default() };
+    let hits = LimitHits { body_limit: body.is_too_large(), body_broken: body.is_broken(), ..LimitHits::default() };
+    let result = judge(setup, &slot, hits, &store.data().limiter, reply, result);
+    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains(Some(Left::Component(store))) }
+}
+
+/// Decides how the call ended; gives the response, unless it was streamed.
+fn judge(
+    setup: &Setup,
+    slot: &Slot,
+    hits: LimitHits,
+    limiter: &Limiter,
+    reply: &ReplySender,
+    result: Result<wasmtime::Result<()>, CancelReason>,
+) -> Result<Option<Answer>, Failure> {
     let failure = match &result {
-        Err(reason) => Some(Failure::stopped(*reason, invocation.bounds())),
+        Err(reason) => Some(cancelled(*reason, setup.bounds())),
         Ok(Err(error)) => {
-            tracing::debug!(id = %invocation.record.id, "guest call failed: {error:?}");
+            tracing::debug!(id = %setup.id, "guest call failed: {error:?}");
             // `exit(0)` of a handler that has not answered is still no answer: see below.
-            classify(error, limiter, notes, invocation.bounds())
+            classify(error, limiter, hits, setup.bounds())
         }
         Ok(Ok(())) => None,
     };
-    let Some(reply) = reply else {
-        return set_end(&invocation.record, meter.usage(Some(limiter)), failure);
-    };
-    let answer = match (failure, take(&slot)) {
-        (Some(failure), _) => Reply::Failed(failure),
-        (None, Some(Ok(response))) => whole(response, invocation.max_output),
-        (None, Some(Err(code))) => match noted(limiter, notes, invocation.bounds()) {
-            Some(failure) => Reply::Failed(failure),
-            None => Reply::Failed(Failure::NoResponse { reason: format!("it answered with the error {code:?}") }),
-        },
-        (None, None) => Reply::Failed(Failure::NoResponse { reason: "it returned without setting one".into() }),
-    };
-    let failure = if let Reply::Failed(failure) = &answer { Some(failure.clone()) } else { None };
-    set_end(&invocation.record, meter.usage(Some(limiter)), failure);
-    let _ = reply.send(answer);
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if reply.is_streaming() {
+        return Ok(None);
+    }
+    match take(slot) {
+        Some(Ok(response)) => whole(response, setup.max_output).map(Some),
+        Some(Err(code)) => Err(limit_hit(limiter, hits, setup.bounds())
+            .unwrap_or_else(|| Failure::NoResponse { reason: format!("it answered with the error {code:?}") })),
+        None => Err(Failure::NoResponse { reason: "it returned without setting one".into() }),
+    }
 }
 
 /// Takes the body of an ended guest, which is all there, out of its channel.
-fn whole(response: ::http::Response<HyperOutgoingBody>, max_output: u64) -> Reply {
+fn whole(response: ::http::Response<HyperOutgoingBody>, max_output: u64) -> Result<Answer, Failure> {
     let (head, mut body) = response.into_parts();
     let mut frames: Vec<Frame<Bytes>> = Vec::new();
     let mut bytes = 0_u64;
@@ -158,22 +160,15 @@ fn whole(response: ::http::Response<HyperOutgoingBody>, max_output: u64) -> Repl
             Poll::Ready(Some(Ok(frame))) => {
                 bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if bytes > max_output {
-                    return Reply::Failed(Failure::OutputLimit { limit: max_output });
+                    return Err(Failure::OutputLimit { limit: max_output });
                 }
                 frames.push(frame);
             }
             // Pending: the guest returned without finishing its body. Like wasmtime, take it as finished.
-            Poll::Ready(None) | Poll::Pending => return Reply::Response { head, frames },
+            Poll::Ready(None) | Poll::Pending => return Ok(Answer::Response { head, frames }),
             Poll::Ready(Some(Err(error))) => {
-                return Reply::Failed(Failure::NoResponse {
-                    reason: format!("its body ended with an error: {error:?}"),
-                });
+                return Err(Failure::NoResponse { reason: format!("its body ended with an error: {error:?}") });
             }
         }
     }
-}
-
-fn refuse(invocation: &Invocation, reply: oneshot::Sender<Reply>, meter: Meter<'_>, failure: Failure) {
-    set_end(&invocation.record, meter.usage(None), Some(failure.clone()));
-    let _ = reply.send(Reply::Failed(failure));
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiterAsync;
 use wasmtime_wasi::async_trait;
 
-use crate::memory::Holding;
+use crate::memory::MemoryReservation;
 
 /// A table element is a pointer.
 const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
@@ -24,14 +24,14 @@ pub struct Limiter {
     used: usize,
     peak: usize,
     refused: Option<usize>,
-    holding: Arc<Holding>,
+    reservation: Arc<MemoryReservation>,
 }
 
 impl Limiter {
-    /// `limit` in bytes; what is taken is taken by `holding`.
-    pub fn new(limit: u64, holding: Arc<Holding>) -> Self {
+    /// `limit` in bytes; what is taken is taken by `reservation`.
+    pub fn new(limit: u64, reservation: Arc<MemoryReservation>) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Limiter { limit, used: 0, peak: 0, refused: None, holding }
+        Limiter { limit, used: 0, peak: 0, refused: None, reservation }
     }
 
     /// The most bytes in use at once.
@@ -55,8 +55,8 @@ impl Limiter {
             self.refused = Some(total);
             return false;
         }
-        if !self.holding.take(growth as u64) {
-            self.holding.wait(growth as u64).await;
+        if !self.reservation.take(growth as u64) {
+            self.reservation.wait(growth as u64).await;
         }
         self.used = total;
         self.peak = self.peak.max(total);
@@ -90,25 +90,29 @@ impl ResourceLimiterAsync for Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{memory::Account, metrics::Metrics, record::InvocationId, sandbox::Stop};
+    use crate::{
+        invocation::{CancelToken, InvocationId},
+        memory::MemoryBudget,
+        metrics::Metrics,
+    };
 
-    fn limiter() -> (Arc<Account>, Limiter) {
-        let account = Account::new(Metrics::new().growth_waits);
-        let holding = account.open(InvocationId::next(), Stop::default());
-        (account, Limiter::new(1 << 20, holding))
+    fn limiter() -> (Arc<MemoryBudget>, Limiter) {
+        let budget = MemoryBudget::new(Metrics::new().growth_waits);
+        let reservation = budget.reserve(InvocationId::next(), CancelToken::default());
+        (budget, Limiter::new(1 << 20, reservation))
     }
 
     #[tokio::test]
     async fn memories_and_tables_share_one_limit() {
-        let (account, mut limiter) = limiter();
+        let (budget, mut limiter) = limiter();
         assert!(limiter.memory_growing(0, 512 << 10, None).await.unwrap());
         assert!(limiter.table_growing(0, 32 << 10, None).await.unwrap());
         assert_eq!(limiter.refused(), None);
         assert!(!limiter.memory_growing(512 << 10, (800 << 10) + 1, None).await.unwrap());
         assert_eq!(limiter.refused(), Some((1056 << 10) + 1));
-        assert_eq!((limiter.peak(), account.committed()), (768 << 10, 768 << 10));
+        assert_eq!((limiter.peak(), budget.committed()), (768 << 10, 768 << 10));
         drop(limiter);
-        assert_eq!(account.committed(), 0);
+        assert_eq!(budget.committed(), 0);
     }
 
     #[tokio::test]
@@ -120,22 +124,22 @@ mod tests {
 
     #[tokio::test]
     async fn failed_growth_stays_counted() {
-        let (account, mut limiter) = limiter();
+        let (budget, mut limiter) = limiter();
         assert!(limiter.memory_growing(0, 1 << 20, None).await.unwrap());
         limiter.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
         limiter.table_grow_failed(wasmtime::Error::msg("without having asked")).unwrap();
-        assert_eq!(account.committed(), 1 << 20);
+        assert_eq!(budget.committed(), 1 << 20);
         assert!(!limiter.memory_growing(0, 64 << 10, None).await.unwrap());
     }
 
     #[tokio::test]
     async fn growth_within_the_limit_waits_for_memory() {
-        let (account, mut limiter) = limiter();
-        account.set_ceiling(64 << 10);
+        let (budget, mut limiter) = limiter();
+        budget.set_ceiling(64 << 10);
         assert!(limiter.memory_growing(0, 64 << 10, None).await.unwrap());
-        let raise = async { account.set_ceiling(128 << 10) };
+        let raise = async { budget.set_ceiling(128 << 10) };
         let (grown, ()) = tokio::join!(limiter.memory_growing(64 << 10, 128 << 10, None), raise);
         assert!(grown.unwrap());
-        assert_eq!(account.committed(), 128 << 10);
+        assert_eq!(budget.committed(), 128 << 10);
     }
 }

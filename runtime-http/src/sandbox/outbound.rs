@@ -9,8 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
-use super::Grants;
-use crate::store::settings::OutboundHost;
+use crate::invocation::{Grants, OutboundHost};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

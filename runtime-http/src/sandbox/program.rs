@@ -1,5 +1,7 @@
 //! Compiled code, linked and checked: what is left to do per invocation is to instantiate it.
 
+use std::sync::Arc;
+
 use wasmtime::{
     Engine, InstancePre, Linker, Module, ModuleExport,
     component::{Component, Linker as ComponentLinker},
@@ -11,9 +13,9 @@ use super::{command::CoreHost, http::ComponentHost};
 
 /// Something that can be invoked.
 pub enum Program {
-    Core(CoreProgram),
-    Command(CommandPre<ComponentHost>),
-    Http(ProxyPre<ComponentHost>),
+    Core(Arc<CoreProgram>),
+    Command(Arc<CommandPre<ComponentHost>>),
+    Http(Arc<ProxyPre<ComponentHost>>),
 }
 
 /// A WASI preview 1 command.
@@ -70,7 +72,7 @@ impl Toolchain {
             .and_then(|_| module.get_export_index("_start"))
             .ok_or(ProgramError::NoStart)?;
         let reads_environment = module.imports().any(|import| import.name().starts_with("environ_"));
-        Ok(Program::Core(CoreProgram { pre, start, reads_environment }))
+        Ok(Program::Core(Arc::new(CoreProgram { pre, start, reads_environment })))
     }
 
     /// # Errors
@@ -78,9 +80,9 @@ impl Toolchain {
     pub fn component(&self, component: &Component) -> Result<Program, ProgramError> {
         let pre = self.component.instantiate_pre(component).map_err(ProgramError::Link)?;
         if let Ok(http) = ProxyPre::new(pre.clone()) {
-            return Ok(Program::Http(http));
+            return Ok(Program::Http(Arc::new(http)));
         }
-        CommandPre::new(pre).map(Program::Command).map_err(|_| ProgramError::NoEntryPoint)
+        CommandPre::new(pre).map(|command| Program::Command(Arc::new(command))).map_err(|_| ProgramError::NoEntryPoint)
     }
 }
 

@@ -14,7 +14,7 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError},
 };
 
-use crate::record::InvocationId;
+use crate::invocation::InvocationId;
 
 /// A longer line is logged in pieces.
 const LONGEST_LINE: usize = 8 << 10;

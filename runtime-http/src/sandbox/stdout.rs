@@ -38,9 +38,9 @@ struct State {
 }
 
 enum Sink {
-    /// Nothing was sent yet; at most `hold` bytes are held back.
-    Held {
-        hold: usize,
+    /// Nothing was sent yet; at most `buffer_limit` bytes are held back.
+    Buffering {
+        buffer_limit: usize,
         start: Start,
     },
     Streaming(mpsc::Sender<Bytes>),
@@ -49,11 +49,11 @@ enum Sink {
 }
 
 impl Stdout {
-    /// `hold`: bytes to hold back before the response starts; `limit`: the most bytes in all.
-    pub fn new(hold: usize, limit: u64, start: Start) -> Self {
+    /// `buffer_limit`: bytes to buffer_limit back before the response starts; `limit`: the most bytes in all.
+    pub fn new(buffer_limit: usize, limit: u64, start: Start) -> Self {
         Stdout(Arc::new(Mutex::new(State {
             buffer: BytesMut::new(),
-            sink: Sink::Held { hold, start },
+            sink: Sink::Buffering { buffer_limit, start },
             written: 0,
             limit,
             limit_exceeded: false,
@@ -73,9 +73,9 @@ impl Stdout {
     }
 
     /// All output, if the response has not started.
-    pub fn take_held(&self) -> Option<Bytes> {
+    pub fn take_buffered(&self) -> Option<Bytes> {
         let mut state = self.state();
-        matches!(state.sink, Sink::Held { .. }).then(|| state.buffer.split().freeze())
+        matches!(state.sink, Sink::Buffering { .. }).then(|| state.buffer.split().freeze())
     }
 
     /// Passes on what is there, without waiting: the guest pauses, so its client should see what it has written.
@@ -131,9 +131,9 @@ impl State {
             return Err(StreamError::trap("output limit exceeded"));
         }
         self.buffer.extend_from_slice(bytes);
-        if let Sink::Held { hold, .. } = self.sink
-            && self.buffer.len() > hold
-            && let Sink::Held { start, .. } = std::mem::replace(&mut self.sink, Sink::Gone)
+        if let Sink::Buffering { buffer_limit, .. } = self.sink
+            && self.buffer.len() > buffer_limit
+            && let Sink::Buffering { start, .. } = std::mem::replace(&mut self.sink, Sink::Gone)
         {
             self.sink = Sink::Streaming(start(self.buffer.split().freeze()));
         }
@@ -147,7 +147,7 @@ impl State {
         }
         match self.sink {
             Sink::Gone => Err(StreamError::trap("the client left")),
-            Sink::Held { .. } => Ok(CHUNK),
+            Sink::Buffering { .. } => Ok(CHUNK),
             Sink::Streaming(_) if self.buffer.len() < CHUNK => Ok(CHUNK),
             Sink::Streaming(_) => Ok(0),
         }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{api::Api, container::Container, readiness};
+use crate::{container::Container, core::Core, readiness};
 
 /// What a box tells of itself. Fields may be added; readers take what they know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,28 +62,29 @@ pub struct Memory {
 /// Where the document comes from.
 pub struct StatusSource {
     started: Instant,
-    api: Arc<Api>,
+    core: Arc<Core>,
+    pod: String,
     container: Arc<Container>,
     memory_limit: u64,
 }
 
 impl StatusSource {
-    pub fn new(api: Arc<Api>, container: Arc<Container>, memory_limit: u64) -> StatusSource {
-        StatusSource { started: Instant::now(), api, container, memory_limit }
+    pub fn new(core: Arc<Core>, pod: String, container: Arc<Container>, memory_limit: u64) -> StatusSource {
+        StatusSource { started: Instant::now(), core, pod, container, memory_limit }
     }
 
     /// The state now.
     pub fn read(&self) -> Status {
-        let metrics = &self.api.metrics;
-        let admission = self.api.admission.snapshot();
+        let metrics = &self.core.metrics;
+        let admission = self.core.admission.snapshot();
         let load = |invocations: usize, units| Load { invocations: invocations as u64, units };
         let number = |value: i64| u64::try_from(value).unwrap_or(0);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            pod: self.api.settings.pod.to_str().unwrap_or_default().into(),
+            pod: self.pod.clone(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
-            readiness: self.api.readiness.explain(self.api.is_draining()),
+            readiness: self.core.readiness.explain(self.core.is_draining()),
             capacity: load(admission.capacity.invocations, admission.capacity.units),
             queue_units: admission.capacity.depth,
             in_flight: load(admission.in_flight_invocations, admission.in_flight_units),

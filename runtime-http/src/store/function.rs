@@ -8,9 +8,11 @@ use super::{
 };
 use crate::{
     admission::{Share, Shares},
+    invocation::Grants,
     limits::{LimitCaps, Limits},
     metrics::{FunctionMetrics, Metrics},
-    sandbox::{Grants, Program},
+    sandbox::Program,
+    worker::estimate::ExecutionEstimate,
 };
 
 /// A program with its settings, as of one state of its files.
@@ -18,7 +20,7 @@ pub struct Function {
     /// The file's name without its ending.
     pub name: Arc<str>,
     pub found: Found,
-    pub program: Arc<Program>,
+    pub program: Program,
     /// Bytes of compiled code.
     pub code_bytes: usize,
     /// For requests that name no limits.
@@ -28,8 +30,9 @@ pub struct Function {
     pub output: OutputMode,
     pub path: PathMode,
     /// Bytes of output held back before the response starts.
-    pub hold: usize,
+    pub buffer_limit: usize,
     pub metrics: Arc<FunctionMetrics>,
+    pub estimate: Arc<ExecutionEstimate>,
     /// Of admission.
     pub share: Arc<Share>,
 }
@@ -39,11 +42,11 @@ pub struct Function {
 pub struct Defaults {
     pub limits: Limits,
     pub caps: LimitCaps,
-    pub hold: usize,
+    pub buffer_limit: usize,
 }
 
 /// A CGI header block must be whole before the response starts.
-const LEAST_CGI_HOLD: usize = 64 << 10;
+const LEAST_CGI_BUFFER: usize = 64 << 10;
 
 impl Function {
     pub fn new(
@@ -56,20 +59,21 @@ impl Function {
         shares: &Shares,
     ) -> Self {
         let name: Arc<str> = stem(&found.file).into();
-        let hold = settings.output_buffer_bytes.unwrap_or(defaults.hold);
-        let least_hold = if settings.output == OutputMode::Cgi { LEAST_CGI_HOLD } else { 0 };
+        let buffer_limit = settings.output_buffer_bytes.unwrap_or(defaults.buffer_limit);
+        let least_buffer = if settings.output == OutputMode::Cgi { LEAST_CGI_BUFFER } else { 0 };
         Function {
             metrics: metrics.function(&name),
+            estimate: Arc::default(),
             share: shares.of(&name),
             name,
             found,
-            program: Arc::new(program),
+            program,
             code_bytes,
             limits: settings.limits(defaults.limits),
             caps: settings.caps(defaults.caps),
             output: settings.output,
             path: settings.path,
-            hold: hold.max(least_hold),
+            buffer_limit: buffer_limit.max(least_buffer),
             grants: Arc::new(Grants {
                 args: settings.args,
                 env: settings.env.into_iter().collect(),

@@ -37,7 +37,7 @@ use self::{
     function::{Defaults, Function},
     name::ModuleName,
     native::Code,
-    settings::{BadSettings, FunctionSettings, Grants},
+    settings::{BadSettings, FunctionSettings, OperatorGrants},
 };
 use crate::{
     admission::Shares,
@@ -100,7 +100,7 @@ pub struct ModuleStore {
     remote: bool,
     compiler: Compiler,
     defaults: Defaults,
-    grants: Grants,
+    grants: OperatorGrants,
     bounds: StoreBounds,
     metrics: Arc<Metrics>,
     shares: Shares,
@@ -142,7 +142,7 @@ impl ModuleStore {
         directory: FunctionsDir,
         compiler: Compiler,
         defaults: Defaults,
-        grants: Grants,
+        grants: OperatorGrants,
         bounds: StoreBounds,
         runtime: Handle,
         metrics: Arc<Metrics>,

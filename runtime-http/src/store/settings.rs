@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
-use crate::limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest};
+use crate::{
+    invocation::{OutboundHost, Preopen},
+    limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
+};
 
 /// The file as written. Unknown keys are refused, so that a misspelt limit is not silently no limit.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -42,18 +45,6 @@ pub struct LimitSettings {
     pub invocation_timeout: Option<InvocationTimeout>,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Preopen {
-    /// Absolute, below one of the operator's preopen roots.
-    pub host: PathBuf,
-    /// Where the guest sees it.
-    pub guest: String,
-    /// Read-only unless `true`.
-    #[serde(default)]
-    pub writable: bool,
-}
-
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputMode {
@@ -74,39 +65,6 @@ pub enum PathMode {
     Stripped,
 }
 
-/// A host and port that plain HTTP may go to, written `host:port`, or `host` for port 80.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OutboundHost {
-    /// Lower case.
-    pub host: String,
-    pub port: u16,
-}
-
-impl std::str::FromStr for OutboundHost {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let authority: http::uri::Authority =
-            text.parse().map_err(|error| format!("{text:?} is not host:port ({error})"))?;
-        if authority.host().is_empty() || authority.as_str().contains('@') {
-            return Err(format!("{text:?} is not host:port"));
-        }
-        Ok(OutboundHost { host: authority.host().to_ascii_lowercase(), port: authority.port_u16().unwrap_or(80) })
-    }
-}
-
-impl<'de> Deserialize<'de> for OutboundHost {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl serde::Serialize for OutboundHost {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}:{}", self.host, self.port))
-    }
-}
-
 /// A settings file that cannot be used: its function answers 422 `module-invalid`, all others run on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSettings {
@@ -124,7 +82,7 @@ pub enum BadSettings {
 
 /// What the operator lets per-function settings grant.
 #[derive(Debug, Clone, Default)]
-pub struct Grants {
+pub struct OperatorGrants {
     /// Canonical directories below which preopens may lie.
     pub preopen_roots: Vec<PathBuf>,
     pub outbound_hosts: Vec<OutboundHost>,
@@ -135,7 +93,7 @@ impl FunctionSettings {
     ///
     /// # Errors
     /// [`BadSettings`], naming `file` and what is wrong in it.
-    pub fn parse(file: &str, text: &str, caps: LimitCaps, grants: &Grants) -> Result<Self, BadSettings> {
+    pub fn parse(file: &str, text: &str, caps: LimitCaps, grants: &OperatorGrants) -> Result<Self, BadSettings> {
         let mut settings: FunctionSettings = toml::from_str(text).map_err(|error| BadSettings::Unreadable {
             file: file.to_owned(),
             reason: error.to_string().trim().to_owned(),

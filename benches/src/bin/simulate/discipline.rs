@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use wasmbox::admission::{
     Capacity, Gate, Share,
-    ledger::{Arrival, Ledger, Verdict},
+    state::{Arrival, AdmissionState, Decision},
     waiting::Ticket,
 };
 
@@ -183,7 +183,7 @@ impl Discipline for Breaker<'_> {
 /// The box's own: the code that serves.
 struct Wasmbox<'a> {
     requests: &'a [Request],
-    ledger: Ledger<usize>,
+    state: AdmissionState<usize>,
     shares: Vec<Arc<Share>>,
     /// Of those who wait, by request.
     tickets: Vec<Option<Ticket>>,
@@ -194,19 +194,19 @@ impl<'a> Wasmbox<'a> {
         let functions = requests.iter().map(|request| request.function + 1).max().unwrap_or(0);
         Wasmbox {
             requests,
-            ledger: Ledger::new(capacity),
+            state: AdmissionState::new(capacity),
             shares: (0..functions).map(|_| Arc::new(Share::new())).collect(),
             tickets: vec![None; requests.len()],
         }
     }
 }
 
-fn fate(verdicts: Vec<Verdict<usize>>) -> Fate {
+fn fate(decisions: Vec<Decision<usize>>) -> Fate {
     let mut fate = Fate::default();
-    for Verdict { reach, result, .. } in verdicts {
+    for Decision { waiter, result, .. } in decisions {
         match result {
-            Ok(()) => fate.start.push(reach),
-            Err(_) => fate.refused.push(reach),
+            Ok(()) => fate.start.push(waiter),
+            Err(_) => fate.refused.push(waiter),
         }
     }
     fate
@@ -215,11 +215,11 @@ fn fate(verdicts: Vec<Verdict<usize>>) -> Fate {
 impl Discipline for Wasmbox<'_> {
     fn arrive(&mut self, request: usize) -> Fate {
         let Request { function, units, .. } = self.requests[request];
-        match self.ledger.arrive(&self.shares[function], units, || request) {
+        match self.state.arrive(&self.shares[function], units, || request) {
             Ok(Arrival::Starts) => Fate { start: vec![request], ..Fate::default() },
-            Ok(Arrival::Waits { ticket, verdicts }) => {
+            Ok(Arrival::Waits { ticket, decisions }) => {
                 self.tickets[request] = Some(ticket);
-                fate(verdicts)
+                fate(decisions)
             }
             Err(_) => Fate { refused: vec![request], ..Fate::default() },
         }
@@ -227,14 +227,14 @@ impl Discipline for Wasmbox<'_> {
 
     fn release(&mut self, request: usize) -> Fate {
         let Request { function, units, .. } = self.requests[request];
-        fate(self.ledger.release(&self.shares[function], units))
+        fate(self.state.release(&self.shares[function], units))
     }
 
     fn leave(&mut self, request: usize) -> Fate {
-        self.tickets[request].take().map(|ticket| fate(self.ledger.leave(ticket))).unwrap_or_default()
+        self.tickets[request].take().map(|ticket| fate(self.state.leave(ticket))).unwrap_or_default()
     }
 
     fn set_gate(&mut self, open: bool) -> Fate {
-        fate(self.ledger.set_gate(Gate::Cpu, open))
+        fate(self.state.set_gate(Gate::Cpu, open))
     }
 }

@@ -1,5 +1,5 @@
 //! The rules of admission: who runs, who waits, who is next. Without a clock, a lock or a task, so that tests and the simulation run what
-//! serves. After each change nobody waits who might run: the change's verdicts say who starts by it.
+//! serves. After each change nobody waits who might run: the change's decisions say who starts by it.
 
 use std::sync::Arc;
 
@@ -32,24 +32,23 @@ pub enum Refused {
     Draining,
 }
 
-/// What becomes of somebody who was not refused.
+/// What becomes of a request that was not refused.
 #[derive(Debug)]
 pub enum Arrival<W> {
-    /// He runs, until [`Ledger::release`].
+    /// It runs, until [`AdmissionState::release`].
     Starts,
-    /// He waits, until a verdict or [`Ledger::leave`].
-    Waits { ticket: Ticket, verdicts: Vec<Verdict<W>> },
+    /// It waits, until a decision or [`AdmissionState::leave`].
+    Waits { ticket: Ticket, decisions: Vec<Decision<W>> },
 }
 
-/// What became of somebody who waited.
+/// What became of a request that waited.
 #[derive(Debug)]
 #[must_use = "who is not told waits for ever"]
-pub struct Verdict<W> {
-    /// How to reach him.
-    pub reach: W,
+pub struct Decision<W> {
+    pub waiter: W,
     pub share: Arc<Share>,
     pub units: u64,
-    /// He runs, until [`Ledger::release`]; or does not.
+    /// It runs, until [`AdmissionState::release`]; or does not.
     pub result: Result<(), Refused>,
 }
 
@@ -65,36 +64,36 @@ pub struct Snapshot {
     pub capacity: Capacity,
 }
 
-/// Who runs and who waits. `W` is how to reach somebody who waits.
+/// Who runs and who waits. `W` is what identifies a request that waits.
 #[derive(Debug)]
-pub struct Ledger<W> {
+pub struct AdmissionState<W> {
     capacity: Capacity,
     /// The most units in flight for now; at most `capacity.units`.
     ceiling: u64,
     in_flight: usize,
     units: u64,
     waiting: Waiting<W>,
-    /// There is one when somebody waits and no gate is closed.
+    /// There is one when a request waits and no gate is closed.
     claim: Option<Claim>,
     closed: ClosedGates,
     draining: bool,
 }
 
-/// Held by who was first in turn and did not fit, until he starts or leaves.
+/// Held by the request that was first in turn and did not fit, until it starts or leaves.
 #[derive(Debug)]
 struct Claim {
     ticket: Ticket,
     units: u64,
-    /// Units that may still start before him; at first his own.
+    /// Units that may still start before it; at first its own.
     spare: u64,
 }
 
 /// How many functions' heads are looked at for one that fits beside the claim.
 const LOOK_AHEAD: usize = 16;
 
-impl<W> Ledger<W> {
+impl<W> AdmissionState<W> {
     pub fn new(capacity: Capacity) -> Self {
-        Ledger {
+        AdmissionState {
             capacity,
             ceiling: capacity.units,
             in_flight: 0,
@@ -134,11 +133,16 @@ impl<W> Ledger<W> {
         }
     }
 
-    /// Somebody comes who wants `units` for the function of `share`. `reach` is asked only if he must wait.
+    /// A request comes that wants `units` for the function of `share`. `waiter` is called only if it must wait.
     ///
     /// # Errors
     /// [`Refused`], but never `QueueTimeout`: there is no clock here.
-    pub fn arrive(&mut self, share: &Arc<Share>, units: u64, reach: impl FnOnce() -> W) -> Result<Arrival<W>, Refused> {
+    pub fn arrive(
+        &mut self,
+        share: &Arc<Share>,
+        units: u64,
+        waiter: impl FnOnce() -> W,
+    ) -> Result<Arrival<W>, Refused> {
         if self.draining {
             return Err(Refused::Draining);
         }
@@ -150,13 +154,13 @@ impl<W> Ledger<W> {
             self.occupy(share, units);
             return Ok(Arrival::Starts);
         }
-        let mut verdicts = self.make_room(share, units)?;
-        let ticket = self.waiting.push(Waiter { share: share.clone(), units, reach: reach() });
-        verdicts.extend(self.start_waiting());
-        Ok(Arrival::Waits { ticket, verdicts })
+        let mut decisions = self.make_room(share, units)?;
+        let ticket = self.waiting.push(Waiter { share: share.clone(), units, waiter: waiter() });
+        decisions.extend(self.start_waiting());
+        Ok(Arrival::Waits { ticket, decisions })
     }
 
-    /// Whether somebody who comes starts before all who wait. None of them might start now.
+    /// Whether a request that comes starts before all that wait. None of them might start now.
     fn may_start_now(&self, share: &Share, units: u64) -> bool {
         let passes = match &self.claim {
             None => self.waiting.is_empty(),
@@ -166,7 +170,7 @@ impl<W> Ledger<W> {
     }
 
     /// Makes `units` of `share` fit into the depth.
-    fn make_room(&mut self, share: &Share, units: u64) -> Result<Vec<Verdict<W>>, Refused> {
+    fn make_room(&mut self, share: &Share, units: u64) -> Result<Vec<Decision<W>>, Refused> {
         let (queued, depth) = (self.waiting.units(), self.capacity.depth);
         let full = |requested| Refused::QueueFull { queued, requested, depth };
         let excess = (queued + units).saturating_sub(depth);
@@ -182,8 +186,8 @@ impl<W> Ledger<W> {
         Ok(waiters.map(refused).collect())
     }
 
-    /// Somebody has run.
-    pub fn release(&mut self, share: &Share, units: u64) -> Vec<Verdict<W>> {
+    /// A request has run.
+    pub fn release(&mut self, share: &Share, units: u64) -> Vec<Decision<W>> {
         self.in_flight -= 1;
         self.units -= units;
         share.give_back(units);
@@ -194,8 +198,8 @@ impl<W> Ledger<W> {
         self.start_waiting()
     }
 
-    /// Somebody does not want to wait any more. Nothing happens if he has had his verdict.
-    pub fn leave(&mut self, ticket: Ticket) -> Vec<Verdict<W>> {
+    /// A request does not wait any more. Nothing happens if its decision was made before.
+    pub fn leave(&mut self, ticket: Ticket) -> Vec<Decision<W>> {
         if self.waiting.remove(ticket).is_none() {
             return Vec::new();
         }
@@ -203,19 +207,19 @@ impl<W> Ledger<W> {
         self.start_waiting()
     }
 
-    pub fn set_gate(&mut self, gate: Gate, open: bool) -> Vec<Verdict<W>> {
+    pub fn set_gate(&mut self, gate: Gate, open: bool) -> Vec<Decision<W>> {
         self.closed.set(gate, open);
         self.start_waiting()
     }
 
     /// Lowers what may be in flight below the capacity, or raises it again. What is in flight stays.
-    pub fn set_ceiling(&mut self, units: u64) -> Vec<Verdict<W>> {
+    pub fn set_ceiling(&mut self, units: u64) -> Vec<Decision<W>> {
         self.ceiling = units.min(self.capacity.units);
         self.start_waiting()
     }
 
     /// Refuses all who wait and all who come.
-    pub fn drain(&mut self) -> Vec<Verdict<W>> {
+    pub fn drain(&mut self) -> Vec<Decision<W>> {
         self.draining = true;
         self.claim = None;
         self.waiting.take_all().map(|waiter| waiter.refused(Refused::Draining)).collect()
@@ -238,14 +242,19 @@ impl<W> Ledger<W> {
         share.take(units);
     }
 
-    fn start_waiting(&mut self) -> Vec<Verdict<W>> {
-        let mut verdicts = Vec::new();
+    fn start_waiting(&mut self) -> Vec<Decision<W>> {
+        let mut decisions = Vec::new();
         while let Some(waiter) = self.next() {
             self.occupy(&waiter.share, waiter.units);
             self.waiting.reorder(waiter.share.id());
-            verdicts.push(Verdict { reach: waiter.reach, share: waiter.share, units: waiter.units, result: Ok(()) });
+            decisions.push(Decision {
+                waiter: waiter.waiter,
+                share: waiter.share,
+                units: waiter.units,
+                result: Ok(()),
+            });
         }
-        verdicts
+        decisions
     }
 
     /// Takes out who starts next: the first in turn who fits, and whom the claim lets pass.

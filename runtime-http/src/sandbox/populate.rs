@@ -8,20 +8,20 @@ use rustix::{
 };
 use wasmtime::{AsContext, Memory};
 
-use crate::sandbox::Stop;
+use crate::invocation::CancelToken;
 
 /// Takes some milliseconds.
 const PIECE: usize = 16 << 20;
 
 /// Makes the first `bytes` of `memory` resident and writable, as far as it has grown already. madvise(2): `MADV_POPULATE_WRITE`, since
-/// Linux 5.14; what they contain does not change. In pieces, between which `stop` is heeded.
+/// Linux 5.14; what they contain does not change. In pieces, between which `cancel` is heeded.
 ///
 /// # Errors
 /// The kernel's, if it does not know that advice or has no memory left. Then pages come on first use, as usual.
-pub fn populate(store: impl AsContext, memory: &Memory, bytes: usize, stop: &Stop) -> Result<(), Errno> {
+pub fn populate(store: impl AsContext, memory: &Memory, bytes: usize, cancel: &CancelToken) -> Result<(), Errno> {
     let bytes = bytes.min(memory.data_size(&store)) & !(rustix::param::page_size() - 1);
     for start in (0..bytes).step_by(PIECE) {
-        if stop.requested().is_some() {
+        if cancel.reason().is_some() {
             return Ok(());
         }
         let length = PIECE.min(bytes - start);

@@ -1,4 +1,4 @@
-//! A worker's place in the hierarchy: what is done before and after each of its invocations.
+//! The cgroup of one worker thread: what is done before and after each of its invocations.
 //!
 //! Nothing is carried over from one invocation to the next on the same worker. An invocation that used up its budget leaves a throttled
 //! thread and an empty budget behind, which would cost the next one up to a period. So after one that used a noticeable part of its
@@ -14,32 +14,26 @@ use std::{
 use super::{
     Mode, Nested,
     bandwidth::Bandwidth,
-    leaf::{Leaf, LeafError, Lift, Step},
+    leaf::{Leaf, LeafError, Step},
 };
-use crate::limits::CpuQuota;
+use crate::{
+    invocation::{CgroupTimes, QuotaLift},
+    limits::CpuQuota,
+};
 
 /// The part of a budget that is noticeable. So at most twice this part of a period's budget is missing when an invocation starts, and
 /// what the box itself has used on this thread since it was filled: a few times as much where functions are trivial.
 const NOTICEABLE: u32 = 16;
 
-/// What an invocation's cgroup cost before it started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CgroupTimes {
-    /// Making the cgroup; zero where the worker has one.
-    pub creation: Duration,
-    /// Setting the quota and joining; zero where nothing changed.
-    pub assign: Duration,
-}
-
 /// Used by one thread, the one that is limited.
 #[derive(Debug)]
-pub struct Seat {
+pub struct ThreadCgroup {
     nested: Option<Arc<Nested>>,
-    leaf: Option<Occupied>,
+    leaf: Option<Joined>,
 }
 
 #[derive(Debug)]
-struct Occupied {
+struct Joined {
     leaf: Leaf,
     /// CPU time used since `since`.
     spent: Duration,
@@ -49,7 +43,7 @@ struct Occupied {
     throttled: Duration,
 }
 
-impl Occupied {
+impl Joined {
     /// Whether a noticeable part of the budget is gone.
     fn has_spent(&self) -> bool {
         self.spent >= self.budget() / NOTICEABLE
@@ -69,9 +63,9 @@ impl Occupied {
     }
 }
 
-impl Seat {
-    pub(super) fn new(nested: Option<Arc<Nested>>) -> Seat {
-        Seat { nested, leaf: None }
+impl ThreadCgroup {
+    pub(super) fn new(nested: Option<Arc<Nested>>) -> ThreadCgroup {
+        ThreadCgroup { nested, leaf: None }
     }
 
     /// Limits this thread to `quota`; `None` if there are no cgroups.
@@ -84,7 +78,7 @@ impl Seat {
         // A leaf that does not obey, because somebody removed it, is replaced once.
         let times = self.limit(&nested, bandwidth).or_else(|error| {
             tracing::debug!("{error}; trying with a new cgroup");
-            self.vacate();
+            self.leave();
             self.limit(&nested, bandwidth)
         });
         times.map(Some)
@@ -92,7 +86,7 @@ impl Seat {
 
     fn limit(&mut self, nested: &Nested, bandwidth: Bandwidth) -> Result<CgroupTimes, LeafError> {
         let mut times = CgroupTimes::default();
-        let is_set = |occupied: &Occupied| occupied.leaf.bandwidth() == Some(bandwidth) && !occupied.has_spent();
+        let is_set = |joined: &Joined| joined.leaf.bandwidth() == Some(bandwidth) && !joined.has_spent();
         if self.leaf.as_ref().is_some_and(is_set) {
             return Ok(times);
         }
@@ -117,13 +111,13 @@ impl Seat {
                 times.assign = started.elapsed();
                 nested.metrics.join.observe(times.assign.as_secs_f64());
                 let since = Instant::now();
-                self.leaf = Some(Occupied { leaf, spent: Duration::ZERO, since, throttled: Duration::ZERO });
+                self.leaf = Some(Joined { leaf, spent: Duration::ZERO, since, throttled: Duration::ZERO });
             }
             None => {
-                let occupied = self.leaf.as_mut().expect("there is one where none was made");
-                nested.set(&mut occupied.leaf, bandwidth)?;
-                occupied.spent = Duration::ZERO;
-                occupied.since = Instant::now();
+                let joined = self.leaf.as_mut().expect("there is one where none was made");
+                nested.set(&mut joined.leaf, bandwidth)?;
+                joined.spent = Duration::ZERO;
+                joined.since = Instant::now();
                 times.assign = started.elapsed();
                 nested.metrics.quota.observe(times.assign.as_secs_f64());
             }
@@ -131,32 +125,32 @@ impl Seat {
         Ok(times)
     }
 
-    /// With what others may lift this thread's quota before [`Seat::end`].
-    pub fn lift(&self) -> Option<Lift> {
-        self.leaf.as_ref().map(|occupied| occupied.leaf.lift())
+    /// With what others may lift this thread's quota before [`ThreadCgroup::end`].
+    pub fn lift(&self) -> Option<Arc<dyn QuotaLift>> {
+        self.leaf.as_ref().map(|joined| joined.leaf.lift())
     }
 
     /// The invocation is over, having used `cpu`; `lifted`: others have lifted its quota. Returns for how long it was throttled; `None`
     /// if there are no cgroups.
     pub fn end(&mut self, cpu: Duration, lifted: bool) -> Option<Duration> {
         let nested = self.nested.clone()?;
-        let Some(occupied) = &mut self.leaf else { return Some(Duration::ZERO) };
-        occupied.spent = occupied.spent.saturating_add(cpu);
+        let Some(joined) = &mut self.leaf else { return Some(Duration::ZERO) };
+        joined.spent = joined.spent.saturating_add(cpu);
         let mut throttled = Duration::ZERO;
         // Below that it cannot have been throttled: reading is saved.
-        if occupied.spent.saturating_mul(2) >= occupied.budget() {
-            let sum = occupied.leaf.throttled().unwrap_or(occupied.throttled);
-            throttled = sum.saturating_sub(occupied.throttled);
-            occupied.throttled = sum;
+        if joined.spent.saturating_mul(2) >= joined.budget() {
+            let sum = joined.leaf.throttled().unwrap_or(joined.throttled);
+            throttled = sum.saturating_sub(joined.throttled);
+            joined.throttled = sum;
         }
         match nested.mode {
-            Mode::Fresh => self.vacate(),
-            Mode::Pinned if lifted => occupied.leaf.forget(),
+            Mode::Fresh => self.leave(),
+            Mode::Pinned if lifted => joined.leaf.forget(),
             Mode::Pinned => {
-                occupied.discount(cpu);
-                if let Some(bandwidth) = occupied.leaf.bandwidth().filter(|_| occupied.has_spent()) {
+                joined.discount(cpu);
+                if let Some(bandwidth) = joined.leaf.bandwidth().filter(|_| joined.has_spent()) {
                     let started = Instant::now();
-                    match nested.set(&mut occupied.leaf, bandwidth.lifted()) {
+                    match nested.set(&mut joined.leaf, bandwidth.lifted()) {
                         Ok(()) => nested.metrics.quota.observe(started.elapsed().as_secs_f64()),
                         // The next invocation sets its own, or is refused.
                         Err(error) => tracing::debug!("{error}"),
@@ -168,17 +162,17 @@ impl Seat {
     }
 
     /// Leaves the leaf, which is then removed.
-    fn vacate(&mut self) {
-        let (Some(nested), Some(occupied)) = (&self.nested, self.leaf.take()) else { return };
+    fn leave(&mut self) {
+        let (Some(nested), Some(joined)) = (&self.nested, self.leaf.take()) else { return };
         if let Err(error) = nested.root.join() {
             tracing::warn!("{error}");
         }
-        nested.reaper.remove(occupied.leaf.name().to_owned());
+        nested.reaper.remove(joined.leaf.name().to_owned());
     }
 }
 
-impl Drop for Seat {
+impl Drop for ThreadCgroup {
     fn drop(&mut self) {
-        self.vacate();
+        self.leave();
     }
 }

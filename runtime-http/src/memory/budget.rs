@@ -16,7 +16,7 @@ use prometheus::IntCounter;
 use tokio::sync::oneshot;
 
 use super::signed;
-use crate::{record::InvocationId, sandbox::Stop};
+use crate::invocation::{CancelToken, InvocationId};
 
 /// When an invocation was admitted, relative to others: the smaller, the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ pub struct Seniority(u64);
 
 /// The memory of all guests.
 #[derive(Debug)]
-pub struct Account {
+pub struct MemoryBudget {
     /// Bytes that guests have grown to.
     committed: AtomicU64,
     /// How far `committed` may go. Negative: the box itself is above the high mark.
@@ -45,7 +45,7 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Waiter {
-    holding: Arc<Holding>,
+    reservation: Arc<MemoryReservation>,
     bytes: u64,
     since: Instant,
     granted: oneshot::Sender<()>,
@@ -53,11 +53,11 @@ struct Waiter {
 
 /// What one invocation holds. It is given back when this is dropped, which must be after the store, since that gives the pages back.
 #[derive(Debug)]
-pub struct Holding {
-    account: Arc<Account>,
+pub struct MemoryReservation {
+    budget: Arc<MemoryBudget>,
     pub id: InvocationId,
     pub seniority: Seniority,
-    pub stop: Stop,
+    pub cancel: CancelToken,
     held: AtomicU64,
 }
 
@@ -74,10 +74,10 @@ pub struct First {
     pub impossible: bool,
 }
 
-impl Account {
-    /// Without a ceiling, until [`Account::set_ceiling`]. `waits` counts the growths that had to wait.
-    pub fn new(waits: IntCounter) -> Arc<Account> {
-        Arc::new(Account {
+impl MemoryBudget {
+    /// Without a ceiling, until [`MemoryBudget::set_ceiling`]. `waits` counts the growths that had to wait.
+    pub fn new(waits: IntCounter) -> Arc<MemoryBudget> {
+        Arc::new(MemoryBudget {
             committed: AtomicU64::new(0),
             ceiling: AtomicI64::new(i64::MAX),
             waiters: AtomicUsize::new(0),
@@ -88,9 +88,9 @@ impl Account {
     }
 
     /// For an invocation that was admitted just now.
-    pub fn open(self: &Arc<Self>, id: InvocationId, stop: Stop) -> Arc<Holding> {
+    pub fn reserve(self: &Arc<Self>, id: InvocationId, cancel: CancelToken) -> Arc<MemoryReservation> {
         let seniority = Seniority(self.next.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Holding { account: self.clone(), id, seniority, stop, held: AtomicU64::new(0) })
+        Arc::new(MemoryReservation { budget: self.clone(), id, seniority, cancel, held: AtomicU64::new(0) })
     }
 
     /// Bytes that all guests have grown to.
@@ -119,7 +119,7 @@ impl Account {
             since: waiter.since,
             short_since: waiting.since.unwrap_or(waiter.since),
             missing: u64::try_from(missing).unwrap_or(0),
-            impossible: signed(waiter.holding.held() + waiter.bytes) > ceiling,
+            impossible: signed(waiter.reservation.held() + waiter.bytes) > ceiling,
         })
     }
 
@@ -151,8 +151,8 @@ impl Account {
             }
             let waiter = first.remove();
             self.waiters.fetch_sub(1, Ordering::SeqCst);
-            // If the guest has ended meanwhile, the holding gives it back.
-            waiter.holding.held.fetch_add(waiter.bytes, Ordering::SeqCst);
+            // If the guest has ended meanwhile, the reservation gives it back.
+            waiter.reservation.held.fetch_add(waiter.bytes, Ordering::SeqCst);
             let _ = waiter.granted.send(());
         }
         if waiting.by_seniority.is_empty() {
@@ -161,10 +161,10 @@ impl Account {
     }
 }
 
-impl Holding {
+impl MemoryReservation {
     /// Takes `bytes`, if they are there and nobody waits.
     pub fn take(&self, bytes: u64) -> bool {
-        let taken = self.account.waiters.load(Ordering::SeqCst) == 0 && self.account.take(bytes);
+        let taken = self.budget.waiters.load(Ordering::SeqCst) == 0 && self.budget.take(bytes);
         if taken {
             self.held.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -175,17 +175,17 @@ impl Holding {
     /// future at most.
     pub async fn wait(self: &Arc<Self>, bytes: u64) {
         let (granted, grant) = oneshot::channel();
-        let waiter = Waiter { holding: self.clone(), bytes, since: Instant::now(), granted };
-        self.account.waits.inc();
+        let waiter = Waiter { reservation: self.clone(), bytes, since: Instant::now(), granted };
+        self.budget.waits.inc();
         {
-            let mut waiting = self.account.waiting();
+            let mut waiting = self.budget.waiting();
             waiting.since.get_or_insert(waiter.since);
             waiting.by_seniority.insert(self.seniority, waiter);
-            self.account.waiters.fetch_add(1, Ordering::SeqCst);
+            self.budget.waiters.fetch_add(1, Ordering::SeqCst);
         }
         let _place = Place(self);
         // It may be the most senior, and fit; and memory may have become free before it was seen to wait.
-        self.account.serve();
+        self.budget.serve();
         // The sender is dropped unsent only with this future.
         let _ = grant.await;
     }
@@ -193,7 +193,7 @@ impl Holding {
     #[cfg(test)]
     fn give_back(&self, bytes: u64) {
         self.held.fetch_sub(bytes, Ordering::SeqCst);
-        self.account.give_back(bytes);
+        self.budget.give_back(bytes);
     }
 
     /// Bytes.
@@ -202,26 +202,26 @@ impl Holding {
     }
 }
 
-impl Drop for Holding {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         let held = *self.held.get_mut();
         if held > 0 {
-            self.account.give_back(held);
+            self.budget.give_back(held);
         }
     }
 }
 
 /// Leaves the queue.
-struct Place<'a>(&'a Holding);
+struct Place<'a>(&'a MemoryReservation);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let account = &self.0.account;
-        let left = account.waiting().by_seniority.remove(&self.0.seniority);
+        let budget = &self.0.budget;
+        let left = budget.waiting().by_seniority.remove(&self.0.seniority);
         if left.is_some() {
-            account.waiters.fetch_sub(1, Ordering::SeqCst);
+            budget.waiters.fetch_sub(1, Ordering::SeqCst);
             // The next one may want less.
-            account.serve();
+            budget.serve();
         }
     }
 }
@@ -235,14 +235,14 @@ mod tests {
 
     use super::*;
 
-    fn account(ceiling: i64) -> Arc<Account> {
-        let account = Account::new(IntCounter::new("waits", "of growths").unwrap());
-        account.set_ceiling(ceiling);
-        account
+    fn budget(ceiling: i64) -> Arc<MemoryBudget> {
+        let budget = MemoryBudget::new(IntCounter::new("waits", "of growths").unwrap());
+        budget.set_ceiling(ceiling);
+        budget
     }
 
-    fn open(account: &Arc<Account>) -> Arc<Holding> {
-        account.open(InvocationId::next(), Stop::default())
+    fn open(budget: &Arc<MemoryBudget>) -> Arc<MemoryReservation> {
+        budget.reserve(InvocationId::next(), CancelToken::default())
     }
 
     fn is_ready(future: Pin<&mut impl Future<Output = ()>>) -> bool {
@@ -251,26 +251,26 @@ mod tests {
 
     #[test]
     fn growth_waits_by_seniority_and_nobody_overtakes() {
-        let account = account(100);
-        let [old, young, youngest] = std::array::from_fn(|_| open(&account));
+        let budget = budget(100);
+        let [old, young, youngest] = std::array::from_fn(|_| open(&budget));
         assert!(youngest.take(90));
         let mut second = pin!(young.wait(20));
         assert!(!is_ready(second.as_mut()));
         assert!(!old.take(5), "somebody waits");
         let mut first = pin!(old.wait(5));
         assert!(is_ready(first.as_mut()), "it is senior, and fits");
-        assert_eq!(account.first().map(|first| (first.seniority, first.missing)), Some((young.seniority, 15)));
+        assert_eq!(budget.first().map(|first| (first.seniority, first.missing)), Some((young.seniority, 15)));
         drop(youngest);
         assert!(is_ready(second.as_mut()));
-        assert_eq!((account.committed(), old.held(), young.held()), (25, 5, 20));
-        assert!(account.first().is_none());
-        assert_eq!(account.waits.get(), 2);
+        assert_eq!((budget.committed(), old.held(), young.held()), (25, 5, 20));
+        assert!(budget.first().is_none());
+        assert_eq!(budget.waits.get(), 2);
     }
 
     #[test]
     fn who_leaves_the_queue_lets_the_next_one_in_and_keeps_nothing() {
-        let account = account(100);
-        let [old, young] = std::array::from_fn(|_| open(&account));
+        let budget = budget(100);
+        let [old, young] = std::array::from_fn(|_| open(&budget));
         {
             let mut small = pin!(young.wait(10));
             {
@@ -286,35 +286,35 @@ mod tests {
         {
             let mut waiting = pin!(old.wait(101));
             assert!(!is_ready(waiting.as_mut()));
-            account.set_ceiling(101);
+            budget.set_ceiling(101);
         }
         assert_eq!(old.held(), 101);
         drop(old);
-        assert_eq!(account.committed(), 0);
+        assert_eq!(budget.committed(), 0);
     }
 
     #[test]
     fn nothing_is_lost_between_threads() {
-        let account = account(1000);
+        let budget = budget(1000);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        let holding = open(&account);
+                        let reservation = open(&budget);
                         for bytes in [50, 100, 250] {
-                            if !holding.take(bytes) {
+                            if !reservation.take(bytes) {
                                 // Whoever waits holds less than all: 8 * 150 are more than there is, so some must let go.
-                                holding.give_back(holding.held());
-                                runtime.handle().block_on(holding.wait(bytes));
+                                reservation.give_back(reservation.held());
+                                runtime.handle().block_on(reservation.wait(bytes));
                             }
-                            assert!(account.committed() <= 1000 + 8 * 250, "a failed attempt shows for a moment");
+                            assert!(budget.committed() <= 1000 + 8 * 250, "a failed attempt shows for a moment");
                         }
                     }
                 });
             }
         });
-        assert_eq!(account.committed(), 0);
-        assert!(account.first().is_none());
+        assert_eq!(budget.committed(), 0);
+        assert!(budget.first().is_none());
     }
 }

@@ -1,0 +1,34 @@
+//! Every way in which an invocation ends without an answer of its own.
+
+/// Why an invocation failed. What the client is told is decided in [`crate::api`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("the function exited with code {code}")]
+    Exit { code: i32 },
+    #[error("the function trapped: {trap}")]
+    Trap { trap: String },
+    #[error("the function wanted {wanted} bytes of memory, its limit is {limit} bytes (header Memory-Request)")]
+    MemoryLimit { wanted: u64, limit: u64 },
+    #[error("the function wrote more than {limit} bytes of output")]
+    OutputLimit { limit: u64 },
+    #[error("the function's CGI header block is not valid: {reason}")]
+    BadHeader { reason: String },
+    #[error("the function ended without a response: {reason}")]
+    NoResponse { reason: String },
+    #[error("the request body is larger than {limit} bytes")]
+    BodyTooLarge { limit: u64 },
+    #[error("the request body could not be read: {reason}")]
+    BodyUnreadable { reason: String },
+    #[error("the invocation did not end within {timeout_ms} ms (header Invocation-Timeout)")]
+    DeadlineExceeded { timeout_ms: u128 },
+    #[error("the client left")]
+    ClientGone,
+    #[error("the server is shutting down")]
+    Draining,
+    #[error("the server ran short of memory, and this invocation was the last that began; another attempt may succeed")]
+    Evicted,
+    #[error("all instance slots are taken")]
+    NoSlot,
+    #[error("internal error: {reason}")]
+    Internal { reason: String },
+}

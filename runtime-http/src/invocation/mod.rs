@@ -1,0 +1,22 @@
+//! What all parts of the box know of one invocation, in types that depend on none of those parts.
+//!
+//! - [`id`]: its name in logs and headers
+//! - [`grants`]: what it may reach beyond computing
+//! - [`cancel`]: ending it from another thread
+//! - [`usage`]: what it used; [`failure`]: all ways to fail; [`outcome`]: both together, when it has ended
+
+pub mod cancel;
+pub mod failure;
+pub mod grants;
+pub mod id;
+pub mod outcome;
+pub mod usage;
+
+pub use self::{
+    cancel::{CancelOnDrop, CancelReason, CancelToken, QuotaLift},
+    failure::Failure,
+    grants::{Grants, OutboundHost, Preopen},
+    id::InvocationId,
+    outcome::Outcome,
+    usage::{CgroupTimes, Usage, microseconds},
+};
