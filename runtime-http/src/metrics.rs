@@ -212,6 +212,9 @@ impl Metrics {
         for result in ["ok", "invalid"] {
             metrics.compiles.with_label_values(&[result]);
         }
+        for gate in ["cpu", "memory"] {
+            metrics.gate_closed.with_label_values(&[gate]);
+        }
         metrics
     }
 

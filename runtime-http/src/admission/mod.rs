@@ -91,10 +91,6 @@ struct Place<'a> {
 impl Admission {
     pub fn new(capacity: Capacity, metrics: Arc<Metrics>) -> Arc<Self> {
         metrics.admissible_units.set(gauge(capacity.units));
-        // They are shown as open from the start.
-        for gate in Gate::ALL {
-            metrics.gate_closed.with_label_values(&[gate.name()]).set(0);
-        }
         Arc::new(Admission {
             state: Mutex::new(AdmissionState::new(capacity)),
             metrics,

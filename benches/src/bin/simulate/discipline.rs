@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use wasmbox::admission::{
     Capacity, Gate, Share,
-    state::{Arrival, AdmissionState, Decision},
+    state::{AdmissionState, Arrival, Decision},
     waiting::Ticket,
 };
 
