@@ -28,7 +28,7 @@ use tokio::{
 };
 use wasmbox_oci::NodeCache;
 
-use crate::{bundle::Bundle, exits::Exits, options::Options};
+use crate::{bundle::Bundle, environment, exits::Exits, options::Options};
 
 /// In the bundle: gone with it, whatever becomes of the shim.
 const NAME: &str = "compile.sock";
@@ -60,7 +60,7 @@ impl CompileSocket {
         arguments.extend(options.cache_size.as_ref().map(|size| format!("--cache-size={size}")));
         let binary = binary.to_owned();
         let service = move || {
-            let mut command = Command::new(&binary);
+            let mut command = environment::command(&binary);
             command.arg("compile-service").args(&arguments);
             command
         };

@@ -9,6 +9,7 @@
 //! - [`compile_socket`]: by which boxes reach the node's compile service
 //! - [`runtime`]: the OCI runtime; [`stdio`], [`console`]: streams
 //! - [`stats`], [`oom`]: what the kernel tells of a container; [`events`]: what containerd is told
+//! - [`environment`]: what all that it starts is given of containerd's
 //! - [`bundle`], [`options`], [`socket`], [`logging`]
 
 mod bundle;
@@ -17,6 +18,7 @@ mod compile_socket;
 mod console;
 mod container;
 mod delegation;
+mod environment;
 mod events;
 mod exits;
 mod info;

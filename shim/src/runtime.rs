@@ -5,7 +5,7 @@ use std::{
     fs, io,
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use rustix::process::{Signal, kill_process_group};
 use crate::{
     bundle::Bundle,
     cgroup::sweep,
+    environment,
     exits::{Exit, Exits, ends_with_us, pid},
     options::Options,
 };
@@ -224,7 +225,7 @@ impl Call {
     async fn run(self, bundle: &Path) -> Result<(), RuntimeError> {
         let Call { name, runtime, arguments, streams } = self;
         let log = bundle.join(LOG);
-        let mut command = Command::new(&runtime.binary);
+        let mut command = environment::command(&runtime.binary);
         command.arg("--root").arg(&runtime.root).arg("--log").arg(&log).args(["--log-format", "json"]);
         if runtime.systemd_cgroup {
             command.arg("--systemd-cgroup");

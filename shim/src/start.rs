@@ -8,7 +8,7 @@ use std::{
     env, fs,
     io::{Write, stdout},
     os::{fd::AsRawFd, unix::process::CommandExt},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use anyhow::Context;
@@ -21,6 +21,7 @@ use wasmbox_oci::Spec;
 
 use crate::{
     bundle::{ADDRESS, CONFIG},
+    environment,
     info::read_input,
     options::Options,
     serve::SOCKET_FD,
@@ -124,7 +125,7 @@ fn spawn(
     listener: &std::os::unix::net::UnixListener,
 ) -> anyhow::Result<()> {
     rustix::io::fcntl_setfd(listener, rustix::io::FdFlags::empty())?;
-    let mut command = Command::new(env::current_exe().context("the path of this binary")?);
+    let mut command = environment::command(env::current_exe().context("the path of this binary")?);
     command
         .args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &request.grpc_address])
         .args(["-publish-binary", &flags.publish_binary, "-socket", &address.to_string()])

@@ -13,7 +13,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -31,6 +31,7 @@ use tokio::{
 };
 
 use crate::{
+    environment,
     exits::{Exit, Exits},
     watched::watched,
 };
@@ -240,7 +241,7 @@ async fn logger(uri: &str, exits: &Exits, namespace: &str, id: &str) -> Result<(
     let (stdout, stdout_end) = pipe()?;
     let (stderr, stderr_end) = pipe()?;
     let (ready, ready_end) = pipe()?;
-    let mut command = Command::new(path);
+    let mut command = environment::command(path);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         for part in [key, value].into_iter().filter(|part| !part.is_empty()) {

@@ -155,11 +155,20 @@ impl Containerd {
     /// # Panics
     /// With its log, if it does not.
     pub fn launch(&mut self) {
+        self.launch_with(&[]);
+    }
+
+    /// As [`Containerd::launch`], with more in its environment.
+    ///
+    /// # Panics
+    /// With its log, if it does not start.
+    pub fn launch_with(&mut self, environment: &[(&str, &str)]) {
         let directory = self.directory().to_owned();
         let log = OpenOptions::new().create(true).append(true).open(directory.join("log"));
         let log: File = log.expect("a file for the log");
         let mut command = self.command("containerd");
         command.arg("--config").arg(directory.join("config.toml")).env("TMPDIR", directory.join("temporary"));
+        command.envs(environment.iter().copied());
         command.stdout(log.try_clone().expect("another descriptor")).stderr(log);
         self.child = Some(command.spawn().expect("nsenter, of the package util-linux"));
         eventually("containerd answers", || {
