@@ -9,7 +9,7 @@ use std::{
 
 use crate::replace::{self, Draft, FileError};
 
-const SHIM: &str = "containerd-shim-wasmbox-v1";
+pub const SHIM: &str = "containerd-shim-wasmbox-v1";
 const NAMES: [&str; 2] = [SHIM, "wasmbox"];
 
 #[derive(Debug, thiserror::Error)]

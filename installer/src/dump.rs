@@ -15,6 +15,8 @@ pub const PLUGIN_3: &str = "io.containerd.cri.v1.runtime";
 pub const PLUGIN_2: &str = "io.containerd.grpc.v1.cri";
 /// Before there were versions.
 pub const PLUGIN_1: &str = "cri";
+/// The plugin for programs that belong to containerd, whose directory it makes.
+const OPT: &str = "io.containerd.internal.v1.opt";
 pub const HANDLER: &str = "wasmbox";
 
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +88,17 @@ impl Dump {
             .filter_map(Path::parent)
             .map(Path::to_owned)
             .collect()
+    }
+
+    /// Where its plugin `opt` has programs, which containerd puts in front of its PATH. None, if the plugin is disabled.
+    pub fn opt_programs(&self) -> Option<PathBuf> {
+        let disabled =
+            self.root.get("disabled_plugins").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        if disabled.iter().any(|plugin| plugin.as_str() == Some(OPT)) {
+            return None;
+        }
+        let path = self.root.get("plugins")?.get(OPT)?.get("path")?.as_str()?;
+        Some(Path::new(path).join("bin"))
     }
 
     pub fn runtime(&self, name: &str) -> Option<&Table> {

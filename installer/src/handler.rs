@@ -1,7 +1,5 @@
 //! The handler `wasmbox` as it is to be in containerd's configuration.
 
-use std::path::PathBuf;
-
 use toml::{Table, Value};
 
 use crate::dump::{Dump, HANDLER};
@@ -12,18 +10,16 @@ const ANNOTATIONS: &str = "wasmbox.dev/*";
 /// Cgroup driver and OCI runtime are those of the node's ordinary containers: a pod has both kinds, in one cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handler {
-    shim: PathBuf,
     systemd_cgroup: bool,
     binary_name: Option<String>,
 }
 
 impl Handler {
-    pub fn new(shim: PathBuf, dump: &Dump) -> Handler {
+    pub fn new(dump: &Dump) -> Handler {
         let ordinary = dump.runtime("runc").or_else(|| dump.runtime(dump.default_runtime()?));
         let options = ordinary.and_then(|runtime| runtime.get("options")).and_then(Value::as_table);
         let option = |name: &str| options.and_then(|options| options.get(name));
         Handler {
-            shim,
             systemd_cgroup: option("SystemdCgroup").and_then(Value::as_bool).unwrap_or(false),
             binary_name: option("BinaryName").and_then(Value::as_str).filter(|name| !name.is_empty()).map(Into::into),
         }
@@ -32,10 +28,9 @@ impl Handler {
     /// As a table, for a file whose runtimes belong to `plugin`.
     pub fn text(&self, plugin: &str) -> String {
         let string = |text: &str| Value::String(text.into());
-        let shim = string(&self.shim.to_string_lossy());
         let table = format!("plugins.\"{plugin}\".containerd.runtimes.{HANDLER}");
         let mut text = format!(
-            "[{table}]\nruntime_type = \"{RUNTIME_TYPE}\"\nruntime_path = {shim}\n\
+            "[{table}]\nruntime_type = \"{RUNTIME_TYPE}\"\n\
              pod_annotations = [\"{ANNOTATIONS}\"]\ncontainer_annotations = [\"{ANNOTATIONS}\"]\n\
              [{table}.options]\nSystemdCgroup = {}\n",
             self.systemd_cgroup
@@ -52,7 +47,8 @@ impl Handler {
         let options = runtime.get("options").and_then(Value::as_table);
         let annotations = Value::Array(vec![Value::String(ANNOTATIONS.into())]);
         runtime.get("runtime_type").and_then(Value::as_str) == Some(RUNTIME_TYPE)
-            && runtime.get("runtime_path").and_then(Value::as_str) == self.shim.to_str()
+            // By its name, for the reason that `link` tells.
+            && runtime.get("runtime_path").and_then(Value::as_str).is_none_or(str::is_empty)
             && runtime.get("pod_annotations") == Some(&annotations)
             && runtime.get("container_annotations") == Some(&annotations)
             && options.and_then(|options| options.get("SystemdCgroup")) == Some(&Value::Boolean(self.systemd_cgroup))

@@ -4,7 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::{binaries::Binaries, cri, dump::HANDLER, node::Node, registration::Registration};
+use crate::{
+    binaries::Binaries,
+    cri,
+    dump::{Dump, HANDLER},
+    link::Link,
+    node::Node,
+    registration::Registration,
+};
 
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -19,9 +26,15 @@ impl Installer {
     /// # Errors
     /// Why the handler does not answer. The configuration is then as it was.
     pub async fn install(&self) -> anyhow::Result<()> {
-        // The binary is there before anybody can be told to run it.
+        // The binary is there, and is found, before anybody can be told to run it; and before any restart, at which containerd looks for the
+        // shims of all that runs.
         self.binaries.put()?;
+        let linked = self.dump().map(|dump| self.link().put(&dump)).transpose()?.is_some();
         let undo = self.registration().add()?;
+        // A configuration that could not be read is one now.
+        if !linked && let Some(dump) = self.dump() {
+            self.link().put(&dump)?;
+        }
         // An installation that ended before its restart is finished by the next. But one that is down, or slow, for reasons of its own is
         // left alone.
         if undo.is_none() && self.answer().await? {
@@ -47,12 +60,14 @@ impl Installer {
     /// What could not be removed; or that containerd, having answered before, does not any more.
     pub async fn uninstall(&self) -> anyhow::Result<()> {
         let answered = cri::has_handler(&self.node.socket, HANDLER).await;
+        let dump = self.dump();
         let changed = self.registration().remove()?;
         // One that is down needs no restart to forget the handler.
         if answered.is_ok() && (changed || matches!(answered, Ok(true))) {
             self.restart_until(false).await?;
             eprintln!("containerd has the handler {HANDLER} no more");
         }
+        self.link().remove(dump.as_ref())?;
         Ok(self.binaries.remove()?)
     }
 
@@ -72,7 +87,16 @@ impl Installer {
     }
 
     fn registration(&self) -> Registration<'_> {
-        Registration { node: &self.node, shim: self.binaries.shim() }
+        Registration { node: &self.node }
+    }
+
+    fn link(&self) -> Link<'_> {
+        Link { node: &self.node, shim: self.binaries.shim() }
+    }
+
+    /// The configuration, if containerd can read it.
+    fn dump(&self) -> Option<Dump> {
+        Dump::read(&self.node.containerd, &self.node.config).ok()
     }
 
     /// Restarts containerd, and waits until its CRI answers, with the handler or without.

@@ -5,6 +5,7 @@
 //!
 //! - [`node`]: whose containerd this is, where its things are, how it is restarted
 //! - [`binaries`]: the shim, the box and this program, on the node
+//! - [`link`]: the shim where containerd looks for it
 //! - [`dump`]: the configuration that containerd makes of its files
 //! - [`handler`]: what is to be in there
 //! - [`block`], [`replace`]: edits that can be taken back to the byte, and are never seen half done
@@ -17,6 +18,7 @@ mod cri;
 mod dump;
 mod handler;
 mod install;
+mod link;
 mod node;
 mod registration;
 mod replace;

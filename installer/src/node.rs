@@ -31,6 +31,8 @@ pub struct Node {
     /// Where it is rendered from at each start: changes belong there.
     pub templates: Option<Templates>,
     pub socket: PathBuf,
+    /// Where its plugin `opt` has its directory, unless its configuration says otherwise.
+    pub opt: PathBuf,
     units: &'static [&'static str],
     restart: Option<PathBuf>,
 }
@@ -63,6 +65,7 @@ impl Node {
                         version_3: directory.join("config-v3.toml.tmpl"),
                     }),
                     socket: "/run/k3s/containerd/containerd.sock".into(),
+                    opt: root.join("agent/containerd"),
                     units,
                     restart,
                 });
@@ -73,6 +76,7 @@ impl Node {
             config: "/etc/containerd/config.toml".into(),
             templates: None,
             socket: "/run/containerd/containerd.sock".into(),
+            opt: "/opt/containerd".into(),
             units: &["containerd.service"],
             restart,
         })
@@ -97,15 +101,18 @@ impl Node {
     }
 }
 
+/// systemd's bus. It has a private socket, too, but answers there only to whom it sees in its own namespace of processes.
+const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
+
 fn run(program: &Path, arguments: &[&str]) -> Result<ExitStatus, NodeError> {
-    Command::new(program)
-        .args(arguments)
-        .env("PATH", PATH.join(":"))
-        // It is asked in the node's root, which looks like a chroot from here.
-        .env("SYSTEMD_IGNORE_CHROOT", "1")
-        .stdin(Stdio::null())
-        .status()
-        .map_err(|source| NodeError::Run { program: program.to_owned(), source })
+    let mut command = Command::new(program);
+    command.args(arguments).env("PATH", PATH.join(":"));
+    // It is asked in the node's root, which looks like a chroot from here.
+    command.env("SYSTEMD_IGNORE_CHROOT", "1");
+    if Path::new(SYSTEM_BUS).exists() {
+        command.env("SYSTEMCTL_FORCE_BUS", "1");
+    }
+    command.stdin(Stdio::null()).status().map_err(|source| NodeError::Run { program: program.to_owned(), source })
 }
 
 fn check(program: &Path, status: ExitStatus) -> Result<(), NodeError> {

@@ -43,8 +43,6 @@ type Result<T> = std::result::Result<T, RegistrationError>;
 
 pub struct Registration<'a> {
     pub node: &'a Node,
-    /// On the node.
-    pub shim: PathBuf,
 }
 
 /// What was in a file, or that there was none.
@@ -87,7 +85,7 @@ impl Registration<'_> {
     pub fn add(&self) -> Result<Option<Undo>> {
         let live = self.dump(&self.node.config);
         if let Ok(live) = &live
-            && Handler::new(self.shim.clone(), live).is_in(live)
+            && Handler::new(live).is_in(live)
         {
             return Ok(None);
         }
@@ -118,7 +116,7 @@ impl Registration<'_> {
         let edited_text = without_block(replace::read(edited)?);
         let config_text = without_block(replace::read(&self.node.config)?);
         let before = self.try_text(config_text.as_deref())?;
-        let handler = Handler::new(self.shim.clone(), &before);
+        let handler = Handler::new(&before);
         let fits = |dump: &Dump| handler.is_in(dump) && dump.others() == before.others();
 
         let version =

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, chown},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, chown, symlink},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,13 @@ use std::{
 pub struct FileError {
     path: PathBuf,
     source: io::Error,
+}
+
+/// Where something is written before it counts. Not `.toml`: no import takes it.
+fn beside(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".wasmbox-new");
+    path.into()
 }
 
 fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, FileError> {
@@ -42,10 +49,7 @@ impl Draft {
     pub fn write(target: &Path, bytes: &[u8], mode: u32) -> Result<Draft, FileError> {
         // A link stays one.
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
-        // Not `.toml`: no import takes it.
-        let mut path = target.clone().into_os_string();
-        path.push(".wasmbox-new");
-        let path = PathBuf::from(path);
+        let path = beside(&target);
         let draft = Draft { path: path.clone(), target };
         // One that was left by a crash.
         match fs::remove_file(&path) {
@@ -84,6 +88,19 @@ impl Drop for Draft {
         // After `commit` it is not there.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// A link at `path`, in one step, whatever other link is there.
+///
+/// # Errors
+/// [`FileError`]
+pub fn link(path: &Path, target: &Path) -> Result<(), FileError> {
+    let new = beside(path);
+    // One that was left by a crash.
+    remove(&new)?;
+    at(&new, symlink(target, &new))?;
+    at(path, fs::rename(&new, path))?;
+    sync_directory_of(path)
 }
 
 /// # Errors

@@ -3,7 +3,7 @@
 
 pub mod message;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use http::uri::PathAndQuery;
 use prost::Message;
@@ -15,7 +15,10 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 pub use self::message::*;
-use crate::{Containerd, eventually, patience::PATIENCE};
+use crate::{Containerd, eventually, node::Node, patience::PATIENCE};
+
+/// containerd's own default.
+pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// containerd's CRI plugin.
 pub struct Cri {
@@ -35,13 +38,26 @@ impl Cri {
     /// # Panics
     /// If containerd does not answer.
     pub fn of(containerd: &Containerd) -> Cri {
+        Cri::on(containerd.node())
+    }
+
+    /// Of the containerd that runs on a node, by its default address. Pods are made in the node's cgroup.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn on(node: &Node) -> Cri {
+        Cri::at(&node.path(SOCKET), &format!("/{}", node.name()))
+    }
+
+    /// # Panics
+    /// If nobody answers there.
+    pub fn at(socket: &Path, cgroup_parent: &str) -> Cri {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime for a client");
-        let socket = containerd.node().path("/run/containerd/containerd.sock");
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("a socket's address");
         // A container may be given a minute to end.
         let channel = runtime.block_on(endpoint.timeout(PATIENCE * 4).connect()).expect("containerd listens");
-        let cri = Cri { runtime, channel, cgroup_parent: format!("/{}", containerd.node().name()) };
+        let cri = Cri { runtime, channel, cgroup_parent: cgroup_parent.to_owned() };
         eventually("the CRI plugin is ready", || {
             cri.call::<_, Version>("Version", Version { version: "v1".into(), ..Version::default() }).ok()
         });

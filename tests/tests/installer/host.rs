@@ -189,7 +189,9 @@ impl Host {
             for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
                 let path = entry.path();
                 let name = path.strip_prefix(root).expect("below it").to_owned();
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if let Ok(target) = fs::read_link(&path) {
+                    files.insert(name, target.into_os_string().into_encoded_bytes());
+                } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     files.insert(name, Vec::new());
                     collect(&path, root, files);
                 } else {
@@ -198,7 +200,7 @@ impl Host {
             }
         }
         let mut files = BTreeMap::new();
-        for directory in ["/etc", "/opt", "/var/lib/rancher/k3s/agent/etc"] {
+        for directory in ["/etc", "/opt", "/usr", "/var/lib/rancher"] {
             collect(&self.path(directory), &self.path("/"), &mut files);
         }
         files

@@ -1,10 +1,12 @@
 //! The node installer on nodes with a real containerd, each version.
 
 mod host;
+mod pods;
 
 use std::{fs, io::Read, os::unix::fs::MetadataExt};
 
 use host::{Host, Layout, TEMPLATE_2, TEMPLATE_3};
+use pods::{they_outlive_containerd, they_outlive_the_mending_of_an_older_installation};
 use rustix::process::{Pid, Signal, kill_process};
 use wasmbox_tests::eventually;
 
@@ -32,7 +34,28 @@ on_each_version!(
     what_does_not_come_up_is_taken_back,
     templates_are_edited_where_the_file_is_rendered,
     watching_mends_and_ends_when_told,
+    containerd_finds_the_shim_by_its_name,
+    they_outlive_containerd,
 );
+
+// 1.6 reads `runtime_path`, but does not heed it.
+mod containerd_1_7_and_later {
+    #[test]
+    fn they_outlive_the_mending_of_an_older_installation_1_7() {
+        super::they_outlive_the_mending_of_an_older_installation(super::V1_7);
+    }
+
+    #[test]
+    fn they_outlive_the_mending_of_an_older_installation_2_1() {
+        super::they_outlive_the_mending_of_an_older_installation(super::V2_1);
+    }
+
+    #[test]
+    #[ignore = "needs Go: make e2e"]
+    fn they_outlive_the_mending_of_an_older_installation_2_3() {
+        super::they_outlive_the_mending_of_an_older_installation(super::V2_3);
+    }
+}
 
 fn is_2(version: &str) -> bool {
     version.contains("2.")
@@ -84,12 +107,13 @@ fn what_is_installed_goes_to_the_byte(version: &str) {
         let after = host.dump();
         for line in [
             "runtime_type = \"io.containerd.wasmbox.v1\"".to_owned(),
-            "runtime_path = \"/opt/wasmbox/bin/containerd-shim-wasmbox-v1\"".to_owned(),
             "pod_annotations = [\"wasmbox.dev/*\"]".to_owned(),
             format!("SystemdCgroup = {systemd}"),
         ] {
             assert!(has(&after, "wasmbox", &line), "{line}\n{after}");
         }
+        let names_a_file = |line: &String| line.starts_with("runtime_path") && line != "runtime_path = \"\"";
+        assert!(!runtime(&after, "wasmbox").iter().any(names_a_file), "{after}");
         for name in ["runc", "kata"] {
             assert_eq!(runtime(&after, name), runtime(&dump, name));
         }
@@ -110,6 +134,41 @@ fn what_is_installed_goes_to_the_byte(version: &str) {
         assert_eq!(host.dump(), dump);
         let ran = host.run("uninstall");
         assert_eq!((ran.code, host.restarts()), (0, 2), "{ran:?}");
+    }
+}
+
+/// In the directory that its configuration names, else beside its own binary; what others have there is left alone.
+fn containerd_finds_the_shim_by_its_name(version: &str) {
+    const SHIM: &str = "containerd-shim-wasmbox-v1";
+    let plugin = "io.containerd.internal.v1.opt";
+    for (more, directory) in [
+        (String::new(), "/opt/containerd/bin"),
+        (
+            format!("\n[plugins.'{plugin}']\npath = '/var/lib/rancher/k3s/agent/containerd'\n"),
+            "/var/lib/rancher/k3s/agent/containerd/bin",
+        ),
+        (format!("disabled_plugins = ['{plugin}']\n"), "/usr/bin"),
+    ] {
+        let host = Host::new(version, Layout::Plain);
+        let owners = owners(version, false);
+        let text = if more.starts_with('\n') { owners + &more } else { more + &owners };
+        host.write(host.config(), &text);
+        host.start();
+        let before = host.files();
+        let link = host.path(directory).join(SHIM);
+        // Of another installation, of which nothing else is left.
+        std::os::unix::fs::symlink("/elsewhere", &link).expect("containerd made the directory");
+        assert_eq!(host.run("install").code, 0);
+        let target = std::path::Path::new("/opt/wasmbox/bin").join(SHIM);
+        assert_eq!(fs::read_link(&link).expect("a link"), target, "in {directory}");
+        assert_eq!(host.run("uninstall").code, 0);
+        assert!(before == host.files(), "{:#?}\n{:#?}", before.keys(), host.files().keys());
+        fs::write(&link, "a file").expect("a new file");
+        let ran = host.run("install");
+        assert!(ran.code != 0 && ran.stderr.contains(&format!("{directory}/{SHIM} is no link")), "{ran:?}");
+        assert_eq!((fs::read(&link).expect("a file").as_slice(), host.restarts()), (&b"a file"[..], 2));
+        assert_eq!(host.run("uninstall").code, 0);
+        assert!(link.is_file());
     }
 }
 
@@ -209,7 +268,7 @@ fn what_does_not_come_up_is_taken_back(version: &str) {
     let before = host.files();
     let without_binaries = |host: &Host| {
         let mut files = host.files();
-        files.retain(|name, _| !name.starts_with("opt/wasmbox"));
+        files.retain(|name, _| !name.starts_with("opt/wasmbox") && !name.ends_with("containerd-shim-wasmbox-v1"));
         files
     };
     // What restarts it fails.
