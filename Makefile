@@ -18,7 +18,7 @@ PREFIX ?= /usr/local
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples images test e2e lint fmt api-test deploy-test fuzz bench bench-shim simulate clean toolchain
+.PHONY: help run build static install examples images test e2e attack lint fmt api-test deploy-test fuzz bench bench-shim simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
@@ -57,6 +57,9 @@ e2e: toolchain static images ## Build more versions of what the shim works with 
 	tests/install-debian.sh
 	tests/e2e/install-go.sh
 	PATH="$(TOOLS)/bin:$$PATH" tests/run.sh --ignored
+
+attack: build ## Attack a box in small containers, as its functions' authors, its clients and writers of its volume; as root, alone on the machine
+	$(CARGO) test --release -p wasmbox-tests --test attack -- --nocapture --test-threads=1
 
 lint: toolchain $(TOOLS)/bin/cargo-deny-$(CARGO_DENY) ## Check format, clippy, documentation, licences and sources
 	$(CARGO) metadata --locked --format-version 1 >/dev/null

@@ -116,6 +116,17 @@ impl TestCgroup {
         eventually("one leaf", || self.leaves().pop().filter(|_| self.leaves().len() == 1))
     }
 
+    /// What puts the thread that calls it into the cgroup.
+    pub fn join_here(&self) -> impl Fn() + Send + use<> {
+        let files: Vec<_> = self.places.iter().map(|(_, path)| path.join("tasks")).collect();
+        move || {
+            for file in &files {
+                // cgroups(7): 0 is the thread that writes.
+                fs::write(file, "0").unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            }
+        }
+    }
+
     /// A command line that puts itself into the cgroup, and becomes the one that is appended to it.
     pub fn enter(&self) -> Vec<String> {
         let join: Vec<_> =

@@ -83,6 +83,11 @@ pub fn command_with(items: &str, body: &str) -> String {
     format!("(module {PREAMBLE}\n{items}\n(func (export \"_start\") {body}))\n")
 }
 
+/// A command with imports of its own, too.
+pub fn command_importing(imports: &str, body: &str) -> String {
+    format!("(module {imports} {PREAMBLE}\n(func (export \"_start\") {body}))\n")
+}
+
 /// Data at [`TEXT`], and the call that prints it.
 pub fn text(text: impl AsRef<[u8]>) -> (String, String) {
     let text = text.as_ref();

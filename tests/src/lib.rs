@@ -5,8 +5,9 @@
 //! another binary), the built examples (`make -C examples`), and Debian's package `prometheus` for `promtool`.
 //!
 //! - [`server`]: [`WasmBox`], a running server that leaves nothing behind
-//! - [`client`]: whole requests and answers; [`wire`]: single bytes of HTTP/1.1
+//! - [`client`]: whole requests and answers; [`wire`]: single bytes of HTTP/1.1; [`strict`]: answers as the standard says
 //! - [`guest`]: commands as text; [`binary`]: modules as bytes; [`component`]: the wasi:http guest of `guests/`
+//! - [`attack`]: a box in a small container while somebody harms it, and its [`victim`]; [`frames`]: single frames of HTTP/2
 //! - [`cgroup`]: cgroups of a test's own, to start servers in
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
 //! - [`queue_proxy`]: what boxes report to
@@ -15,12 +16,14 @@
 //!   [`streaming`] from them; [`task`]: the shim itself, without containerd
 //! - [`workspace`]: where things are; [`temporary`]: directories; [`patience`]: waiting
 
+pub mod attack;
 pub mod binary;
 pub mod cgroup;
 pub mod client;
 pub mod component;
 pub mod containerd;
 pub mod cri;
+pub mod frames;
 pub mod guest;
 pub mod image;
 pub mod metrics;
@@ -30,12 +33,15 @@ pub mod process;
 pub mod queue_proxy;
 pub mod server;
 pub mod streaming;
+pub mod strict;
 pub mod task;
 pub mod temporary;
+pub mod victim;
 pub mod vm;
 pub mod wire;
 pub mod workspace;
 
+pub use attack::Attack;
 pub use cgroup::TestCgroup;
 pub use client::{Answer, Problem};
 pub use containerd::{Containerd, Version};

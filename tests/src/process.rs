@@ -11,6 +11,13 @@ impl Process {
         Path::new(&format!("/proc/{}", self.0)).exists()
     }
 
+    /// Whether it is there, and no zombie.
+    pub fn is_running(self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        // proc(5): the state follows the command's name, which is in parentheses.
+        stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
+    }
+
     /// Resident memory, bytes.
     ///
     /// # Panics
@@ -33,6 +40,19 @@ impl Process {
     /// If the process is gone.
     pub fn descriptors(self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.0)).expect("the process is running").count()
+    }
+
+    /// Open descriptors, if the process is there.
+    pub fn try_descriptors(self) -> Option<usize> {
+        Some(fs::read_dir(format!("/proc/{}/fd", self.0)).ok()?.count())
+    }
+
+    /// Resident memory in bytes, if the process is there.
+    pub fn try_resident_bytes(self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
+        // A zombie has none.
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
     }
 
     /// CPU time used so far, in clock ticks (proc(5): usually hundredths of a second).

@@ -26,6 +26,9 @@ use crate::{
     workspace,
 };
 
+/// The most of a server's log that is shown when a test fails, bytes.
+const SHOWN: usize = 16 << 10;
+
 /// How a server is started.
 pub struct Launch {
     directory: TempDir,
@@ -114,8 +117,14 @@ impl Launch {
         self.directory().join("cache")
     }
 
+    /// What the server writes its log to.
+    pub fn log_file(&self) -> PathBuf {
+        self.directory().join("log")
+    }
+
     fn log(&self) -> String {
-        fs::read_to_string(self.directory().join("log")).unwrap_or_default()
+        let bytes = fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The command line; flags of the test come last and override.
@@ -399,7 +408,9 @@ impl Drop for WasmBox {
             let _ = child.kill();
             let _ = child.wait();
         }
-        eprintln!("the server's log:\n{}", self.log());
+        let log = self.log();
+        let end = log.floor_char_boundary(log.len().saturating_sub(SHOWN));
+        eprintln!("the end of the server's log:\n{}", &log[end..]);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What this component does is the last word of the path, and what the query says: `/http/status?418`.
 
+mod hostile;
+
 use std::{env, fmt::Write, io::Read, process};
 
 use wasip2::{
@@ -99,6 +101,7 @@ impl Guest for Handler {
                 };
                 answer(out, 200, &[], text.as_bytes());
             }
+            "hostile" => hostile::act(&request, out, query),
             _ => answer(out, 404, &[], path.as_bytes()),
         }
     }

@@ -1,0 +1,213 @@
+//! HTTP/2 frame by frame (RFC 9113), for what no decent client sends.
+
+use std::{
+    collections::BTreeMap,
+    io::{Error, ErrorKind, Read, Result, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use crate::patience::PATIENCE;
+
+/// The kinds of frames (RFC 9113, section 6).
+pub mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PUSH_PROMISE: u8 = 5;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
+}
+
+pub const END_STREAM: u8 = 1;
+pub const ACK: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
+
+/// What a client sends first.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// `SETTINGS_INITIAL_WINDOW_SIZE`.
+pub const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// A connection.
+pub struct Frames(TcpStream);
+
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+/// The bytes of one frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame's length has 24 bits").to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The payload of SETTINGS.
+pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
+    values.iter().flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()[..]].concat()).collect()
+}
+
+/// A request's field block (RFC 7541): nothing in it is indexed or compressed.
+pub fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let pseudo = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "box")];
+    let fields = pseudo.iter().chain(fields);
+    fields.flat_map(|(name, value)| [vec![0], string(name), string(value)].concat()).collect()
+}
+
+/// A string literal without Huffman coding.
+fn string(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.len();
+    if rest < 127 {
+        bytes.push(rest as u8);
+    } else {
+        bytes.push(127);
+        rest -= 127;
+        while rest >= 128 {
+            bytes.push((rest % 128) as u8 | 128);
+            rest /= 128;
+        }
+        bytes.push(rest as u8);
+    }
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+impl Frames {
+    /// A connection whose client has said its preface, and the settings that it wants.
+    ///
+    /// # Panics
+    /// If nobody listens there.
+    pub fn connect(address: SocketAddr, values: &[(u16, u32)]) -> Frames {
+        let stream = TcpStream::connect(address).expect("the server accepts connections");
+        stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("the timeout is not zero");
+        stream.set_nodelay(true).expect("an option of TCP");
+        let mut frames = Frames(stream);
+        let begin = [PREFACE, &frame(kind::SETTINGS, 0, 0, &settings(values))].concat();
+        frames.send_bytes(&begin).expect("the server takes a preface");
+        frames
+    }
+
+    /// # Errors
+    /// If the server has closed the connection, or takes nothing.
+    pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Result<()> {
+        self.send_bytes(&frame(kind, flags, stream, payload))
+    }
+
+    /// # Errors
+    /// If the server has closed the connection, or takes nothing.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// Sends a whole GET.
+    ///
+    /// # Errors
+    /// If the server has closed the connection, or takes nothing.
+    pub fn get(&mut self, stream: u32, path: &str) -> Result<()> {
+        self.send(kind::HEADERS, END_HEADERS | END_STREAM, stream, &request("GET", path, &[]))
+    }
+
+    /// Sends `piece` on each of `streams` in turns, as often as the server's windows allow, until `deadline`.
+    ///
+    /// # Errors
+    /// If the server has closed the connection, or takes nothing for a while.
+    pub fn upload(&mut self, streams: &[u32], piece: &[u8], deadline: Instant) -> Result<()> {
+        // RFC 9113, section 6.9.2.
+        const WINDOW: u64 = 65_535;
+        let (mut all, mut each) = (WINDOW, BTreeMap::new());
+        let size = piece.len() as u64;
+        let mut turn = 0;
+        while Instant::now() < deadline {
+            let next = (0..streams.len()).map(|step| streams[(turn + step) % streams.len()]);
+            let open = next.take_while(|_| all >= size).find(|stream| *each.entry(*stream).or_insert(WINDOW) >= size);
+            if let Some(stream) = open {
+                self.send(kind::DATA, 0, stream, piece)?;
+                all -= size;
+                each.entry(stream).and_modify(|window| *window -= size);
+                turn += 1;
+                continue;
+            }
+            let frame = self.receive()?;
+            match (frame.kind, <[u8; 4]>::try_from(frame.payload.as_slice())) {
+                (kind::WINDOW_UPDATE, Ok(increment)) => {
+                    let increment = u64::from(u32::from_be_bytes(increment));
+                    if frame.stream == 0 {
+                        all += increment;
+                    } else {
+                        *each.entry(frame.stream).or_insert(WINDOW) += increment;
+                    }
+                }
+                (kind::RST_STREAM, _) => drop(each.insert(frame.stream, 0)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The next frame.
+    ///
+    /// # Errors
+    /// If the connection has ended, or none comes.
+    pub fn receive(&mut self) -> Result<Frame> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head)?;
+        let [a, b, c, kind, flags, s, t, u, v] = head;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload)?;
+        Ok(Frame { kind, flags, stream: u32::from_be_bytes([s & 0x7f, t, u, v]), payload })
+    }
+
+    /// Reads until a frame of `kind` comes on `stream`.
+    ///
+    /// # Errors
+    /// If the connection ends before.
+    pub fn await_frame(&mut self, kind: u8, stream: u32) -> Result<Frame> {
+        loop {
+            let frame = self.receive()?;
+            if frame.kind == kind && frame.stream == stream {
+                return Ok(frame);
+            }
+            if frame.kind == kind::GOAWAY {
+                return Err(Error::new(ErrorKind::ConnectionAborted, format!("GOAWAY: {frame:?}")));
+            }
+        }
+    }
+
+    /// Says that nothing more will be sent. The server may have closed the connection already.
+    pub fn finish(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    /// Whether the server has closed the connection, or said goodbye; what it has sent is read.
+    ///
+    /// # Panics
+    /// If the connection has no options.
+    pub fn is_closed(&mut self) -> bool {
+        let _ = self.0.set_read_timeout(Some(Duration::from_millis(1)));
+        let mut data = [0; 4096];
+        let closed = loop {
+            match self.0.read(&mut data) {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(error) => break !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            }
+        };
+        let _ = self.0.set_read_timeout(Some(PATIENCE));
+        closed
+    }
+}

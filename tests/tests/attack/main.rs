@@ -1,0 +1,38 @@
+//! Enemies of a box, and what they get: their own error. `make attack` runs them, one after another.
+//!
+//! Each attack is on a box in a memory cgroup of its own, while another customer's `/hello` is called all the time. What holds after
+//! each of them is in [`wasmbox_tests::attack`]: the same process, no OOM kill, 99 of 100 of the victim's calls answered right and
+//! within a second, memory below the limit, bounded descriptors and log, both ports answering. That the enemy itself is answered with
+//! its code is in the tests.
+//!
+//! | enemy | module |
+//! |---|---|
+//! | a function's author, with memory of the host | [`host_memory`], [`handles`] |
+//! | with time | [`time`] |
+//! | with what a module is | [`modules`] |
+//! | with answers | [`framing`] |
+//! | with the log | [`log`] |
+//! | a client of HTTP/1.1, of HTTP/2 | [`http1`], [`http2`], [`connections`], [`requests`] |
+//! | a writer of the functions' volume | [`volume`] |
+
+mod connections;
+mod framing;
+mod handles;
+mod host_memory;
+mod http1;
+mod http2;
+mod log;
+mod modules;
+mod requests;
+mod time;
+mod volume;
+
+use wasmbox_tests::Answer;
+
+/// The answer must be an error of the box's, whole, with one of `codes`.
+#[track_caller]
+fn assert_coded(answer: &Answer, codes: &[&str]) {
+    let code = answer.headers.get("wasmbox-error").and_then(|code| code.to_str().ok()).unwrap_or("none");
+    assert!(codes.contains(&code), "{code}, not one of {codes:?}: {answer:?}");
+    answer.problem(answer.status, code);
+}
