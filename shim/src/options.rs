@@ -1,6 +1,8 @@
 //! Runtime options: what a node's administrator sets for this runtime in containerd's configuration.
 //!
-//! CRI sends `runtimeoptions.v1.Options`: TOML, or the path of a TOML file. `ctr` may send `containerd.runc.v1.Options`.
+//! CRI sends `runtimeoptions.v1.Options`: TOML, or the path of a TOML file. `ctr` may send `containerd.runc.v1.Options`, and containerd 1.7's
+//! client `containerd.linux.runc.CreateOptions`. In each of them a value that is empty, zero or false says nothing, as containerd itself writes
+//! all of runc's options into its default configuration.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +14,11 @@ use containerd_shim_protos::{
     protobuf::{CodedInputStream, Message, well_known_types::any::Any},
     shim::oci,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 const RUNTIME_OPTIONS: &str = "runtimeoptions.v1.Options";
 const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
+const CREATE_OPTIONS: &str = "containerd.linux.runc.CreateOptions";
 const DEFAULT_CACHE_DIR: &str = "/var/lib/wasmbox/cache";
 
 /// What can be set. Names of containerd's runc options where they mean the same.
@@ -23,15 +26,21 @@ const DEFAULT_CACHE_DIR: &str = "/var/lib/wasmbox/cache";
 #[serde(default, deny_unknown_fields, rename_all = "PascalCase")]
 pub struct Options {
     /// The OCI runtime: a path, or a name in PATH [default: runc].
+    #[serde(deserialize_with = "unless_empty")]
     pub binary_name: Option<PathBuf>,
     /// Its state directory, in which each namespace gets one [default: /run/containerd/wasmbox].
+    #[serde(deserialize_with = "unless_empty")]
     pub root: Option<PathBuf>,
     /// Cgroups by systemd.
     pub systemd_cgroup: bool,
     /// The cgroup of the shims.
+    #[serde(deserialize_with = "unless_empty")]
     pub shim_cgroup: Option<String>,
     pub no_pivot_root: bool,
     pub no_new_keyring: bool,
+    /// Whose the container's pipes and fifos are: the host's number of its root user, where it has a user namespace.
+    pub io_uid: u32,
+    pub io_gid: u32,
     /// The host's `wasmbox` [default: beside this binary].
     pub wasmbox_binary: Option<PathBuf>,
     /// The host's directory of compiled code, which boxes see read-only; `none`: none [default: /var/lib/wasmbox/cache].
@@ -42,11 +51,26 @@ pub struct Options {
     pub env: BTreeMap<String, String>,
     /// The most seconds for one call of the OCI runtime [default: 60].
     pub runtime_timeout: Option<u64>,
+    // Of runc's shim, for what this one cannot do: they are accepted where they say nothing.
+    criu_path: String,
+    criu_image_path: String,
+    criu_work_path: String,
+    task_api_address: String,
+    task_api_version: u32,
+}
+
+/// containerd writes options that are not set as empty strings.
+fn unless_empty<'de, D: Deserializer<'de>, T: From<String>>(text: D) -> Result<Option<T>, D::Error> {
+    Ok(not_empty(String::deserialize(text)?))
+}
+
+fn not_empty<T: From<String>>(text: String) -> Option<T> {
+    Some(text).filter(|text| !text.is_empty()).map(T::from)
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
-    #[error("runtime options of type {type_url:?}: expected {RUNTIME_OPTIONS} or {RUNC_OPTIONS}")]
+    #[error("runtime options of type {type_url:?}: expected {RUNTIME_OPTIONS}, {RUNC_OPTIONS} or {CREATE_OPTIONS}")]
     Type { type_url: String },
     #[error("runtime options of type {type_url} cannot be read: {source}")]
     Protobuf { type_url: String, source: containerd_shim_protos::protobuf::Error },
@@ -89,7 +113,7 @@ fn name(any: &Any) -> &str {
 impl Options {
     /// Whether these are runtime options.
     pub fn are_in(any: &Any) -> bool {
-        [RUNTIME_OPTIONS, RUNC_OPTIONS].contains(&name(any))
+        [RUNTIME_OPTIONS, RUNC_OPTIONS, CREATE_OPTIONS].contains(&name(any))
     }
 
     /// # Errors
@@ -118,8 +142,11 @@ impl Options {
             RUNC_OPTIONS => {
                 let options = oci::Options::parse_from_bytes(&any.value)
                     .map_err(|source| OptionsError::Protobuf { type_url, source })?;
-                Options::from_runc(options)
+                Options::from_runc(options).supported()
             }
+            CREATE_OPTIONS => Options::parse_create(&any.value)
+                .map_err(|source| OptionsError::Protobuf { type_url, source })?
+                .supported(),
             _ => Err(OptionsError::Type { type_url }),
         }
     }
@@ -130,90 +157,78 @@ impl Options {
         (directory != Path::new("none")).then_some(directory)
     }
 
-    fn from_toml(text: &str, place: &str) -> Result<Options, OptionsError> {
-        toml::from_str(text).map_err(|source| OptionsError::Toml { place: place.to_owned(), source: Box::new(source) })
+    /// # Errors
+    /// [`OptionsError::Unsupported`], naming the first that asks for what cannot be done.
+    fn supported(self) -> Result<Options, OptionsError> {
+        let set = [
+            ("CriuPath", !self.criu_path.is_empty()),
+            ("CriuImagePath", !self.criu_image_path.is_empty()),
+            ("CriuWorkPath", !self.criu_work_path.is_empty()),
+            ("TaskApiAddress", !self.task_api_address.is_empty()),
+            ("TaskApiVersion", self.task_api_version != 0),
+        ];
+        match set.into_iter().find(|(_, asks)| *asks) {
+            Some((name, _)) => Err(OptionsError::Unsupported { name }),
+            None => Ok(self),
+        }
     }
 
-    fn from_runc(options: oci::Options) -> Result<Options, OptionsError> {
-        for (name, set) in [
-            ("CriuImagePath", !options.criu_image_path.is_empty()),
-            ("CriuWorkPath", !options.criu_work_path.is_empty()),
-            ("IoUid", options.io_uid != 0),
-            ("IoGid", options.io_gid != 0),
-        ] {
-            if set {
-                return Err(OptionsError::Unsupported { name });
-            }
-        }
-        let path = |text: String| Some(text).filter(|text| !text.is_empty());
-        Ok(Options {
-            binary_name: path(options.binary_name).map(Into::into),
-            root: path(options.root).map(Into::into),
+    fn from_toml(text: &str, place: &str) -> Result<Options, OptionsError> {
+        toml::from_str::<Options>(text)
+            .map_err(|source| OptionsError::Toml { place: place.to_owned(), source: Box::new(source) })?
+            .supported()
+    }
+
+    fn from_runc(options: oci::Options) -> Options {
+        Options {
+            binary_name: not_empty(options.binary_name),
+            root: not_empty(options.root),
             systemd_cgroup: options.systemd_cgroup,
-            shim_cgroup: path(options.shim_cgroup),
+            shim_cgroup: not_empty(options.shim_cgroup),
             no_pivot_root: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
+            io_uid: options.io_uid,
+            io_gid: options.io_gid,
+            criu_image_path: options.criu_image_path,
+            criu_work_path: options.criu_work_path,
+            task_api_address: options.task_api_address,
+            task_api_version: options.task_api_version,
             ..Options::default()
-        })
+        }
+    }
+
+    /// Of `containerd.linux.runc.CreateOptions`, but for what that says of making checkpoints.
+    fn parse_create(bytes: &[u8]) -> containerd_shim_protos::protobuf::Result<Options> {
+        const fn number(field: u32) -> u32 {
+            field << 3
+        }
+        const fn text(field: u32) -> u32 {
+            (field << 3) | 2
+        }
+        const NO_PIVOT_ROOT: u32 = number(8);
+        const NO_NEW_KEYRING: u32 = number(9);
+        const SHIM_CGROUP: u32 = text(10);
+        const IO_UID: u32 = number(11);
+        const IO_GID: u32 = number(12);
+        const CRIU_WORK_PATH: u32 = text(13);
+        const CRIU_IMAGE_PATH: u32 = text(14);
+        let mut options = Options::default();
+        let mut input = CodedInputStream::from_bytes(bytes);
+        while let Some(tag) = input.read_raw_tag_or_eof()? {
+            match tag {
+                NO_PIVOT_ROOT => options.no_pivot_root = input.read_bool()?,
+                NO_NEW_KEYRING => options.no_new_keyring = input.read_bool()?,
+                SHIM_CGROUP => options.shim_cgroup = not_empty(input.read_string()?),
+                IO_UID => options.io_uid = input.read_uint32()?,
+                IO_GID => options.io_gid = input.read_uint32()?,
+                CRIU_WORK_PATH => options.criu_work_path = input.read_string()?,
+                CRIU_IMAGE_PATH => options.criu_image_path = input.read_string()?,
+                other => containerd_shim_protos::protobuf::rt::skip_field_for_tag(other, &mut input)?,
+            }
+        }
+        Ok(options)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn runtime_options(path: &str, body: &str) -> Any {
-        let mut value = Vec::new();
-        {
-            let mut output = containerd_shim_protos::protobuf::CodedOutputStream::vec(&mut value);
-            output.write_string(1, "a type").unwrap();
-            output.write_string(2, path).unwrap();
-            output.write_bytes(3, body.as_bytes()).unwrap();
-            output.flush().unwrap();
-        }
-        Any { type_url: RUNTIME_OPTIONS.into(), value, ..Any::default() }
-    }
-
-    #[test]
-    fn toml_in_the_configuration() {
-        let options = Options::from_any(&runtime_options(
-            "",
-            "BinaryName = '/usr/bin/crun'\nSystemdCgroup = true\n[Env]\nDEFAULT_CPU_QUOTA = '250'\n",
-        ))
-        .unwrap();
-        assert_eq!(options.binary_name.as_deref(), Some(Path::new("/usr/bin/crun")));
-        assert!(options.systemd_cgroup);
-        assert_eq!(options.env["DEFAULT_CPU_QUOTA"], "250");
-    }
-
-    #[test]
-    fn the_nodes_cache_is_on_unless_it_is_switched_off() {
-        let cache_dir = |body| Options::from_any(&runtime_options("", body)).unwrap().cache_dir();
-        assert_eq!(cache_dir("SystemdCgroup = true").as_deref(), Some(Path::new("/var/lib/wasmbox/cache")));
-        assert_eq!(cache_dir("CacheDir = '/data/code'").as_deref(), Some(Path::new("/data/code")));
-        assert_eq!(cache_dir("CacheDir = 'none'"), None);
-    }
-
-    #[test]
-    fn what_is_not_known_is_named() {
-        let error = Options::from_any(&runtime_options("", "BinryName = 'x'")).unwrap_err();
-        assert!(error.to_string().contains("BinryName"), "{error}");
-        let error = Options::from_any(&runtime_options("/nowhere.toml", "")).unwrap_err();
-        assert!(error.to_string().contains("/nowhere.toml"), "{error}");
-        let other = Any { type_url: "types.example/other.Options".into(), ..Any::default() };
-        assert!(Options::from_any(&other).unwrap_err().to_string().contains("other.Options"));
-        let criu = oci::Options { criu_work_path: "/x".into(), ..oci::Options::default() };
-        let criu = Any { type_url: RUNC_OPTIONS.into(), value: criu.write_to_bytes().unwrap(), ..Any::default() };
-        assert!(Options::from_any(&criu).unwrap_err().to_string().contains("CriuWorkPath"));
-    }
-
-    #[test]
-    fn options_of_runc() {
-        let runc = oci::Options { binary_name: "crun".into(), systemd_cgroup: true, ..oci::Options::default() };
-        let any = Any { type_url: RUNC_OPTIONS.into(), value: runc.write_to_bytes().unwrap(), ..Any::default() };
-        let options = Options::from_any(&any).unwrap();
-        assert_eq!(options.binary_name.as_deref(), Some(Path::new("crun")));
-        assert!(options.systemd_cgroup);
-        assert_eq!(Options::from_any(&Any::default()).unwrap(), Options::default());
-    }
-}
+mod tests;
