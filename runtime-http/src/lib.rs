@@ -32,5 +32,6 @@ pub mod serve;
 pub mod server;
 pub mod status;
 pub mod store;
+pub mod terminating_signals;
 pub mod timer;
 pub mod worker;

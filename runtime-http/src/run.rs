@@ -18,7 +18,7 @@ use crate::{
     metrics::Metrics,
     sandbox::{self, Call, CommandInput, Program, Setup, Stdio},
     store::{compiler::Prepared, native::Code},
-    worker,
+    terminating_signals, worker,
 };
 use anyhow::Context;
 
@@ -27,6 +27,8 @@ use anyhow::Context;
 /// # Errors
 /// If the module cannot be run at all.
 pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    terminating_signals::end_the_first_process(&runtime)?;
     let metrics = Arc::new(Metrics::new());
     let config = Config::new(Settings {
         cache_dir: arguments.cache_dir.clone(),
@@ -72,7 +74,6 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         // Nothing sets a ceiling: the terminal's user has the machine's memory.
         memory: MemoryBudget::new(metrics.growth_waits.clone()).reserve(id, CancelToken::default()),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let mut failure = None;
     {
         let _context = runtime.enter();
