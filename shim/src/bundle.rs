@@ -20,6 +20,7 @@ const OPTIONS: &str = "wasmbox-options.json";
 /// In the bundle of a pod's first container: notes of the others.
 const POD: &str = "wasmbox-pod";
 const ROOTFS: &str = "rootfs";
+const LOWER: &str = "lower";
 
 #[derive(Debug, Clone)]
 pub struct Bundle(PathBuf);
@@ -100,11 +101,33 @@ impl Bundle {
         entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, Bundle(entry.path())))).collect()
     }
 
+    /// Where layers of the root filesystem are mounted while that is made.
+    pub fn lower(&self) -> PathBuf {
+        self.0.join(LOWER)
+    }
+
     /// Unmounts the root filesystem, if this shim mounted it.
     pub fn unmount(&self) {
-        let rootfs = self.rootfs();
-        if let Err(error) = containerd_shim::mount::umount_recursive(rootfs.to_str(), libc::MNT_DETACH) {
-            log::warn!("unmounting {}: {error}", rootfs.display());
+        unmount(&self.rootfs());
+        if self.lower().exists() {
+            self.unmount_lower();
         }
+    }
+
+    /// Unmounts its layers, which it has itself.
+    pub fn unmount_lower(&self) {
+        let lower = self.lower();
+        unmount(&lower);
+        // Each directory is empty now. One that is still a mount must not be emptied.
+        for entry in fs::read_dir(&lower).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(entry.path());
+        }
+        let _ = fs::remove_dir(lower);
+    }
+}
+
+fn unmount(path: &Path) {
+    if let Err(error) = containerd_shim::mount::umount_recursive(path.to_str(), libc::MNT_DETACH) {
+        log::warn!("unmounting {}: {error}", path.display());
     }
 }

@@ -14,6 +14,7 @@ use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, open, openat, unlinkat},
     io::Errno,
 };
+use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::exits::pid;
 
@@ -121,22 +122,29 @@ impl Cgroup {
     }
 }
 
-/// Kills what is left in cgroups, and removes them: for containers that the OCI runtime does not know, since it was killed itself.
-pub fn sweep(cgroups: &[PathBuf]) {
+/// Kills what is left in cgroups, and removes them: for containers that the OCI runtime does not know, since it was killed itself. Nothing
+/// bounds how many there are below.
+pub async fn sweep(cgroups: Vec<PathBuf>) {
     /// The kernel drops ended processes late.
     const ATTEMPTS: u32 = 100;
+    const PAUSE: Duration = Duration::from_millis(10);
     for _ in 0..ATTEMPTS {
-        let mut pids = Vec::new();
-        cgroups.iter().for_each(|cgroup| collect(cgroup, &mut pids));
-        for pid in pids.into_iter().filter_map(pid) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-        cgroups.iter().for_each(|cgroup| remove(cgroup));
         if !cgroups.iter().any(|cgroup| cgroup.exists()) {
             return;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        let swept = cgroups.clone();
+        let _ = spawn_blocking(move || sweep_once(&swept)).await;
+        sleep(PAUSE).await;
     }
+}
+
+fn sweep_once(cgroups: &[PathBuf]) {
+    let mut pids = Vec::new();
+    cgroups.iter().for_each(|cgroup| collect(cgroup, &mut pids));
+    for pid in pids.into_iter().filter_map(pid) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    cgroups.iter().for_each(|cgroup| remove(cgroup));
 }
 
 /// Those below it first.
@@ -177,8 +185,8 @@ fn child(directory: &OwnedFd) -> Result<Option<CString>, Errno> {
 }
 
 fn collect(directory: &Path, pids: &mut Vec<u32>) {
-    // A threaded cgroup does not tell (EOPNOTSUPP); its processes are in the one above it.
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    // A threaded cgroup does not tell (EOPNOTSUPP), nor do those below it: their processes are in the one above.
+    let Ok(text) = fs::read_to_string(directory.join("cgroup.procs")) else { return };
     pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

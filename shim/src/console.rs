@@ -1,4 +1,5 @@
-//! A process's terminal: the OCI runtime sends its master side, and the shim copies between it and containerd's fifos.
+//! A process's terminal: the OCI runtime sends its master side, and the shim copies between it and containerd's fifos, a file or a logging
+//! binary.
 
 use std::{
     fs, io,
@@ -23,7 +24,9 @@ use tokio::{
 };
 
 use crate::{
-    stdio::{Addresses, LONGEST, StdioError, drained, open},
+    fifo::{LONGEST, drained},
+    logger::{self, Logger},
+    stdio::{FILE, StdioError, StdioOwner, append, open},
     watched::watched,
 };
 
@@ -79,45 +82,79 @@ impl Drop for ConsoleSocket {
     }
 }
 
+/// Where what is written to a terminal goes.
+#[derive(Debug)]
+pub enum ConsoleOutput {
+    Nowhere,
+    Fifo(OwnedFd),
+    File(OwnedFd),
+    Logger(OwnedFd, Logger),
+}
+
+impl ConsoleOutput {
+    /// # Errors
+    /// [`StdioError`], naming the stream.
+    pub async fn open(address: &str, owner: StdioOwner<'_>) -> Result<ConsoleOutput, StdioError> {
+        if let Some(command) = address.strip_prefix(logger::SCHEME) {
+            // A terminal has no standard error: that pipe ends at once.
+            let (stdout, _, logger) = Logger::start(command, owner.exits, owner.namespace, owner.id).await?;
+            rustix::io::ioctl_fionbio(&stdout, true).map_err(|errno| StdioError::Terminal(errno.into()))?;
+            return Ok(ConsoleOutput::Logger(stdout, logger));
+        }
+        if let Some(path) = address.strip_prefix(FILE) {
+            return append("stdout", path).map(ConsoleOutput::File);
+        }
+        if address.is_empty() {
+            return Ok(ConsoleOutput::Nowhere);
+        }
+        open("stdout", Path::new(address), OFlags::RDWR | OFlags::NONBLOCK).map(ConsoleOutput::Fifo)
+    }
+}
+
 /// A running terminal.
 #[derive(Debug)]
 pub struct Console {
     master: Arc<AsyncFd<OwnedFd>>,
-    /// Each gives what it wrote to.
-    input: Option<JoinHandle<Arc<AsyncFd<OwnedFd>>>>,
-    output: Option<JoinHandle<Arc<AsyncFd<OwnedFd>>>>,
+    input: Option<JoinHandle<()>>,
+    /// Gives what it wrote to, if that is read by somebody.
+    output: Option<JoinHandle<Option<OwnedFd>>>,
+    logger: Option<Logger>,
 }
 
 impl Console {
     /// Copies until the process has closed its side.
     ///
     /// # Errors
-    /// If a fifo cannot be opened.
-    pub fn start(master: OwnedFd, addresses: &Addresses) -> Result<Console, StdioError> {
-        let terminal = |source: io::Error| StdioError::Open { stream: "terminal", address: "/dev/ptmx".into(), source };
-        let watched = |file: OwnedFd| watched(file).map_err(terminal).map(Arc::new);
-        rustix::io::ioctl_fionbio(&master, true).map_err(|errno| terminal(errno.into()))?;
-        let master = watched(master)?;
-        let fifo = |stream, address: &String| {
-            let flags = OFlags::RDWR | OFlags::NONBLOCK;
-            (!address.is_empty()).then(|| open(stream, Path::new(address), flags)).transpose()
-        };
-        let copy = |from: Arc<AsyncFd<OwnedFd>>, to: Arc<AsyncFd<OwnedFd>>| {
-            tokio::spawn(async move {
+    /// If the fifo of its input cannot be opened.
+    pub fn start(master: OwnedFd, stdin: &str, output: ConsoleOutput) -> Result<Console, StdioError> {
+        rustix::io::ioctl_fionbio(&master, true).map_err(|errno| StdioError::Terminal(errno.into()))?;
+        let watch = |file| watched(file).map_err(StdioError::Terminal);
+        let master = Arc::new(watch(master)?);
+        let input = if stdin.is_empty() {
+            None
+        } else {
+            let from = watch(open("stdin", Path::new(stdin), OFlags::RDWR | OFlags::NONBLOCK)?)?;
+            let to = master.clone();
+            Some(tokio::spawn(async move {
                 // The terminal is gone (EIO), or the fifo: nothing more to copy.
-                let _ = copy(&from, &to).await;
-                to
-            })
+                let _ = copy(&from, &Sink::Watched(&to)).await;
+            }))
         };
-        let input = match fifo("stdin", &addresses.stdin)? {
-            Some(stdin) => Some(copy(watched(stdin)?, master.clone())),
-            None => None,
+        let from = master.clone();
+        let mut logger = None;
+        let output = match output {
+            ConsoleOutput::Nowhere => None,
+            ConsoleOutput::File(file) => Some(tokio::spawn(async move {
+                let _ = copy(&from, &Sink::File(&file)).await;
+                None
+            })),
+            ConsoleOutput::Fifo(file) => Some(copy_output(from, watch(file)?)),
+            ConsoleOutput::Logger(file, running) => {
+                logger = Some(running);
+                Some(copy_output(from, watch(file)?))
+            }
         };
-        let output = match fifo("stdout", &addresses.stdout)? {
-            Some(stdout) => Some(copy(master.clone(), watched(stdout)?)),
-            None => None,
-        };
-        Ok(Console { master, input, output })
+        Ok(Console { master, input, output, logger })
     }
 
     /// Rows and columns.
@@ -137,27 +174,58 @@ impl Console {
     }
 
     /// When all that the ended process wrote has been passed on and read; but a reader that has stopped is not waited for.
-    pub async fn drained(mut self) {
-        let Some(output) = &mut self.output else { return };
-        if let Ok(Ok(fifo)) = timeout(LONGEST, output).await {
-            self.output = None;
-            // The copy was its only other owner.
-            if let Some(fifo) = Arc::into_inner(fifo) {
-                drained(fifo.into_inner()).await;
-            }
+    pub async fn drained(&mut self) {
+        self.input.take().inspect(JoinHandle::abort);
+        let Some(mut output) = self.output.take() else { return };
+        match timeout(LONGEST, &mut output).await {
+            Ok(Ok(Some(file))) => drained(file).await,
+            Ok(_) => {}
+            // Somebody else has the terminal open.
+            Err(_) => output.abort(),
+        }
+    }
+
+    /// Closes all; a logging binary has some time to write the rest.
+    pub async fn finish(mut self) {
+        let logger = self.logger.take();
+        drop(self);
+        if let Some(logger) = logger {
+            logger.finish().await;
         }
     }
 }
 
 impl Drop for Console {
     fn drop(&mut self) {
-        for task in [self.input.take(), self.output.take()].into_iter().flatten() {
-            task.abort();
+        self.input.take().inspect(JoinHandle::abort);
+        self.output.take().inspect(JoinHandle::abort);
+    }
+}
+
+/// What is copied to.
+enum Sink<'a> {
+    Watched(&'a AsyncFd<OwnedFd>),
+    /// An ordinary file, which cannot be watched: the kernel buffers what is written to it.
+    File(&'a OwnedFd),
+}
+
+impl Sink<'_> {
+    async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Sink::Watched(file) => file.async_io(Interest::WRITABLE, |file| Ok(rustix::io::write(file, bytes)?)).await,
+            Sink::File(file) => Ok(rustix::io::write(file, bytes)?),
         }
     }
 }
 
-async fn copy(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>) -> io::Result<()> {
+fn copy_output(master: Arc<AsyncFd<OwnedFd>>, to: AsyncFd<OwnedFd>) -> JoinHandle<Option<OwnedFd>> {
+    tokio::spawn(async move {
+        let _ = copy(&master, &Sink::Watched(&to)).await;
+        Some(to.into_inner())
+    })
+}
+
+async fn copy(from: &AsyncFd<OwnedFd>, to: &Sink<'_>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let length = from.async_io(Interest::READABLE, |file| Ok(rustix::io::read(file, &mut buffer)?)).await?;
@@ -166,8 +234,7 @@ async fn copy(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>) -> io::Result<()> 
         }
         let mut written = 0;
         while written < length {
-            written +=
-                to.async_io(Interest::WRITABLE, |file| Ok(rustix::io::write(file, &buffer[written..length])?)).await?;
+            written += to.write(&buffer[written..length]).await?;
         }
     }
 }

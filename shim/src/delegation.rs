@@ -11,7 +11,6 @@ use std::{
         unix::fs::{DirBuilderExt, chown},
     },
     path::{Path, PathBuf},
-    thread::sleep,
     time::Duration,
 };
 
@@ -22,6 +21,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use serde::Deserialize;
+use tokio::{task::spawn_blocking, time::sleep};
 use wasmbox_oci::Spec;
 
 use crate::{
@@ -78,15 +78,22 @@ fn make(cgroup: &Cgroup, container: &Path) -> anyhow::Result<PathBuf> {
 
 /// CPU limits of a box's workers, lifted until [`LiftedQuotas::restore`]: on v1 the kernel refuses to lower a container's limit below one
 /// that is nested in it. The container's own holds meanwhile.
+#[derive(Debug, Default)]
 pub struct LiftedQuotas(Vec<(PathBuf, String)>);
 
 const NO_QUOTA: &str = "-1";
 
 impl LiftedQuotas {
-    pub fn of(cgroup: &Cgroup) -> LiftedQuotas {
-        let Cgroup::V1(_) = cgroup else { return LiftedQuotas(Vec::new()) };
-        let Some(container) = cgroup.directory("cpu") else { return LiftedQuotas(Vec::new()) };
-        let leaves = fs::read_dir(container.join(NAME)).into_iter().flatten().flatten();
+    /// On a thread of its own: a box may have made any number of them.
+    pub async fn of(cgroup: Cgroup) -> LiftedQuotas {
+        let Some(subtree) = subtree(&cgroup).filter(|_| matches!(cgroup, Cgroup::V1(_))) else {
+            return LiftedQuotas::default();
+        };
+        spawn_blocking(move || LiftedQuotas::below(&subtree)).await.unwrap_or_default()
+    }
+
+    fn below(subtree: &Path) -> LiftedQuotas {
+        let leaves = fs::read_dir(subtree).into_iter().flatten().flatten();
         let quotas = leaves.filter_map(|leaf| {
             let path = leaf.path().join("cpu.cfs_quota_us");
             let quota = fs::read_to_string(&path).ok().filter(|quota| quota.trim() != NO_QUOTA)?;
@@ -97,13 +104,24 @@ impl LiftedQuotas {
     }
 
     /// Those that the box has not set anew. One above the container's new limit is refused: that limit holds instead.
-    pub fn restore(self) {
-        for (path, quota) in self.0 {
-            if fs::read_to_string(&path).is_ok_and(|now| now.trim() == NO_QUOTA) {
-                let _ = fs::write(path, quota.trim());
-            }
+    pub async fn restore(self) {
+        if self.0.is_empty() {
+            return;
         }
+        let restored = spawn_blocking(move || {
+            for (path, quota) in self.0 {
+                if fs::read_to_string(&path).is_ok_and(|now| now.trim() == NO_QUOTA) {
+                    let _ = fs::write(path, quota.trim());
+                }
+            }
+        });
+        let _ = restored.await;
     }
+}
+
+/// A box's subtree, if there is one.
+fn subtree(cgroup: &Cgroup) -> Option<PathBuf> {
+    Some(cgroup.directory("cpu")?.join(NAME)).filter(|subtree| subtree.exists())
 }
 
 /// Gives it to the container's user: directory and files, except those that would undo its limits, which it has none of.
@@ -145,18 +163,20 @@ fn mount(pid: u32, subtree: &Path, root: &Path) -> anyhow::Result<()> {
     mount_remount(&mounted, flags, "").with_context(|| format!("remounting {}", wasmbox_oci::CGROUP))
 }
 
-/// Removes what a container that has ended made in its subtree. On v1 nothing bounds how deep that is: paths may be longer than the kernel
-/// takes, with which the OCI runtime would fail.
-pub fn clear(cgroup: &Cgroup) {
+/// Removes what a container that has ended made in its subtree. On v1 nothing bounds how many there are, and how deep: paths may be longer
+/// than the kernel takes, with which the OCI runtime would fail.
+pub async fn clear(cgroup: Cgroup) {
     /// The kernel drops ended processes late.
     const ATTEMPTS: u32 = 50;
-    let Some(container) = cgroup.directory("cpu") else { return };
-    let subtree = container.join(NAME);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let Some(subtree) = subtree(&cgroup) else { return };
     for _ in 0..ATTEMPTS {
-        if !subtree.exists() || remove_below(&subtree).is_ok() {
+        let below = subtree.clone();
+        let removed = spawn_blocking(move || remove_below(&below)).await;
+        if !subtree.exists() || matches!(removed, Ok(Ok(()))) {
             return;
         }
-        sleep(Duration::from_millis(10));
+        sleep(PAUSE).await;
     }
     log::warn!("{}: not all cgroups below could be removed", subtree.display());
 }

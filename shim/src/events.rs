@@ -27,12 +27,13 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Events {
     queue: mpsc::Sender<Item>,
     namespace: String,
 }
 
+#[derive(Debug)]
 enum Item {
     Event(Box<Envelope>),
     /// Tells when all before it have gone out.

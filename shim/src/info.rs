@@ -8,7 +8,10 @@ use containerd_shim_protos::{
     types::introspection::{RuntimeInfo, RuntimeVersion},
 };
 
-use crate::{RUNTIME, options::Options};
+use crate::{RUNTIME, features::features, options::Options};
+
+/// The type of `features.Features` of opencontainers/runtime-spec, version 1, in JSON, as containerd names it.
+const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
 /// In the form of containerd's own shims.
 pub fn version() -> anyhow::Result<()> {
@@ -17,16 +20,20 @@ pub fn version() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What containerd 2 asks for before the first start: the runtime's name, and whether its options are understood.
+/// What containerd 2 asks for before the first start: the runtime's name, whether its options are understood, and what the OCI runtime can,
+/// by which containerd decides what it offers: mounts that are read-only with all below them, user namespaces.
 pub fn info() -> anyhow::Result<()> {
     let options = read_any()?;
-    if let Some(options) = &options {
-        Options::from_any(options)?;
-    }
+    let understood = options.as_ref().map(Options::from_any).transpose()?.unwrap_or_default();
+    // One that does not say what it can is taken for one that can little.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let features = runtime.block_on(features(&understood)).inspect_err(|error| eprintln!("{error}")).ok();
+    let features = features.map(|value| Any { type_url: FEATURES.into(), value, ..Any::default() });
     let info = RuntimeInfo {
         name: RUNTIME.into(),
         version: MessageField::some(RuntimeVersion { version: env!("CARGO_PKG_VERSION").into(), ..Default::default() }),
         options: options.into(),
+        features: features.into(),
         ..Default::default()
     };
     stdout().write_all(&info.write_to_bytes()?)?;

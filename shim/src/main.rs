@@ -7,7 +7,8 @@
 //! - [`serve`]: the long-lived process; [`service`]: the Task service, from requests to the [`pod`] and back
 //! - [`pod`], [`container`], [`process`]: what runs; [`exits`]: what ended
 //! - [`compile_socket`]: by which boxes reach the node's compile service
-//! - [`runtime`]: the OCI runtime; [`stdio`], [`console`]: streams
+//! - [`runtime`]: the OCI runtime; [`features`]: what it can; [`rootfs`], [`idmap`]: what is mounted for it
+//! - [`stdio`], [`fifo`], [`relay`], [`console`], [`logger`]: streams
 //! - [`stats`], [`oom`]: what the kernel tells of a container; [`events`]: what containerd is told
 //! - [`environment`]: what all that it starts is given of containerd's
 //! - [`bundle`], [`options`], [`socket`], [`logging`]
@@ -21,13 +22,19 @@ mod delegation;
 mod environment;
 mod events;
 mod exits;
+mod features;
+mod fifo;
+mod idmap;
 mod info;
+mod logger;
 mod logging;
 mod oom;
 mod options;
 mod pod;
 mod process;
+mod relay;
 mod remove;
+mod rootfs;
 mod runtime;
 mod serve;
 mod service;
@@ -57,6 +64,9 @@ fn main() -> ExitCode {
 fn execute(args: &[std::ffi::OsString]) -> anyhow::Result<()> {
     if args.first().is_some_and(|name| name == delegation::ARGUMENT) {
         return delegation::delegate();
+    }
+    if args.first().is_some_and(|name| name == idmap::ARGUMENT) {
+        return idmap::hold();
     }
     let flags = containerd_shim::parse(args)?;
     if flags.version {

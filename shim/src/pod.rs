@@ -17,7 +17,7 @@ use wasmbox_oci::{Edit, EditError, Kind, KindError, Spec, SpecError};
 use crate::{
     bundle::Bundle,
     compile_socket::CompileSocket,
-    container::{Container, ContainerError, Request},
+    container::{Container, ContainerError, Request, Setting},
     delegation,
     events::Events,
     exits::Exits,
@@ -69,8 +69,8 @@ struct Containers {
 
 enum Entry {
     /// Its creation has begun; nobody else may take the id.
-    Coming,
-    There(Arc<Container>),
+    Creating,
+    Created(Arc<Container>),
 }
 
 impl Pod {
@@ -84,14 +84,14 @@ impl Pod {
 
     pub fn container(&self, id: &str) -> Result<Arc<Container>, PodError> {
         match self.containers().entries.get(id) {
-            Some(Entry::There(container)) => Ok(container.clone()),
-            Some(Entry::Coming) | None => Err(PodError::NotFound(id.to_owned())),
+            Some(Entry::Created(container)) => Ok(container.clone()),
+            Some(Entry::Creating) | None => Err(PodError::NotFound(id.to_owned())),
         }
     }
 
     /// Whether its creation has begun.
-    pub fn is_coming(&self, id: &str) -> bool {
-        matches!(self.containers().entries.get(id), Some(Entry::Coming))
+    pub fn is_creating(&self, id: &str) -> bool {
+        matches!(self.containers().entries.get(id), Some(Entry::Creating))
     }
 
     /// Ends the shim, unless there are containers, or will be.
@@ -120,14 +120,14 @@ impl Pod {
             if containers.entries.contains_key(&id) {
                 return Err(PodError::Exists(id));
             }
-            containers.entries.insert(id.clone(), Entry::Coming);
+            containers.entries.insert(id.clone(), Entry::Creating);
         }
         let (answer, created) = oneshot::channel();
         let pod = self.clone();
         tokio::spawn(async move {
             let made = pod.make(request, options.as_ref()).await;
             match &made {
-                Ok(container) => drop(pod.containers().entries.insert(id.clone(), Entry::There(container.clone()))),
+                Ok(container) => drop(pod.containers().entries.insert(id.clone(), Entry::Created(container.clone()))),
                 Err(_) => pod.remove(&id),
             }
             let Err(unheard) = answer.send(made) else { return };
@@ -169,9 +169,16 @@ impl Pod {
         }
         options.systemd_cgroup |= spec.has_systemd_cgroup();
         let runtime = Runtime::new(&options, &self.namespace, self.exits.clone());
-        let (exits, events) = (self.exits.clone(), self.events.clone());
-        let shares_pids = !spec.has_own_namespace("pid");
-        Ok(Container::create(request, &self.namespace, runtime, exits, events, shares_pids, compile_socket).await?)
+        let setting = Setting {
+            namespace: self.namespace.clone(),
+            runtime,
+            exits: self.exits.clone(),
+            events: self.events.clone(),
+            shares_pids: !spec.has_own_namespace("pid"),
+            io_owner: (options.io_uid, options.io_gid),
+            compile_socket,
+        };
+        Ok(Container::create(request, setting).await?)
     }
 }
 

@@ -4,10 +4,10 @@ use tokio::sync::watch;
 
 use crate::{
     bundle::Bundle,
-    console::{Console, ConsoleSocket},
-    exits::{Exit, Exits},
+    console::{Console, ConsoleOutput, ConsoleSocket},
+    exits::Exit,
     runtime::Streams,
-    stdio::{Addresses, Ends, Kept, Logger, StdioError},
+    stdio::{Addresses, ContainerIo, StdioError, StdioFds, StdioOwner},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum State {
 }
 
 impl State {
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             State::Created => "created",
             State::Starting => "being started",
@@ -42,21 +42,27 @@ pub struct IllegalTransition {
 /// Where a process's streams lead.
 #[derive(Debug)]
 pub enum Attached {
-    Files(Kept),
+    Files(ContainerIo),
     Console(Console),
     Nothing,
 }
 
 impl Attached {
     /// When what the ended process wrote has been read; not for ever.
-    pub async fn drained(self) -> Option<Logger> {
+    pub async fn drained(&mut self) {
         match self {
-            Attached::Files(kept) => kept.drained().await,
-            Attached::Console(console) => {
-                console.drained().await;
-                None
-            }
-            Attached::Nothing => None,
+            Attached::Files(io) => io.drained().await,
+            Attached::Console(console) => console.drained().await,
+            Attached::Nothing => {}
+        }
+    }
+
+    /// Closes all; what still writes has some time for it.
+    pub async fn finish(self) {
+        match self {
+            Attached::Files(io) => io.finish().await,
+            Attached::Console(console) => console.finish().await,
+            Attached::Nothing => {}
         }
     }
 }
@@ -64,35 +70,33 @@ impl Attached {
 /// What a process needs to be started with, and keeps afterwards.
 #[derive(Debug)]
 pub enum Prepared {
-    Files { ends: Ends, kept: Kept },
-    Console(ConsoleSocket),
+    Files { fds: StdioFds, io: ContainerIo },
+    Console { socket: ConsoleSocket, output: ConsoleOutput },
 }
 
 impl Prepared {
     /// # Errors
     /// [`StdioError`], naming the stream.
-    pub async fn new(
-        addresses: &Addresses,
-        exits: &Exits,
-        bundle: &Bundle,
-        namespace: &str,
-        id: &str,
-    ) -> Result<Prepared, StdioError> {
+    pub async fn new(addresses: &Addresses, bundle: &Bundle, owner: StdioOwner<'_>) -> Result<Prepared, StdioError> {
         if addresses.terminal {
-            return Ok(Prepared::Console(ConsoleSocket::new(bundle.path()).map_err(StdioError::Terminal)?));
+            let output = ConsoleOutput::open(&addresses.stdout, owner).await?;
+            return Ok(Prepared::Console {
+                socket: ConsoleSocket::new(bundle.path()).map_err(StdioError::Terminal)?,
+                output,
+            });
         }
-        let (ends, kept) = addresses.open(exits, namespace, id).await?;
-        Ok(Prepared::Files { ends, kept })
+        let (fds, io) = addresses.open(owner).await?;
+        Ok(Prepared::Files { fds, io })
     }
 
     /// For the OCI runtime's call, once.
     pub fn streams(&mut self) -> Streams<'_> {
         match self {
-            Prepared::Files { ends, .. } => {
-                let Ends { stdin, stdout, stderr } = std::mem::take(ends);
+            Prepared::Files { fds, .. } => {
+                let StdioFds { stdin, stdout, stderr } = std::mem::take(fds);
                 Streams::Files { stdin, stdout, stderr }
             }
-            Prepared::Console(socket) => Streams::Console(socket.path()),
+            Prepared::Console { socket, .. } => Streams::Console(socket.path()),
         }
     }
 
@@ -102,9 +106,13 @@ impl Prepared {
     /// [`StdioError`], if there is no terminal, or it cannot be connected.
     pub fn attach(self, addresses: &Addresses) -> Result<Attached, StdioError> {
         Ok(match self {
-            Prepared::Files { kept, .. } => Attached::Files(kept),
-            Prepared::Console(socket) => {
-                Attached::Console(Console::start(socket.receive().map_err(StdioError::Terminal)?, addresses)?)
+            Prepared::Files { mut io, .. } => {
+                io.start()?;
+                Attached::Files(io)
+            }
+            Prepared::Console { socket, output } => {
+                let master = socket.receive().map_err(StdioError::Terminal)?;
+                Attached::Console(Console::start(master, &addresses.stdin, output)?)
             }
         })
     }
@@ -116,8 +124,6 @@ pub struct Process {
     pub pid: u32,
     pub addresses: Addresses,
     pub attached: Attached,
-    /// What still writes the last lines of the ended process.
-    pub logger: Option<Logger>,
     state: State,
     ended: watch::Sender<Option<Exit>>,
 }
@@ -128,7 +134,6 @@ impl Process {
             pid: 0,
             addresses,
             attached: Attached::Nothing,
-            logger: None,
             state: State::Created,
             ended: watch::Sender::new(None),
         }
@@ -203,12 +208,14 @@ impl Process {
         std::mem::replace(&mut self.attached, Attached::Nothing)
     }
 
+    /// It will not begin, as far as those know who wait for its end now.
+    pub fn release(&mut self, exit: Exit) {
+        std::mem::take(&mut self.ended).send_replace(Some(exit));
+    }
+
     /// It has ended; the first exit counts.
     pub fn stopped(&mut self, exit: Exit) {
         self.state = State::Stopped;
-        if let Attached::Files(kept) = self.take_attached() {
-            self.logger = kept.into_logger();
-        }
         self.ended.send_if_modified(|known| {
             let first = known.is_none();
             known.get_or_insert(exit);

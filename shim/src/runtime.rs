@@ -19,7 +19,7 @@ use crate::{
     options::Options,
 };
 
-const DEFAULT_BINARY: &str = "runc";
+pub const DEFAULT_BINARY: &str = "runc";
 /// Its own directory: containers of containerd's runc shim with the same names are others.
 const DEFAULT_ROOT: &str = "/run/containerd/wasmbox";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -146,13 +146,18 @@ impl Runtime {
     /// The runtime's, for whom it interests.
     pub async fn remove(&self, id: &str, bundle: &Bundle) -> Result<(), RuntimeError> {
         let deleted = self.delete(id, bundle.path(), true).await;
-        sweep(&bundle.cgroups(id));
+        sweep(bundle.cgroups(id)).await;
         if deleted.is_err() {
             // Its state, by which it would exist already when it is made again.
             let _ = fs::remove_dir_all(self.root.join(id));
         }
         bundle.unmount();
         deleted
+    }
+
+    /// Whether there is a state of it.
+    pub fn knows(&self, id: &str) -> bool {
+        self.root.join(id).exists()
     }
 
     /// Sends a signal to the init process, or to all processes.

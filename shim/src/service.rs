@@ -10,6 +10,7 @@ use crate::{
     exits::Exit,
     pod::{Pod, PodError},
     process::State,
+    runtime::RuntimeError,
     stdio::Addresses,
 };
 use async_trait::async_trait;
@@ -39,22 +40,29 @@ fn status(code: Code, error: &impl ToString) -> ttrpc::Error {
 
 fn refuse(error: PodError) -> ttrpc::Error {
     let code = match &error {
-        PodError::Exists(_) | PodError::Container(ContainerError::Exists { .. }) => Code::ALREADY_EXISTS,
-        PodError::NotFound(_)
-        | PodError::Container(ContainerError::NoProcess { .. } | ContainerError::Finished { .. }) => Code::NOT_FOUND,
+        PodError::Exists(_) => Code::ALREADY_EXISTS,
+        PodError::NotFound(_) => Code::NOT_FOUND,
         PodError::Options(_) | PodError::Spec(_) | PodError::Kind(_) | PodError::Edit(_) => Code::INVALID_ARGUMENT,
         PodError::Ending => Code::UNAVAILABLE,
-        PodError::NoBinary { .. } | PodError::Container(ContainerError::Transition(_)) => Code::FAILED_PRECONDITION,
-        PodError::Container(ContainerError::Runtime(crate::runtime::RuntimeError::Timeout { .. })) => {
-            Code::DEADLINE_EXCEEDED
-        }
-        PodError::Io { .. }
-        | PodError::Container(
-            ContainerError::Runtime(_)
+        PodError::NoBinary { .. } => Code::FAILED_PRECONDITION,
+        PodError::Io { .. } => Code::UNKNOWN,
+        PodError::Container(error) => match error {
+            ContainerError::Exists { .. } => Code::ALREADY_EXISTS,
+            ContainerError::NoProcess { .. } | ContainerError::Finished { .. } => Code::NOT_FOUND,
+            ContainerError::ProcessId { .. } | ContainerError::ProcessSpec { .. } | ContainerError::Signal { .. } => {
+                Code::INVALID_ARGUMENT
+            }
+            ContainerError::Exec { .. } | ContainerError::Transition(_) => Code::FAILED_PRECONDITION,
+            ContainerError::Runtime(RuntimeError::Timeout { .. }) => Code::DEADLINE_EXCEEDED,
+            ContainerError::Runtime(
+                RuntimeError::Start { .. } | RuntimeError::Failed { .. } | RuntimeError::PidFile { .. },
+            )
+            | ContainerError::Rootfs { .. }
+            | ContainerError::NoCgroup { .. }
+            | ContainerError::Stats { .. }
             | ContainerError::Stdio(_)
-            | ContainerError::Io { .. }
-            | ContainerError::Other { .. },
-        ) => Code::UNKNOWN,
+            | ContainerError::Io { .. } => Code::UNKNOWN,
+        },
     };
     // containerd asks so to find out whether something is still there.
     let level = if code == Code::NOT_FOUND { log::Level::Debug } else { log::Level::Error };
@@ -67,7 +75,7 @@ fn refuse_container(error: ContainerError) -> ttrpc::Error {
 }
 
 /// Runs to its end, also if containerd ends meanwhile or waits no longer, at which the request is dropped: nothing is left half done.
-async fn whole<T: Send + 'static>(
+async fn run_detached<T: Send + 'static>(
     call: impl Future<Output = Result<T, ContainerError>> + Send + 'static,
 ) -> TtrpcResult<T> {
     let done = tokio::spawn(call).await.map_err(|panic| status(Code::INTERNAL, &panic))?;
@@ -127,14 +135,14 @@ impl Task for Service {
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
         let start = async move { container.start(&request.exec_id).await };
-        let pid = whole(start).await?;
+        let pid = run_detached(start).await?;
         Ok(StartResponse { pid, ..Default::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> TtrpcResult<DeleteResponse> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
         let exec = request.exec_id.clone();
-        let (pid, exit) = whole(async move { container.delete(&exec).await }).await?;
+        let (pid, exit) = run_detached(async move { container.delete(&exec).await }).await?;
         if request.exec_id.is_empty() {
             self.pod.remove(&request.id);
             let event = TaskDelete {
@@ -167,13 +175,13 @@ impl Task for Service {
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> TtrpcResult<Empty> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        whole(async move { container.pause().await }).await?;
+        run_detached(async move { container.pause().await }).await?;
         Ok(Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> TtrpcResult<Empty> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        whole(async move { container.resume().await }).await?;
+        run_detached(async move { container.resume().await }).await?;
         Ok(Empty::default())
     }
 
@@ -183,7 +191,7 @@ impl Task for Service {
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        whole(async move { container.kill(&request.exec_id, request.signal, request.all).await }).await?;
+        run_detached(async move { container.kill(&request.exec_id, request.signal, request.all).await }).await?;
         Ok(Empty::default())
     }
 
@@ -217,7 +225,7 @@ impl Task for Service {
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        whole(async move { container.update(&request.resources.value).await }).await?;
+        run_detached(async move { container.update(&request.resources.value).await }).await?;
         Ok(Empty::default())
     }
 
@@ -240,8 +248,10 @@ impl Task for Service {
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> TtrpcResult<ConnectResponse> {
         let task_pid = match self.pod.container(&request.id) {
+            // Whoever asks so wants the shim's own.
+            Err(_) if request.id.is_empty() => 0,
             Ok(container) => container.snapshot("").map_err(refuse_container)?.pid,
-            Err(_) if self.pod.is_coming(&request.id) => 0,
+            Err(_) if self.pod.is_creating(&request.id) => 0,
             Err(error) => {
                 // containerd, restarted, asks for a container whose creation it never asked for. It removes the bundle now, and no more:
                 // only the shim knows that it itself is not needed.

@@ -1,45 +1,29 @@
 //! A process's standard streams: what containerd names becomes files that the process gets itself.
 //!
-//! Nothing is copied. A fifo is given to the process as it is, and a second descriptor of it, open for reading and writing, is kept: so
+//! Nothing is copied. A fifo is given to the first process as it is, and a second descriptor of it, open for reading and writing, is kept: so
 //! a containerd that restarts does not break the process's output, and what it writes meanwhile waits in the fifo; and its input does not
-//! end before it began. It ends when its writer closes it, or when containerd says so, whichever is first.
-//! Files are appended to; a logging binary gets pipes.
+//! end before it began. It ends when its writer closes it, or when containerd says so, whichever is first. Further processes write to pipes,
+//! which lead to the fifos ([`crate::relay`]). Files are appended to; a logging binary gets pipes ([`crate::logger`]).
 
 use std::{
-    ffi::OsStr,
     fs, io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
 };
 
-use command_fds::{CommandFdExt, FdMapping};
-use percent_encoding::percent_decode_str;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec},
-    fs::{Mode, OFlags, inotify},
-    process::Signal,
-};
-use tokio::{
-    sync::oneshot,
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
-};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, inotify};
+use tokio::task::JoinHandle;
 
 use crate::{
-    environment,
-    exits::{Exit, Exits},
+    exits::Exits,
+    fifo::drained,
+    logger::{self, Logger},
+    relay::{Relay, Unstarted},
     watched::watched,
 };
 
-/// How long a logging binary may take to be ready.
-const LOGGER_START: Duration = Duration::from_secs(10);
-/// How long it may take to write the rest, as runc's shim gives it.
-const LOGGER_END: Duration = Duration::from_secs(12);
+/// The scheme of files' addresses.
+pub const FILE: &str = "file://";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StdioError {
@@ -49,6 +33,10 @@ pub enum StdioError {
     Scheme { stream: &'static str, address: String },
     #[error("terminal: {0}")]
     Terminal(#[source] io::Error),
+    #[error("pipe for a process's output: {0}")]
+    Relay(#[source] io::Error),
+    #[error("IoUid, IoGid: giving the streams to the container's user: {0}")]
+    Owner(#[source] io::Error),
     #[error("logging binary {}: {reason}", path.display())]
     Binary { path: PathBuf, reason: String },
 }
@@ -62,9 +50,9 @@ pub struct Addresses {
     pub terminal: bool,
 }
 
-/// The process's ends.
+/// The process's own.
 #[derive(Debug, Default)]
-pub struct Ends {
+pub struct StdioFds {
     pub stdin: Option<OwnedFd>,
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
@@ -72,28 +60,12 @@ pub struct Ends {
 
 /// What is kept open as long as the process runs.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct ContainerIo {
     stdin: Option<KeptStdin>,
     outputs: Vec<OwnedFd>,
+    unstarted: Vec<Unstarted>,
+    relays: Vec<Relay>,
     logger: Option<Logger>,
-}
-
-/// A running logging binary. It ends when its pipes do.
-#[derive(Debug)]
-pub struct Logger {
-    pid: u32,
-    exit: oneshot::Receiver<Exit>,
-    exits: Exits,
-}
-
-impl Logger {
-    /// Waits until it has written the last lines; not for ever.
-    pub async fn finish(self) {
-        if timeout(LOGGER_END, self.exit).await.is_err() {
-            log::warn!("the logging binary, process {}, did not end within {LOGGER_END:?} and was killed", self.pid);
-            self.exits.signal(self.pid, Signal::KILL);
-        }
-    }
 }
 
 /// Keeps a fifo's input from ending until a writer has closed it.
@@ -120,52 +92,37 @@ impl Drop for KeptStdin {
     }
 }
 
-/// A reader that takes nothing for so long takes nothing any more.
-const STALLED: Duration = Duration::from_secs(2);
-/// After so long, somebody else keeps writing.
-pub const LONGEST: Duration = Duration::from_secs(10);
-
-/// When the reader of a fifo has taken all that was written, if it has a reader; but that is not waited for without end. containerd 1.6 stops
-/// to read when it is told of a container's end, and what is in the fifo then is lost.
-pub async fn drained(fifo: OwnedFd) {
-    // One for writing alone, so that this process is no reader itself.
-    let same = format!("/proc/self/fd/{}", fifo.as_raw_fd());
-    let Ok(writer) = rustix::fs::open(same, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) else {
-        return;
-    };
-    drop(fifo);
-    let unread = || if has_reader(&writer) { rustix::io::ioctl_fionread(&writer).unwrap_or(0) } else { 0 };
-    let began = Instant::now();
-    let (mut left, mut progress) = (unread(), began);
-    while left > 0 && progress.elapsed() < STALLED && began.elapsed() < LONGEST {
-        sleep(Duration::from_millis(2)).await;
-        let now = unread();
-        if now < left {
-            progress = Instant::now();
+impl ContainerIo {
+    /// Lets what the process writes go on. Before that, it is discarded with this.
+    ///
+    /// # Errors
+    /// [`StdioError::Relay`].
+    pub fn start(&mut self) -> Result<(), StdioError> {
+        for relay in self.unstarted.drain(..) {
+            self.relays.push(relay.start().map_err(StdioError::Relay)?);
         }
-        left = now;
+        Ok(())
     }
-}
 
-/// pipe(7), poll(2): else there is an error at the writer's end.
-fn has_reader(writer: &OwnedFd) -> bool {
-    let mut polled = [PollFd::new(writer, PollFlags::OUT)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut polled, Some(&now)).is_ok() && !polled[0].revents().contains(PollFlags::ERR)
-}
-
-impl Kept {
-    /// Closes all when what the ended process wrote has been read, and leaves what still writes.
-    pub async fn drained(mut self) -> Option<Logger> {
+    /// When what the ended process wrote has been read. Then containerd's fifos are closed, but for those of which others may write to the pipe.
+    pub async fn drained(&mut self) {
+        self.stdin = None;
         for fifo in self.outputs.drain(..) {
             drained(fifo).await;
         }
-        self.into_logger()
+        for relay in &mut self.relays {
+            relay.drained().await;
+        }
     }
 
-    /// Closes all, and leaves what still writes.
-    pub fn into_logger(self) -> Option<Logger> {
-        self.logger
+    /// Closes all; what still writes has some time for it.
+    pub async fn finish(self) {
+        for relay in self.relays {
+            relay.finish().await;
+        }
+        if let Some(logger) = self.logger {
+            logger.finish().await;
+        }
     }
 
     /// From now on the process sees the end of its input when all else have closed it.
@@ -174,45 +131,89 @@ impl Kept {
     }
 }
 
+/// Whose streams are opened, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct StdioOwner<'a> {
+    pub exits: &'a Exits,
+    pub namespace: &'a str,
+    /// The container's.
+    pub id: &'a str,
+    /// The host's numbers of its root user, if it has a user namespace, and else 0.
+    pub user: (u32, u32),
+    /// Whether the process ends before its container does: then it gets no fifo of containerd's.
+    pub is_exec: bool,
+}
+
 impl Addresses {
     /// Opens the streams of a process without a terminal.
     ///
     /// # Errors
     /// [`StdioError`], naming the stream.
-    pub async fn open(&self, exits: &Exits, namespace: &str, id: &str) -> Result<(Ends, Kept), StdioError> {
-        let (mut ends, mut kept) = (Ends::default(), Kept::default());
+    pub async fn open(&self, owner: StdioOwner<'_>) -> Result<(StdioFds, ContainerIo), StdioError> {
+        let (mut fds, mut io) = (StdioFds::default(), ContainerIo::default());
         if !self.stdin.is_empty() {
             let path = plain("stdin", &self.stdin)?;
             // The keeper first: opening for reading alone would wait for a writer.
             let error = |source| StdioError::Open { stream: "stdin", address: self.stdin.clone(), source };
-            kept.stdin = Some(KeptStdin::new(&path).map_err(error)?);
-            ends.stdin = Some(open("stdin", &path, OFlags::RDONLY)?);
+            io.stdin = Some(KeptStdin::new(&path).map_err(error)?);
+            fds.stdin = Some(open("stdin", &path, OFlags::RDONLY)?);
         }
-        if let Some(command) = self.stdout.strip_prefix("binary://") {
-            let (stdout, stderr, logger) = logger(command, exits, namespace, id).await?;
-            (ends.stdout, ends.stderr, kept.logger) = (Some(stdout), Some(stderr), Some(logger));
-            return Ok((ends, kept));
+        if let Some(command) = self.stdout.strip_prefix(logger::SCHEME) {
+            let (stdout, stderr, logger) = Logger::start(command, owner.exits, owner.namespace, owner.id).await?;
+            (fds.stdout, fds.stderr, io.logger) = (Some(stdout), Some(stderr), Some(logger));
+        } else {
+            fds.stdout = output("stdout", &self.stdout, owner, &mut io)?;
+            fds.stderr = output("stderr", &self.stderr, owner, &mut io)?;
         }
-        ends.stdout = output("stdout", &self.stdout, &mut kept)?;
-        ends.stderr = output("stderr", &self.stderr, &mut kept)?;
-        Ok((ends, kept))
+        fds.give(owner.user)?;
+        Ok((fds, io))
     }
 }
 
-fn output(stream: &'static str, address: &str, kept: &mut Kept) -> Result<Option<OwnedFd>, StdioError> {
+impl StdioFds {
+    /// Else processes of a user namespace could not open them by `/dev/stdout`.
+    fn give(&self, (uid, gid): (u32, u32)) -> Result<(), StdioError> {
+        let streams = [&self.stdin, &self.stdout, &self.stderr].into_iter().flatten();
+        if (uid, gid) != (0, 0) {
+            for file in streams {
+                let owner = (Uid::from_raw(uid), Gid::from_raw(gid));
+                fchown(file, Some(owner.0), Some(owner.1)).map_err(|errno| StdioError::Owner(errno.into()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn output(
+    stream: &'static str,
+    address: &str,
+    owner: StdioOwner<'_>,
+    io: &mut ContainerIo,
+) -> Result<Option<OwnedFd>, StdioError> {
     if address.is_empty() {
         return Ok(None);
     }
-    if let Some(path) = address.strip_prefix("file://") {
-        let path = Path::new(path.split('?').next().unwrap_or(path));
-        if let Some(parent) = path.parent() {
-            let _ = fs::create_dir_all(parent);
-        }
-        return open(stream, path, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND).map(Some);
+    if let Some(path) = address.strip_prefix(FILE) {
+        return append(stream, path).map(Some);
     }
     let path = plain(stream, address)?;
-    kept.outputs.push(open(stream, &path, OFlags::RDWR | OFlags::NONBLOCK)?);
+    let fifo = open(stream, &path, OFlags::RDWR | OFlags::NONBLOCK)?;
+    if owner.is_exec {
+        let (end, unstarted) = Unstarted::new(fifo).map_err(StdioError::Relay)?;
+        io.unstarted.push(unstarted);
+        return Ok(Some(end));
+    }
+    io.outputs.push(fifo);
     open(stream, &path, OFlags::WRONLY).map(Some)
+}
+
+/// Opens the file of a `file://` address, which is made if it is missing.
+pub fn append(stream: &'static str, path: &str) -> Result<OwnedFd, StdioError> {
+    let path = Path::new(path.split('?').next().unwrap_or(path));
+    if let Some(parent) = path.parent() {
+        let _ = fs::create_dir_all(parent);
+    }
+    open(stream, path, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)
 }
 
 /// `/path` or `fifo:///path`.
@@ -230,44 +231,4 @@ pub fn open(stream: &'static str, path: &Path, flags: OFlags) -> Result<OwnedFd,
         address: path.display().to_string(),
         source: errno.into(),
     })
-}
-
-/// Starts `binary:///path?key=value` (percent-encoded), containerd's protocol for loggers: standard output on 3, standard error on 4, and 5, which it closes
-/// when it is ready. Returns the ends for the process.
-async fn logger(uri: &str, exits: &Exits, namespace: &str, id: &str) -> Result<(OwnedFd, OwnedFd, Logger), StdioError> {
-    let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let error = |reason: String| StdioError::Binary { path: path.into(), reason };
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| error(errno.to_string()));
-    let (stdout, stdout_end) = pipe()?;
-    let (stderr, stderr_end) = pipe()?;
-    let (ready, ready_end) = pipe()?;
-    let mut command = environment::command(path);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        for part in [key, value].into_iter().filter(|part| !part.is_empty()) {
-            command.arg(OsStr::from_bytes(&percent_decode_str(part).collect::<Vec<u8>>()));
-        }
-    }
-    command
-        .env("CONTAINER_ID", id)
-        .env("CONTAINER_NAMESPACE", namespace)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .fd_mappings(vec![
-            FdMapping { parent_fd: stdout, child_fd: 3 },
-            FdMapping { parent_fd: stderr, child_fd: 4 },
-            FdMapping { parent_fd: ready_end, child_fd: 5 },
-        ])
-        .map_err(|collision| error(collision.to_string()))?;
-    let (child, exit) = exits.spawn(&mut command).map_err(|source| error(source.to_string()))?;
-    drop(command);
-    let logger = Logger { pid: child.id(), exit, exits: exits.clone() };
-    // Closed without a byte, also if it ended.
-    let ready = watched(ready).map_err(|source| error(source.to_string()))?;
-    if timeout(LOGGER_START, ready.readable()).await.is_err() {
-        logger.exits.signal(logger.pid, Signal::KILL);
-        return Err(error(format!("was not ready within {LOGGER_START:?}: it has to close descriptor 5")));
-    }
-    Ok((stdout_end, stderr_end, logger))
 }

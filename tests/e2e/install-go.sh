@@ -3,11 +3,13 @@
 #
 #   containerd-2.3/{containerd,ctr,containerd-shim-runc-v2}: starts shims with BootstrapParams
 #   queue: Knative's queue-proxy, as it is released
+#   runc: a version that maps users of mounts, for pods with a user namespace; in C, too, and without seccomp
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 containerd=v2.3.7
 serving=v0.50.0
+runc=v1.2.6
 
 command -v go >/dev/null || { echo "Go is missing: install it from https://go.dev/dl, or Debian's package golang" >&2; exit 1; }
 tools=$PWD/target/tools/go
@@ -17,7 +19,7 @@ build() {
     name=$(basename "${package%@*}")
     [ "$(cat "$directory/.$name" 2>/dev/null)" != "$package" ] || return 0
     echo "Building $package"
-    CGO_ENABLED=0 GOBIN=$directory go install -trimpath -ldflags '-s -w' "$package"
+    CGO_ENABLED=${cgo:-0} GOBIN=$directory go install -trimpath -ldflags '-s -w' "$package"
     echo "$package" >"$directory/.$name"
 }
 mkdir -p "$tools/containerd-2.3"
@@ -25,3 +27,4 @@ for command in containerd ctr containerd-shim-runc-v2; do
     build "$tools/containerd-2.3" "github.com/containerd/containerd/v2/cmd/$command@$containerd"
 done
 build "$tools" "knative.dev/serving/cmd/queue@$serving"
+cgo=1 build "$tools" "github.com/opencontainers/runc@$runc"

@@ -128,6 +128,10 @@ impl Containerd {
              [plugins.'{runtime}']\nrestrict_oom_score_adj = true\n",
             version = if self.version.is_2() { 3 } else { 2 },
         );
+        // What a probe leaves behind may hold its output for ever.
+        if self.version != Version::V1_6 {
+            text += "drain_exec_sync_io_timeout = '3s'\n";
+        }
         if !self.version.is_2() {
             text += "sandbox_image = 'docker.io/library/pause:test'\n";
         }

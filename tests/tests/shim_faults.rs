@@ -171,7 +171,7 @@ fn pods_outlive_containerd(version: Version) {
         mounts: vec![Mount {
             container_path: "/shared".into(),
             host_path: shared.display().to_string(),
-            readonly: false,
+            ..Mount::default()
         }],
         ..ContainerConfig::new(name, busybox.name(), &["/bin/sh", "-c", script])
     };

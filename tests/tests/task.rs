@@ -315,6 +315,10 @@ fn it_says_what_it_is(version: Version) {
     let info = RuntimeInfo::parse_from_bytes(ran.stdout.as_bytes()).expect("a RuntimeInfo");
     assert_eq!((info.name.as_str(), info.version.version.as_str()), (RUNTIME, env!("CARGO_PKG_VERSION")), "{ran:?}");
     assert_eq!(info.options.type_url, "runtimeoptions.v1.Options");
+    let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).expect("JSON");
+    let runc = containerd.node().run(containerd.command("runc").arg("features")).ok();
+    assert_eq!(info.features.type_url, "types.containerd.io/opencontainers/runtime-spec/1/features/Features");
+    assert_eq!(json(&info.features.value), json(runc.as_bytes()));
     let options = Any { type_url: "example/unknown.Options".into(), ..Any::default() };
     let ran = raw(options);
     assert!(ran.code != 0 && ran.stderr.contains("unknown.Options"), "{ran:?}");

@@ -77,6 +77,28 @@ pub struct Namespaces {
     pub pid: i32,
     #[prost(int32, tag = "3")]
     pub ipc: i32,
+    #[prost(message, optional, tag = "5")]
+    pub users: Option<UserNamespace>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UserNamespace {
+    #[prost(int32, tag = "1")]
+    pub mode: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub uids: Vec<IdMapping>,
+    #[prost(message, repeated, tag = "3")]
+    pub gids: Vec<IdMapping>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct IdMapping {
+    #[prost(uint32, tag = "1")]
+    pub host: u32,
+    #[prost(uint32, tag = "2")]
+    pub container: u32,
+    #[prost(uint32, tag = "3")]
+    pub length: u32,
 }
 
 /// 0 runtime default, 1 unconfined.
@@ -188,6 +210,8 @@ pub struct Mount {
     pub host_path: String,
     #[prost(bool, tag = "3")]
     pub readonly: bool,
+    #[prost(bool, tag = "8")]
+    pub recursive_read_only: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -233,7 +257,7 @@ impl ContainerSecurity {
     pub fn restricted(uid: i64) -> ContainerSecurity {
         ContainerSecurity {
             capabilities: Some(Capabilities { add: Vec::new(), drop: vec!["ALL".into()] }),
-            namespaces: Some(Namespaces { network: 0, pid: 1, ipc: 0 }),
+            namespaces: Some(Namespaces { network: 0, pid: 1, ipc: 0, users: None }),
             run_as_user: Some(Int64 { value: uid }),
             run_as_group: Some(Int64 { value: uid }),
             readonly_rootfs: true,
@@ -395,4 +419,32 @@ pub struct CpuUsage {
 pub struct MemoryUsage {
     #[prost(message, optional, tag = "2")]
     pub working_set_bytes: Option<UInt64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusRequest {
+    #[prost(bool, tag = "1")]
+    pub verbose: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StatusAnswer {
+    #[prost(message, repeated, tag = "3")]
+    pub handlers: Vec<RuntimeHandler>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct RuntimeHandler {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub features: Option<RuntimeFeatures>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct RuntimeFeatures {
+    #[prost(bool, tag = "1")]
+    pub recursive_read_only_mounts: bool,
+    #[prost(bool, tag = "2")]
+    pub user_namespaces: bool,
 }

@@ -128,7 +128,7 @@ fn one_container_is_started_anew(version: Version) {
 fn nothing_outlives_the_first_process(version: Version) {
     let kubelet = Kubelet::new(version);
     for (name, pid) in [("shared", 0), ("own", 1), ("host", 2)] {
-        let namespaces = Some(Namespaces { network: 0, pid, ipc: 0 });
+        let namespaces = Some(Namespaces { network: 0, pid, ipc: 0, users: None });
         let mut config = kubelet.sandbox(name);
         let security = SandboxSecurity { namespaces: namespaces.clone(), seccomp: None };
         config.linux.as_mut().expect("a cgroup").security = Some(security);

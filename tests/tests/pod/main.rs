@@ -4,6 +4,7 @@ mod choice;
 mod knative;
 mod life;
 mod mixed;
+mod parity;
 mod streams;
 
 use std::{
@@ -67,7 +68,12 @@ impl Kubelet {
         let functions = self.containerd.directory().join("functions").display().to_string();
         ContainerConfig {
             envs: vec![env("ENABLE_CGROUPS", "true")],
-            mounts: vec![Mount { container_path: "/functions".into(), host_path: functions, readonly: true }],
+            mounts: vec![Mount {
+                container_path: "/functions".into(),
+                host_path: functions,
+                readonly: true,
+                ..Mount::default()
+            }],
             ..ContainerConfig::new(name, "docker.io/library/box:test", &[])
         }
     }

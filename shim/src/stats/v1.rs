@@ -1,30 +1,14 @@
-//! A container's usage in containerd's messages: `io.containerd.cgroups.v1.Metrics` and `io.containerd.cgroups.v2.Metrics`, from which
-//! CRI computes what `kubectl top` and autoscalers see.
+//! cgroup v1.
 
-use std::collections::BTreeMap;
+use std::{collections::HashMap, fs};
 
-use containerd_shim_protos::{
-    cgroups::metrics as v1,
-    cgroups_v2::metrics as v2,
-    protobuf::{Message, MessageField, well_known_types::any::Any},
-};
+use containerd_shim_protos::{cgroups::metrics as v1, protobuf::MessageField};
 
+use super::{device, field, page_sizes};
 use crate::cgroup::Cgroup;
 
-/// What `cgroup` has used. Readings that are not there are zero.
-pub fn stats(cgroup: &Cgroup) -> anyhow::Result<Any> {
-    let (type_url, value) = match cgroup {
-        Cgroup::V1(_) => ("io.containerd.cgroups.v1.Metrics", v1_metrics(cgroup).write_to_bytes()?),
-        Cgroup::V2(_) => ("io.containerd.cgroups.v2.Metrics", v2_metrics(cgroup).write_to_bytes()?),
-    };
-    Ok(Any { type_url: type_url.into(), value, ..Any::default() })
-}
-
-fn field(fields: &BTreeMap<String, u64>, name: &str) -> u64 {
-    fields.get(name).copied().unwrap_or(0)
-}
-
-fn v1_metrics(cgroup: &Cgroup) -> v1::Metrics {
+/// Readings of the controllers of cgroup v1.
+pub fn metrics(cgroup: &Cgroup) -> v1::Metrics {
     let number = |controller, file: &str| cgroup.number(controller, file).unwrap_or(0);
     let throttling = cgroup.fields("cpu", "cpu.stat");
     let per_cpu = cgroup.read("cpuacct", "cpuacct.usage_percpu").unwrap_or_default();
@@ -72,6 +56,15 @@ fn v1_metrics(cgroup: &Cgroup) -> v1::Metrics {
             active_file: field(&memory, "active_file"),
             unevictable: field(&memory, "unevictable"),
             hierarchical_memory_limit: field(&memory, "hierarchical_memory_limit"),
+            hierarchical_swap_limit: field(&memory, "hierarchical_memsw_limit"),
+            pg_pg_in: field(&memory, "pgpgin"),
+            pg_pg_out: field(&memory, "pgpgout"),
+            total_pg_pg_in: field(&memory, "total_pgpgin"),
+            total_pg_pg_out: field(&memory, "total_pgpgout"),
+            total_rss_huge: field(&memory, "total_rss_huge"),
+            total_dirty: field(&memory, "total_dirty"),
+            total_writeback: field(&memory, "total_writeback"),
+            total_unevictable: field(&memory, "total_unevictable"),
             total_cache: field(&memory, "total_cache"),
             total_rss: field(&memory, "total_rss"),
             total_mapped_file: field(&memory, "total_mapped_file"),
@@ -93,6 +86,8 @@ fn v1_metrics(cgroup: &Cgroup) -> v1::Metrics {
             oom_kill: field(&oom, "oom_kill"),
             ..Default::default()
         }),
+        blkio: MessageField::some(blkio(cgroup)),
+        hugetlb: page_sizes(cgroup, "usage_in_bytes").into_iter().map(|size| hugetlb(cgroup, size)).collect(),
         pids: MessageField::some(v1::PidsStat {
             current: number("pids", "pids.current"),
             limit: number("pids", "pids.max"),
@@ -102,61 +97,48 @@ fn v1_metrics(cgroup: &Cgroup) -> v1::Metrics {
     }
 }
 
-fn v2_metrics(cgroup: &Cgroup) -> v2::Metrics {
-    let number = |file: &str| cgroup.number("", file).unwrap_or(0);
-    let limit = |file: &str| cgroup.number("", file).unwrap_or(u64::MAX);
-    let cpu = cgroup.fields("", "cpu.stat");
-    let memory = cgroup.fields("", "memory.stat");
-    let events = cgroup.fields("", "memory.events");
-    v2::Metrics {
-        cpu: MessageField::some(v2::CPUStat {
-            usage_usec: field(&cpu, "usage_usec"),
-            user_usec: field(&cpu, "user_usec"),
-            system_usec: field(&cpu, "system_usec"),
-            nr_periods: field(&cpu, "nr_periods"),
-            nr_throttled: field(&cpu, "nr_throttled"),
-            throttled_usec: field(&cpu, "throttled_usec"),
-            ..Default::default()
-        }),
-        memory: MessageField::some(v2::MemoryStat {
-            anon: field(&memory, "anon"),
-            file: field(&memory, "file"),
-            kernel_stack: field(&memory, "kernel_stack"),
-            slab: field(&memory, "slab"),
-            sock: field(&memory, "sock"),
-            shmem: field(&memory, "shmem"),
-            file_mapped: field(&memory, "file_mapped"),
-            file_dirty: field(&memory, "file_dirty"),
-            file_writeback: field(&memory, "file_writeback"),
-            anon_thp: field(&memory, "anon_thp"),
-            inactive_anon: field(&memory, "inactive_anon"),
-            active_anon: field(&memory, "active_anon"),
-            inactive_file: field(&memory, "inactive_file"),
-            active_file: field(&memory, "active_file"),
-            unevictable: field(&memory, "unevictable"),
-            slab_reclaimable: field(&memory, "slab_reclaimable"),
-            slab_unreclaimable: field(&memory, "slab_unreclaimable"),
-            pgfault: field(&memory, "pgfault"),
-            pgmajfault: field(&memory, "pgmajfault"),
-            usage: number("memory.current"),
-            usage_limit: limit("memory.max"),
-            swap_usage: number("memory.swap.current"),
-            swap_limit: limit("memory.swap.max"),
-            ..Default::default()
-        }),
-        memory_events: MessageField::some(v2::MemoryEvents {
-            low: field(&events, "low"),
-            high: field(&events, "high"),
-            max: field(&events, "max"),
-            oom: field(&events, "oom"),
-            oom_kill: field(&events, "oom_kill"),
-            ..Default::default()
-        }),
-        pids: MessageField::some(v2::PidsStat {
-            current: number("pids.current"),
-            limit: cgroup.number("", "pids.max").unwrap_or(0),
-            ..Default::default()
-        }),
+fn hugetlb(cgroup: &Cgroup, pagesize: String) -> v1::HugetlbStat {
+    let number = |file: &str| cgroup.number("hugetlb", &format!("hugetlb.{pagesize}.{file}")).unwrap_or(0);
+    v1::HugetlbStat {
+        usage: number("usage_in_bytes"),
+        max: number("max_usage_in_bytes"),
+        failcnt: number("failcnt"),
+        pagesize,
         ..Default::default()
     }
+}
+
+/// What was read from and written to block devices. Without any the message is there all the same: clients take that for granted.
+fn blkio(cgroup: &Cgroup) -> v1::BlkIOStat {
+    let mut names = None;
+    let mut entries = |file: &str| {
+        let text = cgroup.read("blkio", file).unwrap_or_default();
+        text.lines().filter_map(|line| blkio_entry(line, names.get_or_insert_with(device_names))).collect::<Vec<_>>()
+    };
+    v1::BlkIOStat {
+        io_service_bytes_recursive: entries("blkio.throttle.io_service_bytes_recursive"),
+        io_serviced_recursive: entries("blkio.throttle.io_serviced_recursive"),
+        ..Default::default()
+    }
+}
+
+/// `8:0 Read 4096`; the line of a sum has no device.
+pub fn blkio_entry(line: &str, names: &HashMap<(u64, u64), String>) -> Option<v1::BlkIOEntry> {
+    let mut words = line.split_whitespace();
+    let (major, minor) = device(words.next()?)?;
+    let op = words.next()?.to_owned();
+    let value = words.next()?.parse().ok()?;
+    let device = names.get(&(major, minor)).cloned().unwrap_or_default();
+    Some(v1::BlkIOEntry { op, device, major, minor, value, ..Default::default() })
+}
+
+/// The host's block devices: `/dev/sda`.
+fn device_names() -> HashMap<(u64, u64), String> {
+    let text = fs::read_to_string("/proc/diskstats").unwrap_or_default();
+    let device = |line: &str| {
+        let mut words = line.split_whitespace();
+        let number = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some((number, format!("/dev/{}", words.next()?)))
+    };
+    text.lines().filter_map(device).collect()
 }
