@@ -2,7 +2,16 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
-use wasmbox_tests::{Containerd, Image, Request, Version, eventually, guest, vm};
+use containerd_shim_protos::{
+    api::{StatsRequest, StatsResponse},
+    cgroups_v2::metrics::Metrics,
+    protobuf::Message,
+};
+use wasmbox_tests::{
+    Containerd, Image, Request, Version, eventually, guest,
+    task::{SERVICES, Shim},
+    vm,
+};
 
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8095);
 
@@ -56,6 +65,13 @@ fn invocations_have_cgroups(user: &str) {
     assert!(status.contains("128.0 MiB"), "its limit is the container's: {status}");
     let metrics = containerd.ctr(&["task", "metrics", "box"]).ok();
     assert!(metrics.contains("memory.usage"), "{metrics}");
+    let request = StatsRequest { id: "box".into(), ..StatsRequest::default() };
+    let stats: StatsResponse = Shim::of(&containerd, "box").call(SERVICES[0], "Stats", &request).expect("Stats");
+    let metrics = Metrics::parse_from_bytes(&stats.stats.value).expect("metrics of cgroup v2");
+    let memory = &metrics.memory;
+    assert!(metrics.io.is_some() && memory.usage_limit == 134_217_728 && memory.pgfault > 0, "{metrics}");
+    assert!(memory.max_usage >= memory.usage, "{metrics}");
+    assert!(metrics.cpu.usage_usec > 0, "{metrics}");
     containerd.ctr(&["task", "kill", "--signal", "15", "box"]).ok();
     eventually("its end", || containerd.ctr(&["task", "ls"]).ok().contains("STOPPED").then_some(()));
     let deleted = containerd.ctr(&["task", "delete", "box"]);

@@ -172,6 +172,7 @@ impl Machine {
                     container_path: "/functions".into(),
                     host_path: functions.clone(),
                     readonly: true,
+                    ..Mount::default()
                 }],
                 ..ContainerConfig::new("box", "docker.io/library/box:test", &[])
             };
