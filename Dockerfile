@@ -10,7 +10,7 @@
 # `build`: from source. `prebuilt`: target/static.
 ARG BINARIES=build
 
-FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95-bookworm AS build
+FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS build
 # amd64 or arm64: the builder sets it, and would not over a default.
 ARG TARGETARCH
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]

@@ -10,13 +10,15 @@ new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
 stale=0
 
+# Services of Knative have a name of their own: in one namespace with deployment/kubernetes neither takes the other's Service or pods.
+release=wasmbox
 # manifest FILE TEMPLATE [HELM ARGUMENTS]
 manifest() {
     local file=$1 template=$2
     shift 2
     {
         echo "# Rendered from deployment/chart by deployment/render.sh: change it there."
-        "$helm" template wasmbox deployment/chart --show-only "templates/$template.yaml" "$@" |
+        "$helm" template "$release" deployment/chart --show-only "templates/$template.yaml" "$@" |
             # The separators between documents stay, helm's own lines and empty ones before separators go.
             awk '/^# Source: / { next } /^---$/ { if (begun) separator = 1; next } /^$/ { next } { if (separator) print "---"; separator = 0; begun = 1; print }'
     } >"$new/manifest"
@@ -32,10 +34,12 @@ for template in deployment service hpa networkpolicy poddisruptionbudget; do
     manifest "deployment/kubernetes/$template.yaml" "$template"
 done
 manifest deployment/kubernetes/scaledobject.yaml scaledobject --set keda.enabled=true --namespace default
+release=wasmbox-knative
 manifest deployment/knative/ksvc-standalone.yaml ksvc --set workload=knative
 manifest deployment/knative/networkpolicy.yaml networkpolicy --set workload=knative
 manifest deployment/knative-fork/ksvc.yaml ksvc --set workload=knative-fork
 manifest deployment/knative-fork/networkpolicy.yaml networkpolicy --set workload=knative-fork
+release=wasmbox
 manifest deployment/container-only/deployment.yaml deployment \
     --set runtimeClass.name=,cgroupClaim=wasmbox-cgroup,hpa.enabled=false,deployment.replicas=1
 manifest deployment/node/installer.yaml installer --set installer.create=true --namespace wasmbox-system

@@ -76,15 +76,36 @@ release no-cgroups --set runtimeClass.name=,workload=knative
 release node --set workload=none,installer.create=true,runtimeClass.create=true
 release uninstall --set workload=none,installer.create=true,installer.uninstall=true
 release settings --set functions.subPath=functions,settings.LOG_LEVEL=debug,settings.QUEUE_DEPTH_RESOURCE_UNITS=8192
+echo 'settings: {QUEUE_DEPTH_RESOURCE_UNITS: 10000000, OVERBOOKING_RATIO: 1.5}' >"$work/values"
+release numbers --values "$work/values" --set resources.limits.cpu=1 --set-json resources.requests.cpu=0.5
+small=(--set "resources.requests.cpu=100m,resources.limits.cpu=2" --set "resources.requests.memory=256Mi,resources.limits.memory=256Mi")
+release small "${small[@]}" --set hpa.minReplicas=1,functions.accessModes='{ReadWriteOnce}'
+release small-knative "${small[@]}" --set workload=knative,functions.create=false
+digest=sha256:$(printf '%064d' 7)
+release digest --set image.digest="$digest" --set installer.create=true
 release others --set networkPolicy.enabled=false,podDisruptionBudget.enabled=false,hpa.enabled=false,deployment.preStopSeconds=0
 # What is not in the schema is refused, and named.
-for wrong in workload=statefulset replicas=3 image.tagg=1 resources.limits.memory=lots settings.log-level=debug hpa.minReplicas=0 keda.minReplicas=0; do
+for wrong in workload=statefulset replicas=3 image.tagg=1 image.digest=latest resources.limits.memory=lots resources.limits.cpu=0 \
+    resources.requests.cpu=1Gi settings.log-level=debug hpa.minReplicas=0 hpa.cpuUtilization=150 keda.minReplicas=0; do
     if "$helm" template wasmbox "$chart" --set "$wrong" >/dev/null 2>"$work/refused"; then
         fail "the chart takes $wrong"
     fi
     key=${wrong%=*}
     grep -q "${key##*.}" "$work/refused" || fail "the chart does not say what is wrong with $wrong: $(cat "$work/refused")"
 done
+
+# says RELEASE TEXT
+says() {
+    grep -qF -- "$2" "$work/chart-$1.yaml" || fail "the release \"$1\" does not say: $2"
+}
+says numbers 'value: "10000000"'
+says numbers 'value: "1.5"'
+says numbers 'cpu: 1'
+says numbers 'cpu: 0.5'
+[ "$(grep -cF "image: wasmbox@$digest" "$work/chart-digest.yaml")" = 3 ] || fail "not each of the three containers is of the image's digest"
+# The DaemonSet that uninstalls is rolled out when each node is what it was: an init container ends then.
+awk '/ initContainers:/ { init = 1 } /^      containers:/ { init = 0 } init && /args: \["uninstall"/ && !/--watch/ { found = 1 } END { exit !found }' \
+    "$work/chart-uninstall.yaml" || fail "the rollout of uninstalling does not wait for its end"
 
 part "the bases"
 for base in kubernetes single-node knative knative-fork node container-only functions; do
@@ -98,7 +119,7 @@ part "style"
 part "schemas"
 "$wasmbox" serve --help >"$work/settings"
 "$python" tests/deployment/validate.py --crds "${crds[@]}" --settings "$work/settings" -- \
-    "$work"/*.yaml deployment/functions/{pvc,local-path,nfs,cephfs,publish}.yaml deployment/container-only/pv.yaml \
+    "$work"/*.yaml deployment/functions/{pvc,single-node,nfs,cephfs,publish}.yaml deployment/container-only/pv.yaml \
     deployment/kubernetes/scaledobject.yaml
 # Keys of Knative's ConfigMaps.
 for patch in config-features config-features-container-only config-deployment; do
@@ -113,6 +134,14 @@ done
 sed -n 's/^ *\(autoscaling.knative.dev[^:]*\):.*/\1/p' deployment/knative*/ksvc*.yaml | sort -u | while read -r name; do
     grep -rqF "GroupName + \"/${name#*/}\"" "$serving_dir/pkg/apis/autoscaling" || fail "Knative has no annotation $name"
 done
+
+part "what the document names"
+grep -ohE '\b(deployment|runtimeclass|examples|tests)/[A-Za-z0-9._/-]*[A-Za-z0-9]' docs/kubernetes.md | sort -u | grep -vx deployment/wasmbox | while read -r path; do
+    [ -e "$path" ] || fail "docs/kubernetes.md: $path is not there"
+done
+
+part "the filter before the fork"
+tests/deployment/filter.sh "$work/filter"
 
 part "containerd's fragments"
 for pair in 1.6:2 1.7:2 2.1:3; do

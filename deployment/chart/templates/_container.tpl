@@ -6,7 +6,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "wasmbox.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- with .Values.image }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
 {{- end }}
 
 {{/* Environment: what the manifests decide, then `settings`, which may decide otherwise. */}}
@@ -24,15 +26,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $settings "DRAIN_TIMEOUT" (printf "%ds" (int .Values.drainSeconds)) }}
 {{- end }}
 {{- if eq .Values.workload "knative-fork" }}
-{{- /* The box and its queue-proxy hold to the same capacity. */}}
-{{- $_ := set $settings "CONCURRENT_RESOURCE_REQUEST" (toString .Values.knative.fork.concurrentResourceRequest) }}
+{{- /* The box decides who waits, and for what. */}}
+{{- $_ := set $settings "QUEUE_DEPTH_RESOURCE_UNITS" (toString (int64 .Values.knative.fork.queueDepth)) }}
+{{- with .Values.knative.fork.resourceUtilizationThreshold }}
+{{- $_ := set $settings "RESOURCE_UTILIZATION_THRESHOLD" (toString .) }}
+{{- end }}
 {{- else if $knative }}
 {{- /* No queue-proxy of the stock listens for reports. */}}
 {{- $_ := set $settings "QP_HOST" "none" }}
 {{- end }}
 {{- range $name, $value := merge (dict) .Values.settings $settings }}
 - name: {{ $name }}
-  value: {{ $value | toString | quote }}
+  {{- /* A number of a values file is a floating-point number, of which large ones would be written with an exponent. */}}
+  value: {{ if and (kindIs "float64" $value) (eq (floor $value) $value) }}{{ int64 $value | quote }}{{ else }}{{ $value | toString | quote }}{{ end }}
 {{- end }}
 {{- if .Values.cgroupClaim }}
 - name: POD_UID
