@@ -2,15 +2,17 @@
 //!
 //! [`Settings`] names each setting once; the three sources are three values of that type. [`Config`] is what comes out: checked, complete.
 //!
-//! - [`settings`]: the names, and reading them; here: defaults, and what depends on more than one of them
+//! - [`settings`]: the names, and reading them; [`capacity`]: what is admitted by default
+//! - here: the other defaults, and what depends on more than one of them
 
+mod capacity;
 pub mod settings;
 
 use std::{path::PathBuf, time::Duration};
 
 pub use self::settings::{CacheDir, ENVIRONMENT, Settings, WasmRuntime, with_environment_in_help};
 use crate::{
-    admission::{Capacity, OverbookingRatio},
+    admission::Capacity,
     cgroup::{self, CgroupSettings},
     container::Container,
     engine::{self, EngineSize, invocations_that_fit},
@@ -88,8 +90,6 @@ pub struct NodeSettings {
 
 const MIB: u64 = 1 << 20;
 const LARGEST_MEMORY: u64 = engine::LARGEST_MEMORY as u64;
-/// Of admission: 4 PiB.
-const MOST_UNITS: u64 = u32::MAX as u64;
 
 impl Config {
     /// Completes settings with defaults, and checks what depends on more than one of them.
@@ -118,14 +118,14 @@ impl Config {
         // More than there is would only make the box believe so.
         let asked_memory_limit = settings.memory_limit.map(MemoryLimit::bytes);
         let memory_limit = asked_memory_limit.unwrap_or(u64::MAX).min(available_memory());
-        let overbooked = settings.overbooking_ratio.unwrap_or(OverbookingRatio::ONE).times(memory_limit / MIB);
-        let units = settings.concurrent_resource_request.unwrap_or(overbooked.clamp(1, MOST_UNITS));
-        within("--concurrent-resource-request", units, 1, MOST_UNITS)?;
+        let units = capacity::units(&settings, memory_limit)?;
         // Each occupies a unit at least.
         let admissible = u32::try_from(units).unwrap_or(u32::MAX);
         let max_invocations =
             settings.max_invocations.unwrap_or_else(|| invocations_that_fit().min(1000).min(admissible));
         within("--max-invocations", u64::from(max_invocations), 1, 10_000)?;
+        let default_memory = capacity::default_request(&settings, units)?;
+        let capacity = capacity::capacity(&settings, units, max_invocations as usize);
         let thresholds = Thresholds {
             memory_limit,
             high: settings.memory_high.unwrap_or(Fraction::percent(85)),
@@ -195,7 +195,7 @@ impl Config {
             trust_precompiled: settings.trust_precompiled.unwrap_or(false),
             defaults: Limits {
                 cpu_quota: settings.cpu_quota.unwrap_or(defaults.cpu_quota),
-                memory: default_memory(settings.memory_request, units)?,
+                memory: default_memory,
                 timeout: settings.invocation_timeout.unwrap_or(defaults.timeout),
             },
             caps,
@@ -215,11 +215,7 @@ impl Config {
                 pod_uid: settings.pod_uid,
                 period: cpu_period,
             },
-            capacity: Capacity {
-                units,
-                depth: settings.queue_depth_resource_units.unwrap_or(units.saturating_mul(2)),
-                invocations: max_invocations as usize,
-            },
+            capacity,
             asked_memory_limit,
             thresholds,
             preallocation: settings
@@ -277,20 +273,6 @@ fn canonical(roots: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
         })
     };
     roots.into_iter().map(canonical).collect()
-}
-
-/// In a small box the default is what it can admit at most; a default that was set must be admissible.
-fn default_memory(set: Option<MemoryRequest>, units: u64) -> Result<MemoryRequest, ConfigError> {
-    let most = MemoryRequest::from_bytes(units.saturating_mul(MIB)).unwrap_or(MemoryRequest::MAX);
-    match set {
-        Some(set) if set > most => Err(ConfigError::Value {
-            name: "--memory-request",
-            value: set.to_string(),
-            expected: format!("at most what is admitted at once, {most}"),
-        }),
-        Some(set) => Ok(set),
-        None => Ok(MemoryRequest::DEFAULT.min(most)),
-    }
 }
 
 /// The container's memory limit or the machine's memory, whichever is less; bytes.

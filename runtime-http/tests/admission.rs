@@ -13,6 +13,9 @@ use wasmbox::admission::{
 
 type Name = u32;
 
+/// What is no matter in a test.
+const BOUNDS: Capacity = Capacity { units: 100, depth: 1000, depth_invocations: 0, invocations: 1000 };
+
 /// A state beside a plain account of the same.
 struct Audited {
     capacity: Capacity,
@@ -55,7 +58,7 @@ impl Audited {
         let name = self.next;
         self.next += 1;
         let invocation = Invocation { function, units };
-        let (may_start, queued) = (self.may_start(), self.state.waiting_units());
+        let (may_start, queued, before) = (self.may_start(), self.state.waiting_units(), self.waiting.len());
         match self.state.arrive(&self.functions[function], units, || name) {
             Ok(Arrival::Starts) => {
                 assert!(may_start, "a gate is closed");
@@ -69,7 +72,9 @@ impl Audited {
                 match refused {
                     Refused::Draining => assert!(self.draining),
                     Refused::ExceedsCapacity { .. } => assert!(units > self.capacity.units),
-                    Refused::QueueFull { .. } => assert!(queued + units > self.capacity.depth),
+                    Refused::QueueFull { .. } => {
+                        assert!(queued + units > self.capacity.depth && before >= self.capacity.depth_invocations);
+                    }
                     Refused::QueueTimeout => panic!("there is no clock"),
                 }
                 self.refused.push((name, refused));
@@ -161,7 +166,7 @@ impl Audited {
         }
         assert!(snapshot.in_flight_units <= self.capacity.units);
         assert!(snapshot.in_flight_invocations <= self.capacity.invocations);
-        assert!(waiting <= self.capacity.depth);
+        assert!(waiting <= self.capacity.depth || self.waiting.len() <= self.capacity.depth_invocations);
         assert!(self.waiting.is_empty() || !self.running.is_empty(), "nobody waits for nothing");
         let fits = |units: &u64| {
             snapshot.in_flight_units + units <= self.capacity.units
@@ -184,7 +189,9 @@ enum Step {
 const FUNCTIONS: usize = 24;
 
 fn capacity() -> impl Strategy<Value = Capacity> {
-    (1_u64..100, 0_u64..300, 1_usize..20).prop_map(|(units, depth, invocations)| Capacity { units, depth, invocations })
+    (1_u64..100, 0_u64..300, prop_oneof![Just(0), 0_usize..20], 1_usize..20).prop_map(
+        |(units, depth, depth_invocations, invocations)| Capacity { units, depth, depth_invocations, invocations },
+    )
 }
 
 /// Mostly small, sometimes large, and sometimes of a function that floods.
@@ -280,7 +287,7 @@ proptest! {
     #[test]
     fn what_passes_is_bounded(units in 2_u64..100, share in 1_u64..=100, small in vec(1_u64..20, 200), ends in vec(any::<Index>(), 400)) {
         let large = (units * share).div_ceil(100);
-        let mut server = Audited::new(Capacity { units, depth: u64::from(u32::MAX), invocations: 1000 }, 1 + small.len());
+        let mut server = Audited::new(Capacity { units, depth: u64::from(u32::MAX), ..BOUNDS }, 1 + small.len());
         server.arrive(1, units);
         // It is the only one: it is next.
         let name = server.arrive(0, large);
@@ -304,7 +311,7 @@ proptest! {
 }
 
 fn server(units: u64, depth: u64) -> Audited {
-    Audited::new(Capacity { units, depth, invocations: 1000 }, 4)
+    Audited::new(Capacity { units, depth, ..BOUNDS }, 4)
 }
 
 #[test]
@@ -333,7 +340,7 @@ fn room_for_several_is_divided() {
 
 #[test]
 fn a_claim_is_met_however_many_come_before_it_in_turn() {
-    let mut server = Audited::new(Capacity { units: 100, depth: 10_000, invocations: 1000 }, 102);
+    let mut server = Audited::new(Capacity { units: 100, depth: 10_000, ..BOUNDS }, 102);
     server.arrive(0, 10);
     let running = server.arrive(1, 85);
     let claimed = server.arrive(0, 10);
@@ -382,16 +389,16 @@ fn who_floods_the_queue_makes_room_for_others() {
     let mut server = server(10, 40);
     server.arrive(0, 10);
     let flood: Vec<Name> = (0..4).map(|_| server.arrive(0, 10)).collect();
-    let full = |requested| Refused::QueueFull { queued: 40, requested, depth: 40 };
+    let full = |requested| Refused::QueueFull { invocations: 4, queued: 40, requested, depth: 40 };
     let another = server.arrive(0, 10);
     assert_eq!(server.refused, [(another, full(10))], "not for its own");
     let quiet = server.arrive(1, 5);
     assert_eq!(server.refused[1..], [(flood[3], full(10))], "its latest goes");
     assert!(server.waiting.contains_key(&quiet));
     server.arrive(1, 10);
-    assert_eq!(server.refused[2..], [(flood[2], Refused::QueueFull { queued: 35, requested: 10, depth: 40 })]);
+    let refused = Refused::QueueFull { invocations: 4, queued: 35, requested: 10, depth: 40 };
+    assert_eq!(server.refused[2..], [(flood[2], refused)]);
     let greedy = server.arrive(1, 10);
-    let refused = Refused::QueueFull { queued: 35, requested: 10, depth: 40 };
     assert_eq!(
         server.refused[3..],
         [(greedy, refused)],
@@ -401,11 +408,30 @@ fn who_floods_the_queue_makes_room_for_others() {
 
 #[test]
 fn the_number_of_invocations_is_bounded_too() {
-    let mut server = Audited::new(Capacity { units: 100, depth: 100, invocations: 2 }, 4);
+    let mut server = Audited::new(Capacity { units: 100, depth: 100, invocations: 2, ..BOUNDS }, 4);
     let first = server.arrive(0, 1);
     server.arrive(1, 1);
     let third = server.arrive(2, 1);
     assert_eq!(server.running.len(), 2);
     server.release(first);
     assert!(server.running.contains_key(&third));
+}
+
+#[test]
+fn so_many_wait_whatever_their_units() {
+    let mut server = Audited::new(Capacity { units: 100, depth: 20, depth_invocations: 3, ..BOUNDS }, 4);
+    let running = server.arrive(0, 100);
+    let flood: Vec<Name> = (0..3).map(|_| server.arrive(0, 50)).collect();
+    let full = |requested| Refused::QueueFull { invocations: 3, queued: 150, requested, depth: 20 };
+    let another = server.arrive(0, 1);
+    assert_eq!(server.refused, [(another, full(1))], "three wait, with more units than the depth");
+    let quiet = server.arrive(1, 20);
+    assert_eq!(server.refused[1..], [(flood[2], full(50))], "one goes for one");
+    assert!(server.waiting.contains_key(&quiet));
+    server.release(running);
+    assert_eq!(server.started[1..], [flood[0], quiet], "50 units beside 20; the next 50 do not fit");
+    (0..5).for_each(|_| {
+        server.arrive(2, 40);
+    });
+    assert_eq!((server.waiting.len(), server.refused.len()), (3, 5), "two of them wait beside one");
 }

@@ -56,6 +56,7 @@ fn the_document_is_the_live_state() {
         ("/pid", f64::from(server.process().0)),
         ("/capacity/units", 100.0),
         ("/queue_units", 150.0),
+        ("/queue_invocations", 0.0),
         ("/in_flight/invocations", 1.0),
         ("/in_flight/units", 64.0),
         ("/queued/units", 64.0),

@@ -1,7 +1,8 @@
 //! Admission: how much may run at once. Units are MiB of `Memory-Request`.
 //!
 //! The permit is the only way to occupy capacity, and dropping it the only way to free it. Who does not get one at once waits: at most
-//! `depth` units of them, each until its deadline, and a request that leaves frees its place. The rules:
+//! `depth` units of them or `depth_invocations`, whichever is more, each until its deadline, and a request that leaves frees its place. The
+//! rules:
 //!
 //! 1. Within a function, first come, first served.
 //! 2. Between functions, the one with the fewest units in flight is next; of equals the one whose first waits longest. So each function
@@ -12,9 +13,9 @@
 //!    as many units in all as it wants itself; then none starts before it. So room is not left empty for one that is large, and it is
 //!    not starved by many that are small: what passes it delays it by no more than another one of its size. There is one claim at a
 //!    time. Without the bound small ones could pass for ever; with none allowed to pass, half a box could be empty for minutes.
-//! 4. Who comes when `depth` is reached is refused, unless another function has much more waiting: then its latest are, as long as
-//!    it still has no less waiting than the new one's function (as fair queues in networks drop from the longest flow). Else who floods a box
-//!    would have all of its queue, and rule 2 nobody to choose.
+//! 4. Who comes when `depth` is reached, by units and by number, is refused, unless another function has much more waiting: then its latest
+//!    are, as long as it still has no less waiting than the new one's function (as fair queues in networks drop from the longest flow). Else
+//!    who floods a box would have all of its queue, and rule 2 nobody to choose.
 //! 5. While a [`Gate`] is closed, nothing starts, except one when nothing runs, so that no box waits for itself. The capacity may be lowered
 //!    for a while, with the same exception.
 //!

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     gate::{ClosedGates, Gate},
     share::Share,
-    waiting::{Ticket, Waiter, Waiting},
+    waiting::{Excess, Ticket, Waiter, Waiting},
 };
 
 /// Bounds of admission.
@@ -16,6 +16,8 @@ pub struct Capacity {
     pub units: u64,
     /// The most units waiting.
     pub depth: u64,
+    /// So many invocations may wait even if their units exceed the depth.
+    pub depth_invocations: usize,
     /// The most invocations in flight, whatever their units: there is an instance slot and a worker for each.
     pub invocations: usize,
 }
@@ -24,8 +26,10 @@ pub struct Capacity {
 pub enum Refused {
     #[error("Memory-Request of {requested} MiB is more than the {capacity} MiB this server admits at once")]
     ExceedsCapacity { requested: u64, capacity: u64 },
-    #[error("{queued} MiB are waiting already, {requested} MiB more would exceed the depth of {depth} MiB")]
-    QueueFull { queued: u64, requested: u64, depth: u64 },
+    #[error(
+        "{invocations} invocations with {queued} MiB are waiting already, {requested} MiB more would exceed the depth of {depth} MiB"
+    )]
+    QueueFull { invocations: usize, queued: u64, requested: u64, depth: u64 },
     #[error("no capacity became free before the invocation's deadline")]
     QueueTimeout,
     #[error("the server is shutting down")]
@@ -169,12 +173,15 @@ impl<W> AdmissionState<W> {
         passes && self.is_open() && self.fits(units)
     }
 
-    /// Makes `units` of `share` fit into the depth.
+    /// Makes one of `units` of `share` fit into the depth: by its units, or by the number of those who wait.
     fn make_room(&mut self, share: &Share, units: u64) -> Result<Vec<Decision<W>>, Refused> {
-        let (queued, depth) = (self.waiting.units(), self.capacity.depth);
-        let full = |requested| Refused::QueueFull { queued, requested, depth };
-        let excess = (queued + units).saturating_sub(depth);
-        if excess == 0 {
+        let (invocations, queued, depth) = (self.waiting.invocations(), self.waiting.units(), self.capacity.depth);
+        let full = |requested| Refused::QueueFull { invocations, queued, requested, depth };
+        let excess = Excess {
+            units: (queued + units).saturating_sub(depth),
+            invocations: (invocations + 1).saturating_sub(self.capacity.depth_invocations),
+        };
+        if excess.is_gone_after(0, 0) {
             return Ok(Vec::new());
         }
         let displaced = self.waiting.displaced_by(share, units, excess).ok_or(full(units))?;

@@ -9,7 +9,7 @@ fn mebibytes(units: u64) -> MemoryRequest {
 }
 
 fn admission(units: u64, depth: u64) -> Arc<Admission> {
-    Admission::new(Capacity { units, depth, invocations: 100 }, Arc::new(Metrics::new()))
+    Admission::new(Capacity { units, depth, depth_invocations: 0, invocations: 100 }, Arc::new(Metrics::new()))
 }
 
 fn function() -> Arc<Share> {
@@ -39,7 +39,7 @@ async fn capacity_depth_and_deadline() {
     );
     assert_eq!(
         admission.admit(&function, mebibytes(51), soon()).await.unwrap_err(),
-        Refused::QueueFull { queued: 0, requested: 51, depth: 50 }
+        Refused::QueueFull { invocations: 0, queued: 0, requested: 51, depth: 50 }
     );
     let late = admission.admit(&function, mebibytes(50), Instant::now()).await;
     assert_eq!(late.unwrap_err(), Refused::QueueTimeout);
@@ -92,7 +92,7 @@ async fn a_displaced_waiter_is_told() {
     let first = comes(&admission, &flood, 10).await;
     let latest = comes(&admission, &flood, 10).await;
     let other = comes(&admission, &quiet, 10).await;
-    let refused = Refused::QueueFull { queued: 20, requested: 10, depth: 20 };
+    let refused = Refused::QueueFull { invocations: 2, queued: 20, requested: 10, depth: 20 };
     assert_eq!(latest.await.unwrap().unwrap_err(), refused);
     drop(running);
     drop(first.await.unwrap().unwrap());

@@ -65,6 +65,20 @@ struct Length {
     share: ShareId,
 }
 
+/// By how much the depth is exceeded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Excess {
+    pub units: u64,
+    pub invocations: usize,
+}
+
+impl Excess {
+    /// Whether it is gone when so much less waits: one of both is enough.
+    pub fn is_gone_after(self, units: u64, invocations: usize) -> bool {
+        units >= self.units || invocations >= self.invocations
+    }
+}
+
 impl<W> Waiter<W> {
     pub fn refused(self, refused: Refused) -> Decision<W> {
         Decision { waiter: self.waiter, share: self.share, units: self.units, result: Err(refused) }
@@ -149,21 +163,24 @@ impl<W> Waiting<W> {
         self.turns.iter().map(|turn| (Ticket { share: turn.share, number: turn.number }, turn.units))
     }
 
-    /// Who must go so that `units` of `share` can wait and `excess` less do: the latest of the function that has most waiting, as long as
-    /// that function still has as much waiting as `share` then has. `None` if there is no such function.
-    pub fn displaced_by(&self, share: &Share, units: u64, excess: u64) -> Option<Vec<Ticket>> {
+    /// Who must go so that one of `units` of `share` can wait without `excess`: the latest of the function that has most waiting, as long
+    /// as that function still has as much waiting as `share` then has. `None` if there is no such function.
+    pub fn displaced_by(&self, share: &Share, units: u64, excess: Excess) -> Option<Vec<Ticket>> {
         let own = self.queues.get(&share.id()).map_or(0, |queue| queue.units) + units;
         let longest = self.queues.get(&self.lengths.last()?.share)?;
-        let spare = longest.units.checked_sub(own).filter(|spare| *spare >= excess)?;
+        let spare = longest.units.checked_sub(own)?;
         let (mut displaced, mut freed) = (Vec::new(), 0);
         for (number, waiter) in longest.by_number.iter().rev() {
-            if freed >= excess {
-                break;
-            }
             freed += waiter.units;
+            if freed > spare {
+                return None;
+            }
             displaced.push(Ticket { share: longest.share.id(), number: *number });
+            if excess.is_gone_after(freed, displaced.len()) {
+                return Some(displaced);
+            }
         }
-        (freed <= spare).then_some(displaced)
+        None
     }
 
     /// Takes everybody out.

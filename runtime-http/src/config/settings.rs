@@ -96,7 +96,7 @@ pub struct Settings {
     /// CPU of an invocation that names none, in millicores [default: 500]
     #[arg(long, value_name = "QUOTA")]
     pub cpu_quota: Option<CpuQuota>,
-    /// Memory limit of an invocation that names none, MiB or with suffix [default: 200]
+    /// Memory limit of an invocation that names none, MiB or with suffix [default: 200, or a quarter of what is admitted if that is less]
     #[arg(long, value_name = "SIZE")]
     pub memory_request: Option<MemoryRequest>,
     /// Time limit of an invocation that names none, ms or with unit [default: 60000]
@@ -168,7 +168,7 @@ pub struct Settings {
     /// Memory-Request admitted at once, in MiB [default: the memory limit times the overbooking ratio]
     #[arg(long, value_name = "MIB")]
     pub concurrent_resource_request: Option<u64>,
-    /// Memory-Request waiting at most, in MiB [default: twice what is admitted]
+    /// Memory-Request waiting at most, in MiB [default: twice what is admitted, or 256 invocations if that is more]
     #[arg(long, value_name = "MIB")]
     pub queue_depth_resource_units: Option<u64>,
     /// Most client connections at once [default: 8192]

@@ -25,6 +25,9 @@ pub struct Status {
     pub capacity: Load,
     /// The most units that wait.
     pub queue_units: u64,
+    /// So many wait even if their units are more.
+    #[serde(default)]
+    pub queue_invocations: u64,
     pub in_flight: Load,
     pub queued: Load,
     /// What is short beside the units, so that nothing new starts: `cpu`, `memory`.
@@ -87,6 +90,7 @@ impl StatusSource {
             readiness: self.core.readiness.explain(self.core.is_draining()),
             capacity: load(admission.capacity.invocations, admission.capacity.units),
             queue_units: admission.capacity.depth,
+            queue_invocations: admission.capacity.depth_invocations as u64,
             in_flight: load(admission.in_flight_invocations, admission.in_flight_units),
             queued: load(admission.waiting_invocations, admission.waiting_units),
             closed_gates: admission.closed_gates.iter().map(|gate| gate.name().to_owned()).collect(),

@@ -62,10 +62,14 @@ impl fmt::Display for Screen<'_> {
         line(
             "waiting",
             format!(
-                "{} invocations, {} of {}",
+                "{} invocations, {} of {}{}",
                 waiting.invocations,
                 mebibytes(waiting.units),
-                mebibytes(status.queue_units)
+                mebibytes(status.queue_units),
+                match status.queue_invocations {
+                    0 => String::new(),
+                    most => format!(", or {most} invocations"),
+                }
             ),
         )?;
         if !status.closed_gates.is_empty() {

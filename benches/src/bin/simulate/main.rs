@@ -37,7 +37,7 @@ struct Cli {
 
 /// The fork's default capacity and depth; 12 cores in use close its gate, and ours.
 const MACHINE: Machine = Machine {
-    capacity: Capacity { units: 8000, depth: 16_000, invocations: 1000 },
+    capacity: Capacity { units: 8000, depth: 16_000, depth_invocations: 0, invocations: 1000 },
     most_millicores: 12_000,
     patience: 10 * SECOND,
 };

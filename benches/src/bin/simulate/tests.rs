@@ -27,15 +27,15 @@ const FLOODING: Stream =
     Stream { class: Class::Flooding, function: 1, bursts_per_second: 20.0, burst: (60.0, 400.0), ..QUIET };
 
 const SMALL_BOX: Machine = Machine {
-    capacity: Capacity { units: 4000, depth: 200_000, invocations: 1000 },
+    capacity: Capacity { units: 4000, depth: 200_000, depth_invocations: 0, invocations: 1000 },
     most_millicores: 1,
     patience: 60 * SECOND,
 };
 
 /// A box of a part of the size.
 fn part(machine: Machine, divisor: u64) -> Machine {
-    let Capacity { units, depth, invocations } = machine.capacity;
-    Machine { capacity: Capacity { units: units / divisor, depth, invocations }, ..machine }
+    let whole = machine.capacity;
+    Machine { capacity: Capacity { units: whole.units / divisor, ..whole }, ..machine }
 }
 
 fn p99(kind: Kind, machine: Machine, requests: &[Request]) -> Time {
