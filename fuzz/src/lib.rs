@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "a fuzz target uses a part")]
 
+#[path = "../../runtime-http/src/excerpt.rs"]
+pub mod excerpt;
 #[path = "../../runtime-http/src/limits/mod.rs"]
 pub mod limits;
 

@@ -35,8 +35,6 @@ pub enum BootError {
     Cgroup(#[from] CgroupError),
     #[error("threads cannot be started: {0}")]
     Threads(#[from] std::io::Error),
-    #[error("compile threads cannot be started: {0}")]
-    CompileThreads(#[from] rayon::ThreadPoolBuildError),
     #[error("{0:#}")]
     Linker(wasmtime::Error),
 }
@@ -49,13 +47,13 @@ pub struct Wasm {
 }
 
 impl Wasm {
-    pub fn new(config: &Config, compile_threads: usize, metrics: &Arc<Metrics>) -> Result<Wasm, BootError> {
+    pub fn new(config: &Config, metrics: &Arc<Metrics>) -> Result<Wasm, BootError> {
         let engine = config.engine.engine()?;
         let ticker = epoch::Ticker::start(engine.clone())?;
         let toolchain = Arc::new(Toolchain::new(engine).map_err(BootError::Linker)?);
         let caches = Caches { own: open_cache(config)?, node: open_node(config)? };
         let compiler =
-            Compiler::new(toolchain.clone(), caches, config.trust_precompiled, compile_threads, metrics.clone())?;
+            Compiler::new(toolchain.clone(), caches, config.trust_precompiled, config.compile, metrics.clone());
         Ok(Wasm { toolchain, ticker, compiler })
     }
 }
@@ -87,8 +85,12 @@ pub fn store(
     let defaults = Defaults { limits: config.defaults, caps: config.caps, buffer_limit: config.output_buffer_bytes };
     let grants =
         OperatorGrants { preopen_roots: config.preopen_roots.clone(), outbound_hosts: config.allow_outbound.clone() };
-    let bounds =
-        StoreBounds { memory: config.module_memory, module: config.max_module_size, compile_jobs: config.compile_jobs };
+    let bounds = StoreBounds {
+        memory: config.module_memory,
+        module: config.max_module_size,
+        reading: config.thresholds.memory_limit / 8,
+        compile_jobs: config.compile_jobs,
+    };
     ModuleStore::new(directory, compiler, defaults, grants, bounds, runtime, metrics)
 }
 

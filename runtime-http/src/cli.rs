@@ -7,8 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     config::{Settings, with_environment_in_help},
     limits::{CpuQuota, InvocationTimeout, MemoryRequest},
-    node::{self, confinement::Allowance},
-    server,
+    node, server,
 };
 
 /// Serves WebAssembly functions on HTTP, each invocation in a sandbox of its own, with limits.
@@ -71,7 +70,7 @@ pub enum Command {
     /// Compile one module for a box of this node, which is connected to standard input and output; started by the shim, as root
     #[command(hide = true)]
     CompileService(CompileServiceArgs),
-    /// Compile standard input to standard output, confined; started by compile-service
+    /// Compile standard input to standard output, confined; started by whoever has a module compiled
     #[command(hide = true)]
     CompileConfined(CompileConfinedArgs),
 }
@@ -176,6 +175,9 @@ pub struct CompileServiceArgs {
     /// How long compiling may take
     #[arg(long, value_name = "TIME", default_value_t = time(node::COMPILE_TIME))]
     pub compile_time: InvocationTimeout,
+    /// Most memory of one compilation
+    #[arg(long, value_name = "SIZE", default_value = "4Gi")]
+    pub compile_memory: MemoryRequest,
 }
 
 fn time(duration: Duration) -> InvocationTimeout {
@@ -184,9 +186,12 @@ fn time(duration: Duration) -> InvocationTimeout {
 
 #[derive(Debug, clap::Args)]
 pub struct CompileConfinedArgs {
-    /// The user to become
+    /// Who starts it, and with whom it ends
     #[arg(long)]
-    pub user: u32,
+    pub parent: Option<i32>,
+    /// The user to become, in namespaces of its own; takes root
+    #[arg(long)]
+    pub user: Option<u32>,
     /// Most private memory, bytes
     #[arg(long)]
     pub memory: u64,
@@ -195,13 +200,7 @@ pub struct CompileConfinedArgs {
     pub cpu_seconds: u64,
     /// Most code, bytes
     #[arg(long)]
-    pub output: u64,
-}
-
-impl CompileConfinedArgs {
-    pub fn allowance(&self) -> Allowance {
-        Allowance { memory: self.memory, cpu_seconds: self.cpu_seconds, output: self.output }
-    }
+    pub code: u64,
 }
 
 fn parse_variable(text: &str) -> Result<(String, String), String> {

@@ -20,8 +20,7 @@ pub fn compile(config: Config) -> anyhow::Result<ExitCode> {
     let config = Config { node: None, ..config };
     let directory = boot::functions_dir(&config)?;
     let metrics = Arc::new(Metrics::new());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let wasm = boot::Wasm::new(&config, cores, &metrics)?;
+    let wasm = boot::Wasm::new(&config, &metrics)?;
     anyhow::ensure!(wasm.compiler.has_cache(), "there is no cache to fill; name a directory with --cache-dir");
     let names = directory.list()?;
     let progress = ProgressBar::new(names.len() as u64).with_style(
@@ -50,9 +49,9 @@ fn compile_one(wasm: &boot::Wasm, directory: &FunctionsDir, name: &ModuleName, l
     let (bytes, _) = directory.read(name.as_str(), limit)?;
     match wasm.compiler.prepare(bytes)? {
         Prepared::Ready(_) => Ok("was compiled already".into()),
-        Prepared::Wasm { bytes, kind, key } => {
+        Prepared::Wasm(source) => {
             let started = std::time::Instant::now();
-            let code = wasm.compiler.compile(&bytes, kind, &key)?;
+            let code = wasm.compiler.compile(source.into_module()?)?;
             Ok(format!("compiled in {:.1} s to {} KiB", started.elapsed().as_secs_f64(), code.size() >> 10))
         }
     }

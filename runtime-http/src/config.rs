@@ -14,6 +14,7 @@ pub use self::settings::{CacheDir, ENVIRONMENT, Settings, WasmRuntime, with_envi
 use crate::{
     admission::Capacity,
     cgroup::{self, CgroupSettings},
+    confined::{self, Allowance},
     container::Container,
     engine::{self, EngineSize, invocations_that_fit},
     invocation::OutboundHost,
@@ -66,6 +67,8 @@ pub struct Config {
     pub max_connections: usize,
     pub io_threads: usize,
     pub compile_jobs: usize,
+    /// What one of them may use.
+    pub compile: Allowance,
     pub worker_idle: Duration,
     pub drain_timeout: Duration,
     pub preopen_roots: Vec<PathBuf>,
@@ -153,6 +156,12 @@ impl Config {
         within("--cpu-period", u64::try_from(cpu_period.as_millis()).unwrap_or(u64::MAX), 1, 1000)?;
         let compile_jobs = settings.compile_jobs.unwrap_or(2);
         within("--compile-jobs", compile_jobs as u64, 1, 64)?;
+        let compile = Allowance {
+            memory: bytes(settings.compile_memory, compile_memory(memory_limit, compile_jobs)),
+            time: settings.compile_time.map_or(Duration::from_secs(600), InvocationTimeout::duration),
+            code: confined::LARGEST_CODE,
+        };
+        within("--compile-memory", compile.memory, LEAST_COMPILE_MEMORY, u64::MAX)?;
         let max_connections = settings.max_connections.unwrap_or(8192);
         within("--max-connections", max_connections as u64, 1, 1_000_000)?;
         let readiness = ReadinessSettings {
@@ -190,8 +199,9 @@ impl Config {
             cache_dir: settings.cache_dir,
             cache_size: bytes(settings.cache_size, 2 << 30),
             node: node(settings.node_cache_dir, settings.compile_socket)?,
-            module_memory: usize::try_from(bytes(settings.module_memory, 1 << 30)).unwrap_or(usize::MAX),
-            max_module_size: bytes(settings.max_module_size, 256 * MIB),
+            module_memory: usize::try_from(bytes(settings.module_memory, (memory_limit / 4).min(1 << 30)))
+                .unwrap_or(usize::MAX),
+            max_module_size: bytes(settings.max_module_size, (memory_limit / 8).clamp(16 * MIB, 256 * MIB)),
             trust_precompiled: settings.trust_precompiled.unwrap_or(false),
             defaults: Limits {
                 cpu_quota: settings.cpu_quota.unwrap_or(defaults.cpu_quota),
@@ -225,6 +235,7 @@ impl Config {
             max_connections,
             io_threads,
             compile_jobs,
+            compile,
             worker_idle: settings.worker_idle.map_or(Duration::from_secs(10), InvocationTimeout::duration),
             drain_timeout: settings.drain_timeout.map_or(Duration::from_secs(30), InvocationTimeout::duration),
             preopen_roots: canonical(settings.preopen_roots.unwrap_or_default())?,
@@ -239,6 +250,14 @@ impl Config {
             log_format: settings.log_format.unwrap_or(LogFormat::Text),
         })
     }
+}
+
+/// The compiler itself, with its threads, needs about half of this.
+const LEAST_COMPILE_MEMORY: u64 = 64 * MIB;
+
+/// What each of `jobs` compilations may use, so that all of them together use half of the memory at most.
+fn compile_memory(memory_limit: u64, jobs: usize) -> u64 {
+    (memory_limit / 2 / jobs as u64).clamp(LEAST_COMPILE_MEMORY, 4 << 30)
 }
 
 fn within(name: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {

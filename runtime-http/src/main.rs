@@ -7,7 +7,7 @@ use wasmbox::{
     cli::{self, Cli, Command},
     compile,
     config::{Config, Settings},
-    doctor, node, run, serve, status,
+    confined, doctor, node, run, serve, status,
 };
 
 /// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that.
@@ -58,7 +58,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::CompileService(arguments) => Ok(node::service::serve(arguments)),
-        Command::CompileConfined(arguments) => Ok(ExitCode::from(node::confined::compile(&arguments) as u8)),
+        Command::CompileConfined(arguments) => Ok(ExitCode::from(confined::process::compile(&arguments) as u8)),
     }
 }
 

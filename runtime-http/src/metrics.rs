@@ -149,7 +149,7 @@ impl Metrics {
             compile: declare.histogram("wasmbox_compile_duration_seconds", "Time to compile a module.", SECONDS),
             compiles: declare.counters(
                 "wasmbox_compilations_total",
-                "Compilations by result (ok, invalid; node: done by the node's service).",
+                "Compilations by result (ok, invalid, failed; node, node-failed: by the node's service).",
                 &["result"],
             ),
             cache: declare.counters(
@@ -209,7 +209,7 @@ impl Metrics {
             registry,
         };
         // Known label values are shown as zero from the start, so that rates have a beginning.
-        for result in ["ok", "invalid"] {
+        for result in ["ok", "invalid", "failed"] {
             metrics.compiles.with_label_values(&[result]);
         }
         for gate in ["cpu", "memory"] {
@@ -223,6 +223,9 @@ impl Metrics {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = functions.get(name) {
             return known.clone();
+        }
+        if functions.len() >= MOST_FUNCTIONS {
+            self.forget_unused(&mut functions);
         }
         let label = if functions.len() < MOST_FUNCTIONS { name } else { OTHER_FUNCTIONS };
         let name: Arc<str> = name.into();
@@ -243,6 +246,23 @@ impl Metrics {
             functions.insert(name, function.clone());
         }
         function
+    }
+
+    /// Gives the labels of functions that are not in memory any more to others.
+    fn forget_unused(&self, functions: &mut HashMap<Arc<str>, Arc<FunctionMetrics>>) {
+        let unused = |function: &Arc<FunctionMetrics>| Arc::strong_count(function) == 1;
+        for (_, function) in functions.extract_if(|_, function| unused(function)) {
+            let label = function.label.as_str();
+            for histogram in
+                [&self.duration, &self.queue, &self.execution, &self.cpu, &self.throttled, &self.memory_peak]
+            {
+                let _ = histogram.remove_label_values(&[label]);
+            }
+            let _ = self.in_flight.remove_label_values(&[label]);
+            for status in (100..600).map(|status| status.to_string()) {
+                let _ = self.invocations.remove_label_values(&[label, status.as_str()]);
+            }
+        }
     }
 
     /// Running invocations by function; only functions that have some.
@@ -367,5 +387,25 @@ impl Declare<'_> {
 
     fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["function"]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_functions_that_are_gone_are_others() {
+        let metrics = Metrics::new();
+        let kept = metrics.function("kept");
+        let held: Vec<_> = (1..MOST_FUNCTIONS).map(|index| metrics.function(&format!("f{index}"))).collect();
+        metrics.function("too many");
+        let text = || String::from_utf8(metrics.render()).unwrap();
+        held[0].observe(503, Duration::ZERO, None, None);
+        assert!(text().contains("f1\"") && !text().contains("too many"));
+        drop(held);
+        metrics.function("next");
+        assert!(text().contains("next") && !text().contains("f1\""), "{}", text());
+        assert!(Arc::ptr_eq(&kept, &metrics.function("kept")));
     }
 }

@@ -39,8 +39,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         cgroup_root: arguments.cgroup_root,
         ..Settings::default()
     })?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let wasm = boot::Wasm::new(&config, cores, &metrics)?;
+    let wasm = boot::Wasm::new(&config, &metrics)?;
     let cgroups = boot::cgroups(&config, &metrics)?;
     let program = load(&wasm, &arguments.module).with_context(|| arguments.module.display().to_string())?;
     let name = arguments.module.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -90,7 +89,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
 fn load(wasm: &boot::Wasm, path: &Path) -> anyhow::Result<Program> {
     let code = match wasm.compiler.prepare(std::fs::read(path)?)? {
         Prepared::Ready(code) => code,
-        Prepared::Wasm { bytes, kind, key } => wasm.compiler.compile(&bytes, kind, &key)?,
+        Prepared::Wasm(source) => wasm.compiler.compile(source.into_module()?)?,
     };
     Ok(match &code {
         Code::Module(module) => wasm.toolchain.module(module)?,

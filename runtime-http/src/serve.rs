@@ -46,8 +46,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     }
     let directory = boot::functions_dir(&config)?;
     let cgroups = boot::cgroups(&config, &metrics)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let wasm = boot::Wasm::new(&config, cores, &metrics)?;
+    let wasm = boot::Wasm::new(&config, &metrics)?;
     let engine = wasm.toolchain.engine().clone();
     let container = Arc::new(Container::for_limit(config.thresholds.memory_limit));
     let limit = config.thresholds.memory_limit;

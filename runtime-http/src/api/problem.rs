@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{answer::AnswerBody, arguments::BadArgument};
 use crate::{
     admission::Refused,
+    confined::CompilerError,
     invocation::Failure,
     limits::BadLimit,
     store::{LoadError, StoreError, compiler::CompileError, file::FileError, name::BadModuleName},
@@ -238,19 +239,29 @@ fn load_error_code(error: &LoadError) -> Code {
     match error {
         LoadError::File(FileError::NotFound { .. } | FileError::NotRegular { .. }) => Code::ModuleNotFound,
         LoadError::File(FileError::Unsettled { .. }) => Code::Compiling,
-        LoadError::File(FileError::Io { .. }) | LoadError::Panicked { .. } => Code::Internal,
-        LoadError::Compile { source: CompileError::PrecompiledUntrusted, .. } => Code::ModulePrecompiledUntrusted,
-        LoadError::File(FileError::TooLarge { .. })
-        | LoadError::Settings(_)
-        | LoadError::Program { .. }
-        | LoadError::Compile {
-            source:
-                CompileError::UnknownFormat
-                | CompileError::Invalid(_)
-                | CompileError::Text(_)
-                | CompileError::PrecompiledUnusable(_),
-            ..
-        } => Code::ModuleInvalid,
+        LoadError::File(FileError::Io { .. }) | LoadError::Aborted { .. } => Code::Internal,
+        LoadError::File(FileError::TooLarge { .. }) | LoadError::Settings(_) | LoadError::Program { .. } => {
+            Code::ModuleInvalid
+        }
+        LoadError::Compile { source, .. } => compile_error_code(source),
+    }
+}
+
+fn compile_error_code(error: &CompileError) -> Code {
+    match error {
+        CompileError::PrecompiledUntrusted => Code::ModulePrecompiledUntrusted,
+        CompileError::UnknownFormat
+        | CompileError::Text(_)
+        | CompileError::Node(_)
+        | CompileError::PrecompiledUnusable(_)
+        | CompileError::Compiler(
+            CompilerError::Invalid(_) | CompilerError::TooLong { .. } | CompilerError::Crashed { .. },
+        ) => Code::ModuleInvalid,
+        // It is tried again in a moment.
+        CompileError::Compiler(CompilerError::Killed) => Code::Compiling,
+        CompileError::Compiler(CompilerError::Unconfined(_) | CompilerError::Io { .. })
+        | CompileError::Unloadable(_)
+        | CompileError::Memory(_) => Code::Internal,
     }
 }
 

@@ -84,10 +84,10 @@ pub struct Settings {
     /// Socket of the node's compile service, which fills that directory [default: none]
     #[arg(long, value_name = "SOCKET")]
     pub compile_socket: Option<PathBuf>,
-    /// Most compiled code held ready in memory [default: 1Gi]
+    /// Most compiled code held ready in memory [default: a quarter of the memory limit, at most 1Gi]
     #[arg(long, value_name = "SIZE")]
     pub module_memory: Option<MemoryRequest>,
-    /// Largest module file [default: 256Mi]
+    /// Largest module file [default: an eighth of the memory limit, 16Mi to 256Mi]
     #[arg(long, value_name = "SIZE")]
     pub max_module_size: Option<MemoryRequest>,
     /// Run native images (.cwasm) found in the functions directory: only if nobody else can write there
@@ -180,6 +180,12 @@ pub struct Settings {
     /// Modules compiled at once [default: 2]
     #[arg(long, value_name = "NUMBER")]
     pub compile_jobs: Option<usize>,
+    /// Most memory of one compilation, at least 64Mi [default: half of the memory limit divided by --compile-jobs, at most 4Gi]
+    #[arg(long, value_name = "SIZE")]
+    pub compile_memory: Option<MemoryRequest>,
+    /// Longest compilation, ms or with unit [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub compile_time: Option<InvocationTimeout>,
     /// How long an idle worker thread is kept [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub worker_idle: Option<InvocationTimeout>,

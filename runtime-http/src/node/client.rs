@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{Answer, COMPILE_TIME, Greeting, RECEIVE_TIME, SLOT_TIME};
+use crate::excerpt::excerpt;
 
 /// How long the service may take to say something at first: starting a process takes milliseconds, waiting for others of the same pod longer.
 const GREETING_TIME: Duration = Duration::from_secs(10);
@@ -28,10 +29,11 @@ pub enum ClientError {
 }
 
 /// What the service made of a module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     InCache,
-    Invalid,
+    /// It cannot be compiled, here or elsewhere, for this reason.
+    Failed(String),
 }
 
 /// The service's socket.
@@ -50,7 +52,7 @@ impl CompileService {
     /// Has `module` compiled, for engines with that compatibility key. Blocks, for minutes if it takes so long.
     ///
     /// # Errors
-    /// [`ClientError`]: then the box has to do it.
+    /// [`ClientError`]: the service is not there for it; then the box has to do it.
     pub fn compile(&self, module: &[u8], compatibility: u64) -> Result<Outcome, ClientError> {
         let failed = |step| move |source| ClientError::Io { step, source };
         let stream = UnixStream::connect(&self.0).map_err(failed("connecting"))?;
@@ -61,7 +63,7 @@ impl CompileService {
         match (Greeting::parse(&greeting), Answer::parse(&greeting)) {
             (Some(Greeting(made)), _) if made == compatibility => {}
             (Some(_), _) => return Err(ClientError::OtherVersion),
-            (None, Some(Answer::Refused(reason))) => return Err(ClientError::Refused(reason)),
+            (None, Some(Answer::Refused(reason))) => return Err(ClientError::Refused(excerpt(reason))),
             (None, _) => return Err(ClientError::Answer(greeting)),
         }
         let sent = (&stream).write_all(module).and_then(|()| stream.shutdown(Shutdown::Write));
@@ -70,8 +72,8 @@ impl CompileService {
         let answer = line(&mut lines);
         match answer.as_deref().ok().and_then(Answer::parse) {
             Some(Answer::Done) => Ok(Outcome::InCache),
-            Some(Answer::Invalid) => Ok(Outcome::Invalid),
-            Some(Answer::Refused(reason)) => Err(ClientError::Refused(reason)),
+            Some(Answer::Failed(reason)) => Ok(Outcome::Failed(excerpt(reason))),
+            Some(Answer::Refused(reason)) => Err(ClientError::Refused(excerpt(reason))),
             None => {
                 sent.map_err(failed("sending the module"))?;
                 Err(ClientError::Answer(answer.map_err(failed("waiting for its answer"))?))

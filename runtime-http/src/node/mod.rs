@@ -1,21 +1,17 @@
 //! Compiling for all boxes of a node: boxes hand modules over, and find the code in a cache that they cannot write.
 //!
 //! A box connects to a socket; for each connection the shim starts `wasmbox compile-service` on the host, with the connection as standard
-//! input and output. That process hashes what it is sent and owns the cache, but does not even parse a module. It starts `wasmbox
-//! compile-confined`, which compiles and can do nothing else. So what a box sends decides about the entry of those very bytes only.
+//! input and output. That process hashes what it is sent and owns the cache, but does not even parse a module. It has the
+//! [confined compiler](crate::confined) compile it. So what a box sends decides about the entry of those very bytes only.
 //!
 //! The exchange: the service says which compiled code it makes, [`Greeting`]; the box sends the module and shuts its side down; the
 //! service says how it went, [`Answer`]. Each is one line. The code itself is found in the cache.
 //!
 //! - [`client`]: the box's side
-//! - [`service`]: the trusted process; [`lock`]: what its processes share; [`memory_file`]: how bytes get into the other one and out of it
-//! - [`confined`]: the process that compiles; [`confinement`]: what it is kept from
+//! - [`service`]: the trusted process; [`lock`]: what its processes share
 
 pub mod client;
-pub mod confined;
-pub mod confinement;
 pub mod lock;
-pub mod memory_file;
 pub mod service;
 
 use std::{fmt, time::Duration};
@@ -48,9 +44,9 @@ impl fmt::Display for Greeting {
 pub enum Answer {
     /// The code is in the cache.
     Done,
-    /// It is no valid module. The box finds the reason itself, in the words it always uses.
-    Invalid,
-    /// It was not compiled, for this reason.
+    /// The module cannot be compiled, here or elsewhere, for this reason.
+    Failed(String),
+    /// It was not compiled, for this reason, which says nothing of the module.
     Refused(String),
 }
 
@@ -58,8 +54,14 @@ impl Answer {
     fn parse(line: &str) -> Option<Answer> {
         match line {
             "done" => Some(Answer::Done),
-            "invalid" => Some(Answer::Invalid),
-            _ => line.strip_prefix("refused: ").map(|reason| Answer::Refused(reason.to_owned())),
+            _ => {
+                let (kind, reason) = line.split_once(": ")?;
+                match kind {
+                    "failed" => Some(Answer::Failed(unescaped(reason))),
+                    "refused" => Some(Answer::Refused(unescaped(reason))),
+                    _ => None,
+                }
+            }
         }
     }
 }
@@ -68,10 +70,27 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Answer::Done => f.write_str("done"),
-            Answer::Invalid => f.write_str("invalid"),
-            Answer::Refused(reason) => write!(f, "refused: {}", reason.replace('\n', " ")),
+            Answer::Failed(reason) => write!(f, "failed: {}", escaped(reason)),
+            Answer::Refused(reason) => write!(f, "refused: {}", escaped(reason)),
         }
     }
+}
+
+/// In one line.
+fn escaped(reason: &str) -> String {
+    reason.replace('\\', "\\\\").replace('\n', "\\n")
+}
+
+fn unescaped(line: &str) -> String {
+    let mut characters = line.chars();
+    let mut reason = String::new();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => reason.extend(characters.next().map(|escaped| if escaped == 'n' { '\n' } else { escaped })),
+            _ => reason.push(character),
+        }
+    }
+    reason
 }
 
 #[cfg(test)]
@@ -83,11 +102,17 @@ mod tests {
         for greeting in [Greeting(0), Greeting(7), Greeting(u64::MAX)] {
             assert_eq!(Greeting::parse(&greeting.to_string()), Some(greeting));
         }
-        for answer in [Answer::Done, Answer::Invalid, Answer::Refused("no: room".into())] {
-            assert_eq!(Answer::parse(&answer.to_string()), Some(answer));
+        let reasons = ["no: room", "two\nlines", "\\n is no line \\\\\n", ""];
+        let with_reasons = reasons
+            .map(str::to_owned)
+            .into_iter()
+            .flat_map(|reason| [Answer::Failed(reason.clone()), Answer::Refused(reason)]);
+        for answer in with_reasons.chain([Answer::Done]) {
+            let line = answer.to_string();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(Answer::parse(&line), Some(answer));
         }
-        assert_eq!(Answer::Refused("two\nlines".into()).to_string(), "refused: two lines");
-        for nothing in ["", "don", "done ", "refused", "compiles for ", "compiles for x"] {
+        for nothing in ["", "don", "done ", "refused", "failed", "compiles for ", "compiles for x"] {
             assert_eq!((Greeting::parse(nothing), Answer::parse(nothing)), (None, None), "{nothing:?}");
         }
     }

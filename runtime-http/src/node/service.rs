@@ -6,31 +6,25 @@
 
 use std::{
     io::{self, Write},
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
-    process::{Child, Command, ExitCode, Stdio},
+    process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-    process::{Pid, PidfdFlags, pidfd_open},
-};
-
 use super::{
     Answer, Greeting, SLOT_TIME,
-    confined::Ending,
-    confinement::{self, ConfinementError},
     lock::{Held, Locks},
-    memory_file::{MemoryFile, Sealed},
 };
 use crate::{
     cli::CompileServiceArgs,
+    confined::{
+        self, Allowance, CompilerError, Isolation,
+        confinement::{self, ConfinementError},
+        memory_file::{MemoryFile, Sealed},
+        ready,
+    },
     engine::{EngineError, EngineSize, compatibility_key},
     store::artifact::{ArtifactCache, ArtifactKey, CacheError},
 };
@@ -39,12 +33,6 @@ use crate::{
 const SLOTS: u64 = 4;
 /// How often one looks whether what one waits for is free.
 const LOOK: Duration = Duration::from_millis(20);
-/// The most code of one module.
-const LARGEST_OUTPUT: u64 = 1 << 30;
-/// Private memory of the process that compiles.
-const MEMORY: u64 = 4 << 30;
-/// What is told of a reason that the process that compiles gave.
-const LONGEST_REASON: usize = 300;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -62,10 +50,8 @@ pub enum ServiceError {
     TooLarge { limit: u64 },
     #[error("this node compiles too much at once")]
     Busy,
-    #[error("compiling took longer than {} ms", time.as_millis())]
-    TooLong { time: Duration },
-    #[error("the compiler ended with {ending}: {reason}")]
-    Compiler { ending: String, reason: String },
+    #[error(transparent)]
+    Compiler(#[from] CompilerError),
     #[error("{step}: {source}")]
     Io { step: &'static str, source: io::Error },
 }
@@ -100,19 +86,6 @@ struct Service {
     compatibility: u64,
 }
 
-/// The process that compiles, killed when nobody waits for it any more.
-struct Compiler {
-    child: Child,
-    ended: OwnedFd,
-}
-
-impl Drop for Compiler {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Service {
     fn open(arguments: CompileServiceArgs) -> Result<Service, ServiceError> {
         confinement::prepare()?;
@@ -133,8 +106,7 @@ impl Service {
     fn answer(&self, connection: BorrowedFd<'_>) -> Result<Answer, ServiceError> {
         let receiving = wait(SLOT_TIME, || self.place("receiving", 2))?;
         let module = self.receive(connection)?;
-        // An empty one.
-        let Ok(bytes) = module.map() else { return Ok(Answer::Invalid) };
+        let Ok(bytes) = module.map() else { return Ok(Answer::Failed("it is empty".into())) };
         let key = ArtifactKey::new(&bytes, self.compatibility);
         if self.cache.get(&key).is_some() {
             return Ok(Answer::Done);
@@ -151,13 +123,14 @@ impl Service {
             return Ok(Answer::Done);
         }
         let _slot = wait(SLOT_TIME, || self.place("slots", 1))?;
-        match self.compile(&module)? {
-            None => Ok(Answer::Invalid),
-            Some(code) => {
+        match self.compile(&module) {
+            Ok(code) => {
                 let code = code.map().map_err(failed("the code"))?;
                 self.cache.put(&key, &code).map_err(failed("writing to the node's cache"))?;
                 Ok(Answer::Done)
             }
+            Err(error) if error.is_of_module() => Ok(Answer::Failed(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -196,52 +169,14 @@ impl Service {
         Ok(None)
     }
 
-    /// Has the module compiled; `None` if it is invalid.
-    fn compile(&self, module: &Sealed) -> Result<Option<Sealed>, ServiceError> {
-        let time = self.arguments.compile_time.duration();
-        let output = MemoryFile::new("code").map_err(failed("memory for the code"))?;
-        let mut compiler = self.start(module, &output).map_err(failed("starting the compiler"))?;
-        if !ready(&compiler.ended, Instant::now() + time).map_err(failed("waiting for the compiler"))? {
-            return Err(ServiceError::TooLong { time });
-        }
-        let status = compiler.child.wait().map_err(failed("waiting for the compiler"))?;
-        // Nothing of its pid namespace outlives the first process there, which it was: nobody writes any more.
-        let code = output.seal().map_err(failed("sealing the code"))?;
-        match status.code() {
-            Some(ending) if ending == Ending::Invalid as i32 => Ok(None),
-            Some(ending) if ending == Ending::Compiled as i32 => Ok(Some(code)),
-            Some(_) | None => {
-                let reason = code.map().map(|text| {
-                    String::from_utf8_lossy(&text[..text.len().min(LONGEST_REASON)]).escape_debug().to_string()
-                });
-                Err(ServiceError::Compiler { ending: status.to_string(), reason: reason.unwrap_or_default() })
-            }
-        }
-    }
-
-    fn start(&self, module: &Sealed, output: &MemoryFile) -> io::Result<Compiler> {
+    fn compile(&self, module: &Sealed) -> Result<Sealed, CompilerError> {
+        let allowance = Allowance {
+            memory: self.arguments.compile_memory.bytes(),
+            time: self.arguments.compile_time.duration(),
+            code: self.arguments.cache_size.bytes(),
+        };
         let user = confinement::user_of_child(std::process::id());
-        let mut child = Command::new("/proc/self/exe")
-            .arg0("wasmbox")
-            .arg("compile-confined")
-            .arg(format!("--user={user}"))
-            .arg(format!("--memory={MEMORY}"))
-            // All its threads together.
-            .arg(format!("--cpu-seconds={}", 4 * self.arguments.compile_time.duration().as_secs().max(1)))
-            .arg(format!("--output={}", LARGEST_OUTPUT.min(self.arguments.cache_size.bytes())))
-            .env_clear()
-            .stdin(module.stdio()?)
-            .stdout(output.stdio()?)
-            .stderr(Stdio::null())
-            .spawn()?;
-        match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-            Ok(ended) => Ok(Compiler { child, ended }),
-            Err(errno) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(errno.into())
-            }
-        }
+        confined::compile(module, allowance, Isolation::Namespaces { user })
     }
 }
 
@@ -256,18 +191,5 @@ fn wait<T>(time: Duration, mut attempt: impl FnMut() -> io::Result<Option<T>>) -
             return Err(ServiceError::Busy);
         }
         thread::sleep(LOOK);
-    }
-}
-
-/// Waits until there is something to read; `false` if that is not so before `until`.
-fn ready(file: impl AsFd, until: Instant) -> io::Result<bool> {
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&left)) {
-            Ok(count) => return Ok(count > 0),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
     }
 }

@@ -10,6 +10,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::{command::CoreHost, http::ComponentHost};
+use crate::excerpt::excerpt;
 
 /// Something that can be invoked.
 pub enum Program {
@@ -28,8 +29,9 @@ pub struct CoreProgram {
 /// Why compiled code cannot be invoked.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    #[error("{0:#}")]
-    Link(wasmtime::Error),
+    /// With the names that the module chose, as an excerpt.
+    #[error("{0}")]
+    Link(String),
     #[error(
         "the module exports no function `_start` without parameters and results; build it as a WASI command, not as a library"
     )]
@@ -64,7 +66,7 @@ impl Toolchain {
     /// # Errors
     /// [`ProgramError`] if imports are unknown or there is no `_start`.
     pub fn module(&self, module: &Module) -> Result<Program, ProgramError> {
-        let pre = self.core.instantiate_pre(module).map_err(ProgramError::Link)?;
+        let pre = self.core.instantiate_pre(module).map_err(link)?;
         let start = module
             .get_export("_start")
             .and_then(|export| export.func().cloned())
@@ -78,12 +80,16 @@ impl Toolchain {
     /// # Errors
     /// [`ProgramError`] if imports are unknown or there is no entry point.
     pub fn component(&self, component: &Component) -> Result<Program, ProgramError> {
-        let pre = self.component.instantiate_pre(component).map_err(ProgramError::Link)?;
+        let pre = self.component.instantiate_pre(component).map_err(link)?;
         if let Ok(http) = ProxyPre::new(pre.clone()) {
             return Ok(Program::Http(Arc::new(http)));
         }
         CommandPre::new(pre).map(|command| Program::Command(Arc::new(command))).map_err(|_| ProgramError::NoEntryPoint)
     }
+}
+
+fn link(error: wasmtime::Error) -> ProgramError {
+    ProgramError::Link(excerpt(format_args!("{error:#}")))
 }
 
 impl Program {

@@ -1,7 +1,10 @@
 //! From the bytes of a file to code that is ready: sniff, look in the AOT caches, have it compiled, store.
+//!
+//! Nothing is parsed here: compiling is the [confined compiler's](crate::confined), the node's if it serves, else this box's.
 
 use std::{
     fmt::Display,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,16 +12,18 @@ use std::{
     time::Instant,
 };
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
-use wasmtime::Precompiled;
-
 use super::{
     artifact::{ArtifactCache, ArtifactKey},
-    kind::Format,
+    kind::{self, Format, TextTooLarge},
     native::{Code, Native},
 };
 use crate::{
+    confined::{
+        self, Allowance, CompilerError, Isolation,
+        memory_file::{MemoryFile, Sealed},
+    },
     engine::compatibility_key,
+    excerpt::excerpt,
     metrics::Metrics,
     node::client::{CompileService, Outcome},
     sandbox::Toolchain,
@@ -29,27 +34,65 @@ use crate::{
 pub enum CompileError {
     #[error("not a WebAssembly module, component or text (the file starts with none of their signatures)")]
     UnknownFormat,
-    #[error("{0:#}")]
-    Invalid(wasmtime::Error),
+    #[error(transparent)]
+    Text(#[from] TextTooLarge),
+    #[error(transparent)]
+    Compiler(#[from] CompilerError),
+    /// The node's service could not, and so nobody can.
     #[error("{0}")]
-    Text(#[from] wat::Error),
+    Node(String),
     #[error(
         "a native image, which runs only with TRUST_PRECOMPILED=true; serve the .wasm instead, it is compiled and cached"
     )]
     PrecompiledUntrusted,
-    #[error("a native image that this wasmbox cannot load: {0:#}")]
-    PrecompiledUnusable(wasmtime::Error),
+    #[error("a native image that this wasmbox cannot load: {0}")]
+    PrecompiledUnusable(String),
+    #[error("compiled code that cannot be loaded: {0}")]
+    Unloadable(String),
+    #[error("memory for the module: {0}")]
+    Memory(#[from] io::Error),
+}
+
+impl CompileError {
+    /// Whether the same bytes would fail the same way at any other time.
+    pub fn is_of_module(&self) -> bool {
+        match self {
+            CompileError::UnknownFormat
+            | CompileError::Text(_)
+            | CompileError::Node(_)
+            | CompileError::PrecompiledUntrusted => true,
+            CompileError::Compiler(error) => error.is_of_module(),
+            // Memory may have been short.
+            CompileError::PrecompiledUnusable(_) | CompileError::Unloadable(_) | CompileError::Memory(_) => false,
+        }
+    }
 }
 
 /// What [`Compiler::prepare`] found.
 pub enum Prepared {
     Ready(Code),
-    /// To be compiled: a binary module or component.
-    Wasm {
-        bytes: Vec<u8>,
-        kind: Precompiled,
-        key: ArtifactKey,
-    },
+    /// To be compiled: a binary module or component, or text.
+    Wasm(Source),
+}
+
+/// What is to be compiled.
+pub struct Source {
+    bytes: Vec<u8>,
+    key: ArtifactKey,
+}
+
+/// The same, where another process can read it.
+pub struct SealedSource {
+    module: Sealed,
+    key: ArtifactKey,
+}
+
+impl Source {
+    /// # Errors
+    /// [`CompileError::Memory`].
+    pub fn into_module(self) -> Result<SealedSource, CompileError> {
+        Ok(SealedSource { module: MemoryFile::containing("module", &self.bytes)?, key: self.key })
+    }
 }
 
 /// Compiled code on disk.
@@ -86,37 +129,25 @@ pub struct Compiler {
     toolchain: Arc<Toolchain>,
     caches: Caches,
     trust_precompiled: bool,
-    /// Cranelift works on as many functions at once as this pool has threads.
-    threads: ThreadPool,
+    /// Of one compilation by this box.
+    allowance: Allowance,
     compatibility: u64,
     metrics: Arc<Metrics>,
 }
 
 /// Below so many bytes compiling takes less time than two processes to start.
-const WORTH_ASKING: usize = 16 << 10;
-/// The nice value of compile threads: a warm function gets about ten times their share of a busy core.
-const NICE: i32 = 10;
+const WORTH_ASKING: u64 = 16 << 10;
 
 impl Compiler {
-    /// # Errors
-    /// If threads cannot be started.
     pub fn new(
         toolchain: Arc<Toolchain>,
         caches: Caches,
         trust_precompiled: bool,
-        threads: usize,
+        allowance: Allowance,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let threads = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("compile-{index}"))
-            .start_handler(|_| {
-                // On Linux the nice value belongs to the thread. Without it compilation works all the same.
-                let _ = rustix::process::setpriority_process(None, NICE);
-            })
-            .build()?;
+    ) -> Self {
         let compatibility = compatibility_key(toolchain.engine());
-        Ok(Compiler { toolchain, caches, trust_precompiled, threads, compatibility, metrics })
+        Compiler { toolchain, caches, trust_precompiled, allowance, compatibility, metrics }
     }
 
     pub fn toolchain(&self) -> &Toolchain {
@@ -127,44 +158,30 @@ impl Compiler {
         self.caches.own.is_some() || self.caches.node.is_some()
     }
 
-    /// The quick part: what is cached or native is loaded, text becomes binary.
+    /// The quick part: what is cached or native is loaded.
     ///
     /// # Errors
     /// [`CompileError`].
     pub fn prepare(&self, bytes: Vec<u8>) -> Result<Prepared, CompileError> {
         match Format::of(&bytes).ok_or(CompileError::UnknownFormat)? {
-            Format::Module => self.prepare_wasm(bytes, Precompiled::Module),
-            Format::Component => self.prepare_wasm(bytes, Precompiled::Component),
-            Format::Text => {
-                let binary = wat::parse_bytes(&bytes)?.into_owned();
-                match Format::of(&binary) {
-                    Some(Format::Component) => self.prepare_wasm(binary, Precompiled::Component),
-                    _ => self.prepare_wasm(binary, Precompiled::Module),
-                }
-            }
-            Format::Native if !self.trust_precompiled => Err(CompileError::PrecompiledUntrusted),
+            Format::Text => kind::check_text(bytes.len())?,
+            Format::Module | Format::Component => {}
+            Format::Native if !self.trust_precompiled => return Err(CompileError::PrecompiledUntrusted),
             Format::Native => {
-                let engine = self.toolchain.engine();
-                let kind = wasmtime::Engine::detect_precompiled(&bytes).ok_or(CompileError::UnknownFormat)?;
-                Native::Trusted(&bytes)
-                    .load(engine, kind)
-                    .map(Prepared::Ready)
-                    .map_err(CompileError::PrecompiledUnusable)
+                let code = Native::Trusted(&bytes).load(self.toolchain.engine());
+                return code.map(Prepared::Ready).map_err(|error| CompileError::PrecompiledUnusable(said(&error)));
             }
         }
-    }
-
-    fn prepare_wasm(&self, bytes: Vec<u8>, kind: Precompiled) -> Result<Prepared, CompileError> {
         let key = ArtifactKey::new(&bytes, self.compatibility);
         let own = self.caches.own.as_ref().map(|cache| ("disk", cache));
         let node = self.caches.node.as_ref().map(|node| ("node", &node.cache));
         for (name, cache) in own.into_iter().chain(node) {
-            let cached = cache.get(&key).map(|artifact| Native::Cached(artifact).load(self.toolchain.engine(), kind));
+            let cached = cache.get(&key).map(|artifact| Native::Cached(artifact).load(self.toolchain.engine()));
             let result = match &cached {
                 None => "miss",
                 Some(Ok(_)) => "hit",
                 Some(Err(error)) => {
-                    tracing::warn!("an image of the AOT cache cannot be loaded, compiling anew: {error:#}");
+                    tracing::warn!("an image of the AOT cache cannot be loaded, compiling anew: {}", said(error));
                     "refused"
                 }
             };
@@ -173,33 +190,36 @@ impl Compiler {
                 return Ok(Prepared::Ready(code));
             }
         }
-        Ok(Prepared::Wasm { bytes, kind, key })
+        Ok(Prepared::Wasm(Source { bytes, key }))
     }
 
-    /// The slow part. Blocks; the work is done by the node's service, else on the compile threads.
+    /// The slow part. Blocks; the work is done by the node's service, else by a process of this box's own.
     ///
     /// # Errors
-    /// [`CompileError::Invalid`] with the validator's reason.
-    pub fn compile(&self, bytes: &[u8], kind: Precompiled, key: &ArtifactKey) -> Result<Code, CompileError> {
-        if let Some(code) = self.compile_on_node(bytes, kind, key) {
+    /// [`CompileError`], of which [`CompilerError::Invalid`] has the validator's reason.
+    pub fn compile(&self, module: SealedSource) -> Result<Code, CompileError> {
+        let SealedSource { module, key } = module;
+        if let Some(code) = self.compile_on_node(&module, &key)? {
             return Ok(code);
         }
-        let engine = self.toolchain.engine();
         let started = Instant::now();
-        let compiled = self.threads.install(|| match kind {
-            Precompiled::Module => engine.precompile_module(bytes),
-            Precompiled::Component => engine.precompile_component(bytes),
-        });
-        let result = if compiled.is_ok() { "ok" } else { "invalid" };
+        let compiled = confined::compile(&module, self.allowance, Isolation::Unprivileged);
+        drop(module);
+        let result = match &compiled {
+            Ok(_) => "ok",
+            Err(CompilerError::Invalid(_)) => "invalid",
+            Err(_) => "failed",
+        };
         self.metrics.compiles.with_label_values(&[result]).inc();
         self.metrics.compile.observe(started.elapsed().as_secs_f64());
-        let code = compiled.map_err(CompileError::Invalid)?;
+        let code = compiled?;
         if let Some(cache) = &self.caches.own {
-            match cache.put(key, &code) {
-                // From the file its pages are shared, and can be given back to the system.
+            let stored = code.map().and_then(|code| cache.put(&key, &code));
+            match stored {
+                // From the file its pages can be given back to the system.
                 Ok(()) => {
-                    if let Some(artifact) = cache.get(key)
-                        && let Ok(code) = Native::Cached(artifact).load(engine, kind)
+                    if let Some(artifact) = cache.get(&key)
+                        && let Ok(code) = Native::Cached(artifact).load(self.toolchain.engine())
                     {
                         return Ok(code);
                     }
@@ -207,36 +227,43 @@ impl Compiler {
                 Err(error) => tracing::warn!("cannot write to the AOT cache {}: {error}", cache.directory().display()),
             }
         }
-        Native::Compiled(&code).load(engine, kind).map_err(CompileError::Invalid)
+        Native::Compiled(&code).load(self.toolchain.engine()).map_err(|error| CompileError::Unloadable(said(&error)))
     }
 
-    /// `None`: this box has to do it, were it only to find what is wrong with the module.
-    fn compile_on_node(&self, bytes: &[u8], kind: Precompiled, key: &ArtifactKey) -> Option<Code> {
-        let node = self.caches.node.as_ref()?;
-        let service = node.service.as_ref().filter(|_| bytes.len() >= WORTH_ASKING)?;
+    /// `None`: there is no service, or it does not serve, and this box has to do it.
+    fn compile_on_node(&self, module: &Sealed, key: &ArtifactKey) -> Result<Option<Code>, CompileError> {
+        let Some(node) = &self.caches.node else { return Ok(None) };
+        let Some(service) = node.service.as_ref().filter(|_| module.length() >= WORTH_ASKING) else { return Ok(None) };
         let started = Instant::now();
-        match service.compile(bytes, self.compatibility) {
+        match service.compile(&module.map()?, self.compatibility) {
             Ok(Outcome::InCache) => {}
-            Ok(Outcome::Invalid) => return None,
+            Ok(Outcome::Failed(reason)) => {
+                self.metrics.compiles.with_label_values(&["node-failed"]).inc();
+                return Err(CompileError::Node(reason));
+            }
             Err(error) => {
                 node.complain(service, &error);
-                return None;
+                return Ok(None);
             }
         }
         let Some(artifact) = node.cache.get(key) else {
             node.complain(service, &"what it compiled is not in the node's cache");
-            return None;
+            return Ok(None);
         };
-        match Native::Cached(artifact).load(self.toolchain.engine(), kind) {
+        match Native::Cached(artifact).load(self.toolchain.engine()) {
             Ok(code) => {
                 self.metrics.compiles.with_label_values(&["node"]).inc();
                 self.metrics.compile.observe(started.elapsed().as_secs_f64());
-                Some(code)
+                Ok(Some(code))
             }
             Err(error) => {
-                node.complain(service, &format_args!("what it compiled cannot be loaded: {error:#}"));
-                None
+                node.complain(service, &format_args!("what it compiled cannot be loaded: {}", said(&error)));
+                Ok(None)
             }
         }
     }
+}
+
+fn said(error: &wasmtime::Error) -> String {
+    excerpt(format_args!("{error:#}"))
 }

@@ -46,11 +46,27 @@ impl FileIdentity {
             changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
         }
     }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
 }
 
-/// A module's file, and its settings' file if there is one.
+#[cfg(test)]
+impl FileIdentity {
+    /// For tests: one of many that differ.
+    pub fn numbered(inode: u64) -> FileIdentity {
+        FileIdentity { device: 0, inode, size: 0, modified: (0, 0), changed: (0, 0) }
+    }
+
+    pub fn number(&self) -> u64 {
+        self.inode
+    }
+}
+
+/// A module's file, and its settings' file if there is one, as they are at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FileVersion {
     pub file: String,
     pub module: FileIdentity,
     pub settings: Option<FileIdentity>,
@@ -89,16 +105,13 @@ impl FunctionsDir {
     ///
     /// # Errors
     /// [`FileError::NotFound`], also for what is no regular file, or [`FileError::Io`].
-    pub fn find(&self, name: &ModuleName) -> Result<Found, FileError> {
-        let has_ending = ENDINGS.iter().any(|ending| name.as_str().ends_with(ending));
+    pub fn find(&self, name: &ModuleName) -> Result<FileVersion, FileError> {
         // Settings lie beside modules; they are not modules.
         if !name.as_str().ends_with(".toml") {
-            let endings: &[&str] = if has_ending { &[""] } else { &["", ".wasm", ".wat"] };
-            for ending in endings {
-                let file = format!("{name}{ending}");
+            for file in Self::candidates(name) {
                 if let Some(module) = self.stat(&file)? {
                     let settings = self.stat(&settings_file(&file))?;
-                    return Ok(Found { file, module, settings });
+                    return Ok(FileVersion { file, module, settings });
                 }
             }
         }
@@ -163,6 +176,13 @@ impl FunctionsDir {
         }
     }
 
+    /// The files that `name` may mean.
+    pub fn candidates(name: &ModuleName) -> impl Iterator<Item = String> {
+        let has_ending = ENDINGS.iter().any(|ending| name.as_str().ends_with(ending));
+        let endings: &[&str] = if has_ending { &[""] } else { &["", ".wasm", ".wat"] };
+        endings.iter().map(move |ending| format!("{name}{ending}"))
+    }
+
     /// The names of the files that could be modules, sorted.
     ///
     /// # Errors
@@ -203,11 +223,21 @@ fn is_open_for_writing(file: &OwnedFd) -> bool {
 }
 
 mod lease {
-    #![allow(unsafe_code, reason = "no safe binding of F_SETLEASE exists")]
+    #![allow(unsafe_code, reason = "no safe bindings of F_SETLEASE and of ignoring a signal exist")]
 
-    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::{
+        os::fd::{AsRawFd, OwnedFd},
+        sync::Once,
+    };
 
     pub fn is_refused(file: &OwnedFd) -> bool {
+        // Whoever opens the file for writing while there is a lease waits until it is given back, which is at once; and the kernel sends
+        // its holder SIGIO, which ends a process that neither handles nor ignores it.
+        static IGNORED: Once = Once::new();
+        // SAFETY: SIG_IGN is no function of ours, so nothing runs in a signal's context; nobody else in this process uses SIGIO.
+        IGNORED.call_once(|| unsafe {
+            libc::signal(libc::SIGIO, libc::SIG_IGN);
+        });
         // SAFETY: F_SETLEASE takes an integer and touches no memory; the descriptor is open.
         let taken = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
         if taken == 0 {
@@ -228,4 +258,33 @@ pub fn is_remote(path: &Path) -> bool {
     const CIFS: u64 = 0xff53_4d42;
     const NINE_P: u64 = 0x0102_1997;
     fs::statfs(path).is_ok_and(|statfs| [NFS, CEPH, FUSE, SMB2, CIFS, NINE_P].contains(&(statfs.f_type as u64)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// The kernel sends SIGIO to whoever holds the lease that a writer breaks: without care that ends this process.
+    #[test]
+    fn writers_that_race_with_the_lease_end_nobody() {
+        let path = std::env::temp_dir().join(format!("wasmbox-lease-{}", std::process::id()));
+        std::fs::write(&path, "content").unwrap();
+        let ended = AtomicBool::new(false);
+        let (mut writing, mut settled) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    drop(std::fs::OpenOptions::new().write(true).open(&path).unwrap());
+                }
+            });
+            let file = OwnedFd::from(File::open(&path).unwrap());
+            while writing < 1000 || settled < 1000 {
+                if is_open_for_writing(&file) { writing += 1 } else { settled += 1 }
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
+        std::fs::remove_file(path).unwrap();
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    file::{Found, stem},
+    file::{FileVersion, stem},
     settings::{FunctionSettings, OutputMode, PathMode},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 pub struct Function {
     /// The file's name without its ending.
     pub name: Arc<str>,
-    pub found: Found,
+    pub version: FileVersion,
     pub program: Program,
     /// Bytes of compiled code.
     pub code_bytes: usize,
@@ -50,7 +50,7 @@ const LEAST_CGI_BUFFER: usize = 64 << 10;
 
 impl Function {
     pub fn new(
-        found: Found,
+        version: FileVersion,
         program: Program,
         code_bytes: usize,
         settings: FunctionSettings,
@@ -58,7 +58,7 @@ impl Function {
         metrics: &Metrics,
         shares: &Shares,
     ) -> Self {
-        let name: Arc<str> = stem(&found.file).into();
+        let name: Arc<str> = stem(&version.file).into();
         let buffer_limit = settings.output_buffer_bytes.unwrap_or(defaults.buffer_limit);
         let least_buffer = if settings.output == OutputMode::Cgi { LEAST_CGI_BUFFER } else { 0 };
         Function {
@@ -66,7 +66,7 @@ impl Function {
             estimate: Arc::default(),
             share: shares.of(&name),
             name,
-            found,
+            version,
             program,
             code_bytes,
             limits: settings.limits(defaults.limits),

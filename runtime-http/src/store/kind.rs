@@ -1,7 +1,5 @@
 //! What a file of the functions directory is, by its content; the file's name says nothing.
 
-use wasmtime::Engine;
-
 /// What the bytes of a module file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -15,7 +13,25 @@ pub enum Format {
     Native,
 }
 
+/// The largest text, bytes. What is written by hand is smaller, and reading a text takes ninety times its size in memory.
+pub const LARGEST_TEXT: usize = 2 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a text of {size} bytes, more than {LARGEST_TEXT}; serve its binary form instead (wasm-tools parse)")]
+pub struct TextTooLarge {
+    size: usize,
+}
+
+/// # Errors
+/// If a text of `size` bytes is too large.
+pub fn check_text(size: usize) -> Result<(), TextTooLarge> {
+    if size <= LARGEST_TEXT { Ok(()) } else { Err(TextTooLarge { size }) }
+}
+
 const MAGIC: &[u8] = b"\0asm";
+/// How each ELF file starts, and the number of an operating system that wasmtime writes into its own (elf(5), `EI_OSABI`).
+const ELF: &[u8] = b"\x7fELF";
+const OSABI: (usize, u8) = (7, 200);
 
 impl Format {
     /// `None` if it is nothing that could run.
@@ -27,7 +43,7 @@ impl Format {
                 _ => Some(Format::Module),
             };
         }
-        if Engine::detect_precompiled(bytes).is_some() {
+        if bytes.starts_with(ELF) && bytes.get(OSABI.0) == Some(&OSABI.1) {
             return Some(Format::Native);
         }
         looks_like_text(bytes).then_some(Format::Text)
@@ -51,6 +67,8 @@ mod tests {
         assert_eq!(Format::of(b"\0asm"), Some(Format::Module));
         assert_eq!(Format::of(b"\n ;; comment\n(module)"), Some(Format::Text));
         assert_eq!(Format::of(b"(; block ;) (component)"), Some(Format::Text));
+        let native = wasmtime::Engine::default().precompile_module(b"\0asm\x01\0\0\0").unwrap();
+        assert_eq!(Format::of(&native), Some(Format::Native));
         for nothing in [&b""[..], b"\x7fELF", b"#!/bin/sh", b"hello", b"(\xff)"] {
             assert_eq!(Format::of(nothing), None, "{nothing:?}");
         }

@@ -1,64 +1,47 @@
 //! The module store: from a name to a function that is ready.
 //!
 //! A changed file is seen by the next request: each request costs two or three `stat` calls. Loading happens once for all
-//! who wait for it, never on the threads that serve connections, and goes on when they leave. What failed stays failed until its
-//! file changes. The store does not run anything and knows nothing of HTTP.
+//! who wait for it, never on the threads that serve connections, and goes on when they leave. What a file's content made fail stays failed until
+//! it changes; what may pass is tried again. The store does not run anything and knows nothing of HTTP.
 //!
 //! - [`name`]: names of modules; [`mod@file`]: the functions directory; [`kind`]: what a file is
+//! - [`cache`]: what is in memory; [`loader`]: how it gets there; [`compile_queue`]: who compiles next
 //! - [`settings`]: per-function settings; [`function`]: the ready function
 //! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk; [`mapping`]: its files in memory
 
 pub mod artifact;
+pub mod cache;
+pub mod compile_queue;
 pub mod compiler;
 pub mod file;
 pub mod function;
 pub mod kind;
+pub mod loader;
 pub mod mapping;
 pub mod name;
 pub mod native;
 pub mod settings;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use prometheus::IntCounter;
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, watch},
-};
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::task::TaskTracker;
 
+pub use self::loader::LoadError;
 use self::{
-    compiler::{CompileError, Compiler, Prepared},
-    file::{FileError, Found, FunctionsDir, settings_file},
+    cache::{Cache, Loaded, LookUp, State, Ticket},
+    compiler::Compiler,
+    file::{FileError, FileVersion, FunctionsDir},
     function::{Defaults, Function},
+    loader::{Loader, Remembered},
     name::ModuleName,
-    native::Code,
-    settings::{BadSettings, FunctionSettings, OperatorGrants},
+    settings::OperatorGrants,
 };
-use crate::{
-    admission::Shares,
-    metrics::{Metrics, gauge},
-    sandbox::ProgramError,
-};
-
-/// Why a function cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Settings(#[from] BadSettings),
-    #[error("{file}: {source}")]
-    Compile { file: String, source: CompileError },
-    #[error("{file}: {source}")]
-    Program { file: String, source: ProgramError },
-    #[error("compiling {file} did not end: {reason}")]
-    Panicked { file: String, reason: String },
-}
+use crate::metrics::{Metrics, gauge};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -68,7 +51,8 @@ pub enum StoreError {
     Compiling { file: String },
 }
 
-type Loaded = Result<Arc<Function>, Arc<LoadError>>;
+type LoadResult = Result<Arc<Function>, Arc<LoadError>>;
+type Waiting = watch::Receiver<Option<LoadResult>>;
 
 /// Bounds of the store.
 #[derive(Debug, Clone, Copy)]
@@ -77,64 +61,30 @@ pub struct StoreBounds {
     pub memory: usize,
     /// The largest file.
     pub module: u64,
+    /// The most bytes of files held in memory while they are read and looked up, but for one that is larger by itself.
+    pub reading: u64,
     /// Modules compiled at once.
     pub compile_jobs: usize,
 }
 
 /// The most functions, good or bad, held in memory.
 const MOST_ENTRIES: usize = 10_000;
-/// Files read, or looked up in the AOT cache, at once.
-const LOADS_AT_ONCE: usize = 16;
-/// A look at a file serves all requests for it that come this soon after. Shorter than a round trip: whoever changes a file and then
-/// calls its function gets the change.
-const LOOK_SERVES: Duration = Duration::from_micros(200);
 /// Code that has not been used for this long is let go of when memory runs short.
 const IDLE: Duration = Duration::from_secs(60);
-/// The largest settings file.
-const LARGEST_SETTINGS: u64 = 64 << 10;
 
 /// Functions by file.
 pub struct ModuleStore {
-    directory: FunctionsDir,
+    loader: Arc<Loader>,
     /// Whether looking at a file may take long, because it is on another machine.
     remote: bool,
-    compiler: Compiler,
-    defaults: Defaults,
-    grants: OperatorGrants,
     bounds: StoreBounds,
     metrics: Arc<Metrics>,
-    shares: Shares,
-    entries: Mutex<Entries>,
-    loads: Semaphore,
-    compiles: Semaphore,
+    cache: Mutex<Cache<Arc<Function>, Arc<LoadError>, Waiting>>,
     tasks: TaskTracker,
     /// Where loading goes on when the connection that asked for it is gone.
     runtime: Handle,
     hits: IntCounter,
     misses: IntCounter,
-}
-
-#[derive(Default)]
-struct Entries {
-    by_file: HashMap<String, Entry>,
-    /// Functions by requested name, as of the last look at their files.
-    looked: HashMap<ModuleName, (Arc<Function>, Instant)>,
-    /// Counts look-ups: the least recently used entry has the smallest number.
-    clock: u64,
-    code_bytes: usize,
-}
-
-struct Entry {
-    found: Found,
-    state: State,
-    last_used: u64,
-    used_at: Instant,
-}
-
-enum State {
-    Loading(watch::Receiver<Option<Loaded>>),
-    Ready(Arc<Function>),
-    Failed(Arc<LoadError>),
 }
 
 impl ModuleStore {
@@ -149,15 +99,9 @@ impl ModuleStore {
     ) -> Arc<Self> {
         Arc::new(ModuleStore {
             remote: file::is_remote(directory.path()),
-            directory,
-            compiler,
-            defaults,
-            grants,
+            loader: Arc::new(Loader::new(directory, compiler, defaults, grants, bounds, metrics.clone())),
             bounds,
-            shares: Shares::default(),
-            entries: Mutex::default(),
-            loads: Semaphore::new(LOADS_AT_ONCE),
-            compiles: Semaphore::new(bounds.compile_jobs),
+            cache: Mutex::default(),
             tasks: TaskTracker::new(),
             runtime,
             hits: metrics.cache.with_label_values(&["memory", "hit"]),
@@ -166,8 +110,8 @@ impl ModuleStore {
         })
     }
 
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, Cache<Arc<Function>, Arc<LoadError>, Waiting>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The function of that name, as its file is now; waits for its loading until `deadline`.
@@ -176,177 +120,158 @@ impl ModuleStore {
     /// [`StoreError::Compiling`] if it is not ready by then, else why it cannot be loaded.
     pub async fn get(self: &Arc<Self>, name: &ModuleName, deadline: Instant) -> Result<Arc<Function>, StoreError> {
         let now = Instant::now();
-        if let Some((function, looked)) = self.entries().looked.get(name)
-            && now.duration_since(*looked) < LOOK_SERVES
-        {
+        if let Some(function) = self.cache().just_looked_at(name, now) {
             self.hits.inc();
-            return Ok(function.clone());
+            return Ok(function);
         }
-        let found = self.find(name).await.map_err(|error| StoreError::Load(Arc::new(error.into())))?;
-        let loading = {
-            let mut entries = self.entries();
-            entries.clock += 1;
-            let clock = entries.clock;
-            match entries.by_file.get_mut(&found.file).filter(|entry| entry.found == found) {
-                Some(entry) => {
-                    entry.last_used = clock;
-                    entry.used_at = now;
-                    match &entry.state {
-                        State::Ready(function) => {
-                            let function = function.clone();
-                            entries.looked.insert(name.clone(), (function.clone(), now));
-                            self.hits.inc();
-                            return Ok(function);
-                        }
-                        State::Failed(error) => return Err(StoreError::Load(error.clone())),
-                        State::Loading(loading) => loading.clone(),
-                    }
+        let version = match self.find(name).await {
+            Ok(version) => version,
+            Err(error) => {
+                if let FileError::NotFound { .. } = error {
+                    self.forget(name);
                 }
-                None => self.start_loading(&mut entries, found.clone()),
+                return Err(StoreError::Load(Arc::new(error.into())));
             }
         };
+        let (waiting, loading) = {
+            let mut cache = self.cache();
+            match cache.look_up(name, &version, now) {
+                LookUp::Ready(function) => {
+                    self.hits.inc();
+                    return Ok(function);
+                }
+                LookUp::Failed(error) => return Err(StoreError::Load(error)),
+                LookUp::Loading(waiting) => (waiting, None),
+                LookUp::Missing => {
+                    let (sender, waiting) = watch::channel(None);
+                    let ticket = cache.start(&version, waiting.clone(), now);
+                    (waiting, Some(Loading { store: self.clone(), ticket: Some(ticket), sender }))
+                }
+            }
+        };
+        // Without the lock, which a loading that cannot start takes at its end.
+        if let Some(loading) = loading {
+            self.start_loading(&version, loading);
+        }
         self.misses.inc();
-        wait_for(loading, deadline, &found.file).await
+        wait_for(waiting, deadline, &version.file).await
     }
 
-    async fn find(self: &Arc<Self>, name: &ModuleName) -> Result<Found, FileError> {
+    async fn find(self: &Arc<Self>, name: &ModuleName) -> Result<FileVersion, FileError> {
         if !self.remote {
-            return self.directory.find(name);
+            return self.loader.directory.find(name);
         }
-        let (directory, name) = (self.directory.clone(), name.clone());
+        let (directory, name) = (self.loader.directory.clone(), name.clone());
         let file = name.to_string();
         let found = tokio::task::spawn_blocking(move || directory.find(&name)).await;
         found.unwrap_or_else(|error| Err(FileError::Io { file, source: std::io::Error::other(error) }))
     }
 
-    fn start_loading(self: &Arc<Self>, entries: &mut Entries, found: Found) -> watch::Receiver<Option<Loaded>> {
-        let (sender, receiver) = watch::channel(None);
-        let entry = Entry {
-            found: found.clone(),
-            state: State::Loading(receiver.clone()),
-            last_used: entries.clock,
-            used_at: Instant::now(),
-        };
-        entries.insert(entry);
-        let store = self.clone();
-        let loading = async move {
-            let loaded = store.load(&found.file).await.map(Arc::new).map_err(Arc::new);
+    /// Lets go of what there was for a name that there is no file for any more.
+    fn forget(&self, name: &ModuleName) {
+        let mut cache = self.cache();
+        let removed = FunctionsDir::candidates(name).filter(|file| cache.remove(file)).count();
+        if removed > 0 {
+            self.show(&cache);
+        }
+    }
+
+    fn start_loading(&self, version: &FileVersion, loading: Loading) {
+        let (loader, version) = (self.loader.clone(), version.clone());
+        let task = async move {
+            let loaded = loader.load(&version).await.map(Arc::new).map_err(Arc::new);
             match &loaded {
                 Ok(function) => tracing::info!(
-                    file = found.file,
+                    file = version.file,
                     kind = function.program.kind(),
                     code_bytes = function.code_bytes,
                     "function loaded"
                 ),
-                Err(error) => tracing::warn!(file = found.file, "function not loaded: {error}"),
+                Err(error) => tracing::warn!(file = version.file, "function not loaded: {error}"),
             }
-            store.entries().finish(&found, &loaded);
-            store.make_room(&found.file);
-            // No receiver: everybody left.
-            let _ = sender.send(Some(loaded));
+            loading.finish(loaded);
         };
-        self.tasks.spawn_on(loading, &self.runtime);
-        receiver
-    }
-
-    async fn load(self: &Arc<Self>, file: &str) -> Result<Function, LoadError> {
-        let permit = self.loads.acquire().await.expect("the semaphore is never closed");
-        let (store, file_name) = (self.clone(), file.to_owned());
-        let (prepared, found, settings) = blocking(file, move || store.prepare(&file_name)).await??;
-        drop(permit);
-        let code = match prepared {
-            Prepared::Ready(code) => code,
-            Prepared::Wasm { bytes, kind, key } => {
-                let _permit = self.compiles.acquire().await.expect("the semaphore is never closed");
-                let store = self.clone();
-                tracing::info!(file, bytes = bytes.len(), "compiling");
-                let compiled = blocking(file, move || store.compiler.compile(&bytes, kind, &key)).await?;
-                compiled.map_err(|source| LoadError::Compile { file: file.to_owned(), source })?
-            }
-        };
-        let code_bytes = code.size();
-        let program = match &code {
-            Code::Module(module) => self.compiler.toolchain().module(module),
-            Code::Component(component) => self.compiler.toolchain().component(component),
-        };
-        let program = program.map_err(|source| LoadError::Program { file: file.to_owned(), source })?;
-        Ok(Function::new(found, program, code_bytes, settings, &self.defaults, &self.metrics, &self.shares))
-    }
-
-    /// Reads the files; blocks.
-    fn prepare(&self, file: &str) -> Result<(Prepared, Found, FunctionSettings), LoadError> {
-        let settings_file = settings_file(file);
-        let (settings, settings_identity) = match self.directory.read(&settings_file, LARGEST_SETTINGS) {
-            Ok((bytes, identity)) => {
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| BadSettings::Unreadable { file: settings_file.clone(), reason: "not UTF-8".into() })?;
-                (FunctionSettings::parse(&settings_file, &text, self.defaults.caps, &self.grants)?, Some(identity))
-            }
-            Err(FileError::NotFound { .. }) => (FunctionSettings::default(), None),
-            Err(error) => return Err(error.into()),
-        };
-        let (bytes, module) = self.directory.read(file, self.bounds.module)?;
-        let prepared =
-            self.compiler.prepare(bytes).map_err(|source| LoadError::Compile { file: file.to_owned(), source })?;
-        Ok((prepared, Found { file: file.to_owned(), module, settings: settings_identity }, settings))
-    }
-
-    fn make_room(&self, newest: &str) {
-        let mut entries = self.entries();
-        while entries.code_bytes > self.bounds.memory || entries.by_file.len() > MOST_ENTRIES {
-            let oldest = entries
-                .by_file
-                .iter()
-                .filter(|(file, entry)| *file != newest && !matches!(entry.state, State::Loading(_)))
-                .min_by_key(|(_, entry)| entry.last_used)
-                .map(|(file, _)| file.clone());
-            let Some(oldest) = oldest else { break };
-            entries.remove(&oldest);
-        }
-        self.show(&entries);
+        self.tasks.spawn_on(task, &self.runtime);
     }
 
     /// Lets go of compiled code that has not been used for a minute, if it is on disk too; gives how many functions that were.
     pub fn trim(&self) -> usize {
-        if !self.compiler.has_cache() {
+        if !self.loader.compiler.has_cache() {
             return 0;
         }
-        let mut entries = self.entries();
-        let now = Instant::now();
-        let idle: Vec<String> = entries
-            .by_file
-            .iter()
-            .filter(|(_, entry)| matches!(entry.state, State::Ready(_)) && now.duration_since(entry.used_at) > IDLE)
-            .map(|(file, _)| file.clone())
-            .collect();
-        idle.iter().for_each(|file| entries.remove(file));
-        self.show(&entries);
-        idle.len()
+        let mut cache = self.cache();
+        let removed = cache.remove_idle(IDLE, Instant::now());
+        self.show(&cache);
+        removed
     }
 
-    fn show(&self, entries: &Entries) {
-        self.metrics.cached_bytes.set(gauge(entries.code_bytes));
-        let ready = entries.by_file.values().filter(|entry| matches!(entry.state, State::Ready(_))).count();
-        self.metrics.cached_modules.set(gauge(ready));
+    fn show(&self, cache: &Cache<Arc<Function>, Arc<LoadError>, Waiting>) {
+        self.metrics.cached_bytes.set(gauge(cache.bytes()));
+        self.metrics.cached_modules.set(gauge(cache.functions()));
     }
 
     /// All entries, for the operator: file, kind or state, bytes of code, why not.
     pub fn listing(&self) -> Vec<Listed> {
-        let entries = self.entries();
-        let mut listing: Vec<Listed> = entries
-            .by_file
+        let cache = self.cache();
+        let mut listing: Vec<Listed> = cache
             .iter()
-            .map(|(file, entry)| {
-                let (state, kind, code_bytes, reason) = match &entry.state {
-                    State::Loading(_) => ("loading", None, 0, None),
-                    State::Ready(function) => ("ready", Some(function.program.kind()), function.code_bytes, None),
-                    State::Failed(error) => ("failed", None, 0, Some(error.to_string())),
+            .map(|(file, state)| {
+                let (state, kind, code_bytes, reason) = match state {
+                    State::Loading { .. } => ("loading", None, 0, None),
+                    State::Ready { function, bytes } => ("ready", Some(function.program.kind()), *bytes, None),
+                    State::Failed { error, .. } => ("failed", None, 0, Some(error.to_string())),
                 };
-                Listed { file: file.clone(), state, kind, code_bytes, reason }
+                Listed { file: file.to_owned(), state, kind, code_bytes, reason }
             })
             .collect();
         listing.sort_by(|a, b| a.file.cmp(&b.file));
         listing
+    }
+}
+
+/// A loading that goes on. Dropped without an end, because it panicked for instance, it has failed, and is tried again later.
+struct Loading {
+    store: Arc<ModuleStore>,
+    /// `None` once it is finished.
+    ticket: Option<Ticket>,
+    sender: watch::Sender<Option<LoadResult>>,
+}
+
+impl Loading {
+    fn finish(mut self, result: LoadResult) {
+        self.end(result);
+    }
+
+    fn end(&mut self, result: LoadResult) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let loaded = match &result {
+            Ok(function) => Loaded::Ready {
+                version: function.version.clone(),
+                function: function.clone(),
+                bytes: function.code_bytes,
+            },
+            Err(error) => match error.remembered() {
+                Remembered::UntilItChanges => Loaded::Invalid(error.clone()),
+                Remembered::ForAWhile => Loaded::Failed(error.clone()),
+                Remembered::NotAtAll => Loaded::Changing,
+            },
+        };
+        let mut cache = self.store.cache();
+        cache.finish(&ticket, loaded, Instant::now());
+        cache.make_room(self.store.bounds.memory, MOST_ENTRIES, ticket.file());
+        self.store.show(&cache);
+        drop(cache);
+        // No receiver: everybody left.
+        let _ = self.sender.send(Some(result));
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        if let Some(ticket) = &self.ticket {
+            let error = LoadError::Aborted { file: ticket.file().to_owned() };
+            self.end(Err(Arc::new(error)));
+        }
     }
 }
 
@@ -362,62 +287,9 @@ pub struct Listed {
     pub reason: Option<String>,
 }
 
-impl Entries {
-    fn insert(&mut self, entry: Entry) {
-        self.remove(&entry.found.file);
-        if let State::Ready(function) = &entry.state {
-            self.code_bytes += function.code_bytes;
-        }
-        self.by_file.insert(entry.found.file.clone(), entry);
-    }
-
-    fn remove(&mut self, file: &str) {
-        if let Some(Entry { state: State::Ready(function), .. }) = self.by_file.remove(file) {
-            self.looked.retain(|_, (looked, _)| !Arc::ptr_eq(looked, &function));
-            self.code_bytes -= function.code_bytes;
-        }
-    }
-
-    /// Puts a result in place of its `Loading`, unless a newer loading is there.
-    fn finish(&mut self, found: &Found, loaded: &Loaded) {
-        let Some(entry) = self.by_file.get(&found.file) else { return };
-        if entry.found != *found || !matches!(entry.state, State::Loading(_)) {
-            return;
-        }
-        let (last_used, used_at) = (entry.last_used, entry.used_at);
-        match loaded {
-            // What was read may be newer than what was found.
-            Ok(function) => {
-                self.insert(Entry {
-                    found: function.found.clone(),
-                    state: State::Ready(function.clone()),
-                    last_used,
-                    used_at,
-                });
-            }
-            // These may pass by themselves.
-            Err(error)
-                if matches!(
-                    **error,
-                    LoadError::File(FileError::Unsettled { .. } | FileError::Io { .. }) | LoadError::Panicked { .. }
-                ) =>
-            {
-                self.remove(&found.file);
-            }
-            Err(error) => {
-                self.insert(Entry { found: found.clone(), state: State::Failed(error.clone()), last_used, used_at })
-            }
-        }
-    }
-}
-
-async fn wait_for(
-    mut loading: watch::Receiver<Option<Loaded>>,
-    deadline: Instant,
-    file: &str,
-) -> Result<Arc<Function>, StoreError> {
+async fn wait_for(mut waiting: Waiting, deadline: Instant, file: &str) -> Result<Arc<Function>, StoreError> {
     let compiling = || StoreError::Compiling { file: file.to_owned() };
-    let loaded = tokio::time::timeout_at(deadline.into(), loading.wait_for(Option::is_some)).await;
+    let loaded = tokio::time::timeout_at(deadline.into(), waiting.wait_for(Option::is_some)).await;
     let loaded = loaded.map_err(|_| compiling())?.map_err(|_| compiling())?;
     match loaded.as_ref() {
         Some(Ok(function)) => Ok(function.clone()),
@@ -426,8 +298,5 @@ async fn wait_for(
     }
 }
 
-async fn blocking<T: Send + 'static>(file: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    let panicked =
-        |error: tokio::task::JoinError| LoadError::Panicked { file: file.to_owned(), reason: error.to_string() };
-    tokio::task::spawn_blocking(work).await.map_err(panicked)
-}
+#[cfg(test)]
+mod tests;

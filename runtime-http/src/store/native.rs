@@ -2,11 +2,12 @@
 
 #![allow(unsafe_code, reason = "wasmtime cannot check that a native image is what it was when it was compiled")]
 
-use std::os::fd::AsRawFd;
+use std::{fs::File, os::fd::AsRawFd};
 
 use wasmtime::{Engine, Module, Precompiled, component::Component};
 
 use super::artifact::Artifact;
+use crate::confined::memory_file::Sealed;
 
 /// Loaded code.
 pub enum Code {
@@ -16,9 +17,9 @@ pub enum Code {
 
 /// Native code that may run, and why.
 pub enum Native<'a> {
-    /// Compiled by this process.
-    Compiled(&'a [u8]),
-    /// Its MAC was checked; it is mapped from the file, which only this user can write.
+    /// Made by the confined compiler, for this process.
+    Compiled(&'a Sealed),
+    /// Its MAC or digest was checked; it is mapped from the file, which only this user can write, or the node's root.
     Cached(Artifact),
     /// From the functions directory, which the operator trusts (`TRUST_PRECOMPILED=true`). A copy: the file may change.
     Trusted(&'a [u8]),
@@ -26,31 +27,37 @@ pub enum Native<'a> {
 
 impl Native<'_> {
     /// # Errors
-    /// wasmtime's, if the image was made by another version, with other settings, or for another CPU.
-    pub fn load(self, engine: &Engine, kind: Precompiled) -> wasmtime::Result<Code> {
-        // SAFETY (all four): the image was written by wasmtime's compiler for this user: by this process just now, or into the
-        // private cache as its MAC shows, or the operator vouches for it. The cache's files are never changed in place.
-        match (self, kind) {
-            (Native::Cached(artifact), Precompiled::Module) => {
-                // SAFETY: see above.
-                unsafe { Module::deserialize_open_file(engine, artifact.file) }.map(Code::Module)
-            }
-            (Native::Cached(artifact), Precompiled::Component) => {
-                // For components wasmtime takes a path only: this one leads to the very file that was checked.
-                let path = format!("/proc/self/fd/{}", artifact.file.as_raw_fd());
-                // SAFETY: see above.
-                unsafe { Component::deserialize_file(engine, path) }.map(Code::Component)
-            }
-            (Native::Compiled(bytes) | Native::Trusted(bytes), Precompiled::Module) => {
-                // SAFETY: see above.
-                unsafe { Module::deserialize(engine, bytes) }.map(Code::Module)
-            }
-            (Native::Compiled(bytes) | Native::Trusted(bytes), Precompiled::Component) => {
-                // SAFETY: see above.
-                unsafe { Component::deserialize(engine, bytes) }.map(Code::Component)
-            }
+    /// wasmtime's, if the image was made by another version, with other settings, or for another CPU; or if there is not enough memory.
+    pub fn load(self, engine: &Engine) -> wasmtime::Result<Code> {
+        match self {
+            Native::Cached(artifact) => mapped(engine, artifact.file),
+            Native::Compiled(sealed) => mapped(engine, sealed.file()?),
+            Native::Trusted(bytes) => match kind(Engine::detect_precompiled(bytes))? {
+                // SAFETY: the operator vouches for the image, which was copied from its file.
+                Precompiled::Module => unsafe { Module::deserialize(engine, bytes) }.map(Code::Module),
+                // SAFETY: as above.
+                Precompiled::Component => unsafe { Component::deserialize(engine, bytes) }.map(Code::Component),
+            },
         }
     }
+}
+
+fn mapped(engine: &Engine, file: File) -> wasmtime::Result<Code> {
+    // For components wasmtime takes a path only: this one leads to the very file that was checked.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match kind(Engine::detect_precompiled_file(&path)?)? {
+        // SAFETY: the image was written by a compiler of wasmtime's for this box: by the confined one into a file that was sealed when that had
+        // ended, or into the private cache as its MAC shows, or into the node's cache, which only the node's root can write. What
+        // module it was made from decides what it may do when it runs, and whoever runs that module has asked for it. None of these
+        // files is ever changed in place.
+        Precompiled::Module => unsafe { Module::deserialize_open_file(engine, file) }.map(Code::Module),
+        // SAFETY: as above.
+        Precompiled::Component => unsafe { Component::deserialize_file(engine, path) }.map(Code::Component),
+    }
+}
+
+fn kind(detected: Option<Precompiled>) -> wasmtime::Result<Precompiled> {
+    detected.ok_or_else(|| wasmtime::Error::msg("it is no native image of wasmtime's"))
 }
 
 impl Code {

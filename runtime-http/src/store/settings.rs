@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 
 use crate::{
+    excerpt::excerpt,
     invocation::{OutboundHost, Preopen},
     limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
 };
@@ -96,12 +97,15 @@ impl FunctionSettings {
     pub fn parse(file: &str, text: &str, caps: LimitCaps, grants: &OperatorGrants) -> Result<Self, BadSettings> {
         let mut settings: FunctionSettings = toml::from_str(text).map_err(|error| BadSettings::Unreadable {
             file: file.to_owned(),
-            reason: error.to_string().trim().to_owned(),
+            reason: excerpt(error.to_string().trim()),
         })?;
         settings.check_text(file)?;
         settings.check_caps(file, caps)?;
         for preopen in &mut settings.preopens {
-            let not_granted = || BadSettings::PreopenNotGranted { file: file.to_owned(), path: preopen.host.clone() };
+            let not_granted = || BadSettings::PreopenNotGranted {
+                file: file.to_owned(),
+                path: excerpt(preopen.host.display()).into(),
+            };
             // The canonical path is what is opened later, so a symlink below a root cannot lead out of it.
             let canonical =
                 Some(&preopen.host).filter(|host| host.is_absolute()).and_then(|host| host.canonicalize().ok());
@@ -113,7 +117,7 @@ impl FunctionSettings {
         }
         for host in &settings.allowed_outbound_hosts {
             if !grants.outbound_hosts.contains(host) {
-                let host = format!("{}:{}", host.host, host.port);
+                let host = excerpt(format_args!("{}:{}", host.host, host.port));
                 return Err(BadSettings::OutboundNotGranted { file: file.to_owned(), host });
             }
         }
@@ -121,7 +125,7 @@ impl FunctionSettings {
     }
 
     fn check_text(&self, file: &str) -> Result<(), BadSettings> {
-        let unreadable = |reason: String| BadSettings::Unreadable { file: file.to_owned(), reason };
+        let unreadable = |reason: String| BadSettings::Unreadable { file: file.to_owned(), reason: excerpt(reason) };
         if let Some(arg) = self.args.iter().find(|arg| arg.contains('\0')) {
             return Err(unreadable(format!("argument {arg:?} contains a NUL byte")));
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Write},
     os::fd::{AsFd, BorrowedFd},
     process::Stdio,
 };
@@ -30,6 +30,16 @@ impl MemoryFile {
 
     pub fn file(&mut self) -> &mut File {
         &mut self.0
+    }
+
+    /// One with this content.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn containing(name: &str, content: &[u8]) -> io::Result<Sealed> {
+        let mut file = MemoryFile::new(name)?;
+        file.file().write_all(content)?;
+        file.seal()
     }
 
     /// For a child, which writes it.
@@ -67,12 +77,29 @@ impl Sealed {
         Ok(Sealed { file, length })
     }
 
+    /// Bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     /// # Errors
     /// If it is empty, or cannot be mapped.
     pub fn map(&self) -> io::Result<Mapping> {
         Mapping::new(&self.file, self.length)
     }
 
+    /// Another descriptor of it.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// For a child, which reads it.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
     pub fn stdio(&self) -> io::Result<Stdio> {
         Ok(self.file.as_fd().try_clone_to_owned()?.into())
     }

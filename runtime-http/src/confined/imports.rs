@@ -1,0 +1,181 @@
+//! Whether a module is valid and can be linked, found before it is compiled: that takes seconds where compiling takes minutes.
+//!
+//! Linking itself, by the box, has the last word. Here is refused only what it would certainly refuse.
+
+use std::collections::HashSet;
+
+use wasmparser::{
+    Parser, Payload, ValidPayload, Validator, WasmFeatures,
+    component_types::{ComponentAnyTypeId, ComponentEntityType, ComponentInstanceTypeId},
+    types::TypesRef,
+};
+use wasmtime::{Engine, Linker, Module, Result, Store, bail};
+use wasmtime_wasi::{WasiCtxBuilder, p1::WasiP1Ctx};
+
+/// The packages of WASI 0.2 of which the box has interfaces.
+const PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
+/// And their version: what is imported as any 0.2 is the same to the linker.
+const VERSION: &str = "0.2.";
+
+/// # Errors
+/// What is wrong with the core module `bytes`, in the words of its validator or of the linker.
+pub fn check_module(engine: &Engine, bytes: &[u8]) -> Result<()> {
+    Module::validate(engine, bytes)?;
+    let mut starts = false;
+    let mut known = None;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ImportSection(imports) => {
+                let known = match &known {
+                    Some(known) => known,
+                    None => known.insert(preview1(engine)?),
+                };
+                for import in imports.into_imports() {
+                    let import = import?;
+                    if !known.contains(&(import.module.to_owned(), import.name.to_owned())) {
+                        bail!("unknown import: `{}::{}` has not been defined", import.module, import.name);
+                    }
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    starts |= export?.name == "_start";
+                }
+            }
+            _ => {}
+        }
+    }
+    if !starts {
+        bail!(crate::sandbox::ProgramError::NoStart);
+    }
+    Ok(())
+}
+
+/// What modules may import.
+fn preview1(engine: &Engine) -> Result<HashSet<(String, String)>> {
+    let mut linker: Linker<WasiP1Ctx> = Linker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |context| context)?;
+    let mut store = Store::new(engine, WasiCtxBuilder::new().build_p1());
+    Ok(linker.iter(&mut store).map(|(module, name, _)| (module.to_owned(), name.to_owned())).collect())
+}
+
+/// # Errors
+/// What is wrong with the component `bytes`.
+pub fn check_component(engine: &Engine, bytes: &[u8]) -> Result<()> {
+    // Which features there are, the engine says: of the modules now, of the component when it is compiled.
+    let mut validator = Validator::new_with_features(WasmFeatures::all());
+    let mut depth = 0;
+    let mut imported = Vec::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload?;
+        match &payload {
+            Payload::ModuleSection { unchecked_range, .. } => {
+                depth += 1;
+                if let Some(module) = bytes.get(unchecked_range.clone()) {
+                    Module::validate(engine, module)?;
+                }
+            }
+            Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentImportSection(imports) if depth == 0 => {
+                for import in imports.clone() {
+                    imported.push(import?.name.name);
+                }
+            }
+            _ => {}
+        }
+        // Functions are the modules', which are validated above.
+        if let ValidPayload::End(types) = validator.payload(&payload)?
+            && depth < 0
+        {
+            return check_instances(types.as_ref(), &imported);
+        }
+    }
+    Ok(())
+}
+
+fn check_instances(types: TypesRef<'_>, imported: &[&str]) -> Result<()> {
+    for name in imported {
+        let Some(item) = types.component_item_for_import(name) else { continue };
+        let needed = match item.ty {
+            ComponentEntityType::Instance(instance) => has_more_than_types(types, instance),
+            ComponentEntityType::Type { .. } => false,
+            ComponentEntityType::Module(_)
+            | ComponentEntityType::Func(_)
+            | ComponentEntityType::Value(_)
+            | ComponentEntityType::Component(_) => true,
+        };
+        if needed && !is_offered(name) {
+            bail!(
+                "component imports `{name}`, which there is not; there are the interfaces of WASI 0.2: {}",
+                PACKAGES.map(|package| format!("wasi:{package}")).join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// An instance of nothing but types needs no implementation.
+fn has_more_than_types(types: TypesRef<'_>, instance: ComponentInstanceTypeId) -> bool {
+    types[instance].exports.values().any(|item| match item.ty {
+        ComponentEntityType::Type { created, .. } => matches!(created, ComponentAnyTypeId::Resource(_)),
+        _ => true,
+    })
+}
+
+fn is_offered(name: &str) -> bool {
+    let offered = || {
+        let (package, rest) = name.strip_prefix("wasi:")?.split_once('/')?;
+        let (_, version) = rest.split_once('@')?;
+        Some(PACKAGES.contains(&package) && version.starts_with(VERSION))
+    };
+    offered().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::EngineSize;
+
+    fn said(text: &str) -> String {
+        let engine = EngineSize::for_compiling().engine().unwrap();
+        let bytes = wat::parse_str(text).unwrap();
+        let checked = if text.starts_with("(component") {
+            check_component(&engine, &bytes)
+        } else {
+            check_module(&engine, &bytes)
+        };
+        checked.err().map(|error| format!("{error:#}")).unwrap_or_default()
+    }
+
+    #[test]
+    fn modules() {
+        let start = r#"(func (export "_start"))"#;
+        assert_eq!(said(&format!("(module {start})")), "");
+        let random = r#"(import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))"#;
+        assert_eq!(said(&format!("(module {random} {start})")), "");
+        let unknown = said(&format!(r#"(module (import "env" "emscripten" (func)) {start})"#));
+        assert!(unknown.contains("env::emscripten"), "{unknown}");
+        assert!(said("(module)").contains("_start"));
+        assert!(said(&format!("(module {start} (func (drop)))")).contains("type mismatch"));
+    }
+
+    #[test]
+    fn components() {
+        assert_eq!(said("(component)"), "");
+        let importing = |name: &str, items: &str| format!(r#"(component (import "{name}" (instance {items})))"#);
+        let (function, resource, kind) =
+            (r#"(export "f" (func))"#, r#"(export "r" (type (sub resource)))"#, r#"(export "t" (type (eq 0)))"#);
+        for items in [function, resource] {
+            assert_eq!(said(&importing("wasi:cli/stdout@0.2.9", items)), "");
+            for missing in ["wasi:keyvalue/store@0.2.0", "wasi:cli/stdout@0.3.0", "own:package/interface", "plain"] {
+                assert!(said(&importing(missing, items)).contains(missing), "{missing}");
+            }
+        }
+        assert_eq!(said(&importing("own:package/types", &format!("(type u8) {kind}"))), "");
+        assert!(said("(component (core module (func (drop))))").contains("type mismatch"));
+        // Those of a component inside are satisfied there.
+        let inner = format!("(component {})", importing("own:package/interface", function));
+        assert_eq!(said(&inner), "");
+    }
+}

@@ -1,0 +1,198 @@
+//! The confined compiler: the only place where modules are parsed, validated and compiled.
+//!
+//! A module may be made to use up what compiles it, or to take it over. So each is compiled by a process of its own, made of this binary, that
+//! can do nothing but compute: it gets the module in a sealed file in memory, writes code to another one, and has limits. It is the same for a box
+//! and for the node's compile service, which has the rights to shut it in namespaces, too.
+//!
+//! What it wrote is machine code, and whoever takes over the compiler chooses that code. The process protects the box from what compiling
+//! costs, and what else the compiler's process could reach; it does not make an untrustworthy compiler trustworthy.
+//!
+//! - here: the side of whoever wants a module compiled; [`process`]: the process itself; [`imports`]: what it checks before it compiles
+//! - [`confinement`], [`syscalls`]: what it is kept from; [`memory_file`]: how bytes get into it and out of it
+
+pub mod confinement;
+pub mod imports;
+pub mod memory_file;
+pub mod process;
+pub mod syscalls;
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    process::{Child, Command, ExitStatus},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open},
+};
+
+use self::{
+    memory_file::{MemoryFile, Sealed},
+    process::Ending,
+};
+use crate::excerpt::excerpt;
+
+/// The most code of one module.
+pub const LARGEST_CODE: u64 = 1 << 30;
+/// What is read of a reason, before it is made an excerpt.
+const LONGEST_REASON: usize = 4 << 10;
+/// CPU time of all threads together, for each second that compiling may take.
+const CPU_SECONDS: u64 = 4;
+
+/// What one compilation may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// From its start to its end.
+    pub time: Duration,
+    /// Bytes of code.
+    pub code: u64,
+}
+
+/// How the process is shut in, beside what always holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// By what each process may do to itself, without any right.
+    Unprivileged,
+    /// In namespaces, as this user; takes root's rights, and [`confinement::prepare`] beforehand.
+    Namespaces { user: u32 },
+}
+
+/// Why there is no code.
+#[derive(Debug, thiserror::Error)]
+pub enum CompilerError {
+    /// The module's fault, with the reason.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("compiling took longer than {} ms (--compile-time)", time.as_millis())]
+    TooLong { time: Duration },
+    /// A limit, or a fault of the compiler's that this module provokes.
+    #[error(
+        "the compiler ended with {ending}: {reason}; it may use {} MiB of memory (--compile-memory)", memory >> 20
+    )]
+    Crashed { ending: ExitStatus, reason: String, memory: u64 },
+    /// By somebody else, such as the kernel for want of memory.
+    #[error("the compiler was killed")]
+    Killed,
+    #[error("the compiler cannot be confined: {0}")]
+    Unconfined(String),
+    #[error("{step}: {source}")]
+    Io { step: &'static str, source: io::Error },
+}
+
+fn failed<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> CompilerError {
+    move |source| CompilerError::Io { step, source: source.into() }
+}
+
+impl CompilerError {
+    /// Whether the same module would end the same way at another time, and in another place.
+    pub fn is_of_module(&self) -> bool {
+        match self {
+            CompilerError::Invalid(_) | CompilerError::TooLong { .. } | CompilerError::Crashed { .. } => true,
+            CompilerError::Killed | CompilerError::Unconfined(_) | CompilerError::Io { .. } => false,
+        }
+    }
+}
+
+/// Compiles `module`, binary or text, to a native image of wasmtime's. Blocks; the process ends with the calling thread.
+///
+/// # Errors
+/// [`CompilerError`]
+pub fn compile(module: &Sealed, allowance: Allowance, isolation: Isolation) -> Result<Sealed, CompilerError> {
+    let output = MemoryFile::new("code").map_err(failed("memory for the code"))?;
+    let mut compiler =
+        Compiler::start(module, &output, allowance, isolation).map_err(failed("starting the compiler"))?;
+    let until = Instant::now() + allowance.time;
+    if !ready(&compiler.ended, until).map_err(failed("waiting for the compiler"))? {
+        return Err(CompilerError::TooLong { time: allowance.time });
+    }
+    let status = compiler.child.wait().map_err(failed("waiting for the compiler"))?;
+    // It could start no other process, so nobody writes any more.
+    let output = output.seal().map_err(failed("sealing the code"))?;
+    let reason = || {
+        let text =
+            output.map().map(|text| String::from_utf8_lossy(&text[..text.len().min(LONGEST_REASON)]).into_owned());
+        // Notes are for developers.
+        let text = text.unwrap_or_default();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("note: ")).collect();
+        excerpt(lines.join("\n").trim())
+    };
+    match status.code().map(Ending::of) {
+        Some(Some(Ending::Compiled)) => Ok(output),
+        Some(Some(Ending::Invalid)) => Err(CompilerError::Invalid(reason())),
+        Some(Some(Ending::Unconfined)) => Err(CompilerError::Unconfined(reason())),
+        None if status.signal() == Some(Signal::KILL.as_raw()) => Err(CompilerError::Killed),
+        Some(None) | None => Err(CompilerError::Crashed { ending: status, reason: reason(), memory: allowance.memory }),
+    }
+}
+
+/// The process, killed when nobody waits for it any more.
+struct Compiler {
+    child: Child,
+    ended: OwnedFd,
+}
+
+impl Compiler {
+    fn start(module: &Sealed, output: &MemoryFile, allowance: Allowance, isolation: Isolation) -> io::Result<Compiler> {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg0("wasmbox")
+            .arg("compile-confined")
+            .arg(format!("--memory={}", allowance.memory))
+            .arg(format!("--cpu-seconds={}", CPU_SECONDS * allowance.time.as_secs().max(1)))
+            .arg(format!("--code={}", allowance.code.min(LARGEST_CODE)));
+        match isolation {
+            // In a pid namespace of its own it does not see its parent.
+            Isolation::Namespaces { user } => command.arg(format!("--user={user}")),
+            Isolation::Unprivileged => command.arg(format!("--parent={}", std::process::id())),
+        };
+        let child = command
+            .env_clear()
+            // The allocator takes memory as it needs it, not a gibibyte at first.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+            .stdin(module.stdio()?)
+            .stdout(output.stdio()?)
+            // Last words, such as those of a panic, are the reason.
+            .stderr(output.stdio()?)
+            .spawn()?;
+        match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(ended) => Ok(Compiler { child, ended }),
+            Err(errno) => {
+                let mut child = child;
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(errno.into())
+            }
+        }
+    }
+}
+
+impl Drop for Compiler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until there is something to read; `false` if that is not so before `until`.
+///
+/// # Errors
+/// The kernel's.
+pub fn ready(file: impl AsFd, until: Instant) -> io::Result<bool> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&left)) {
+            Ok(count) => return Ok(count > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

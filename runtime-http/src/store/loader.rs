@@ -1,0 +1,242 @@
+//! From a file to a function: read, look in the caches, have it compiled, link.
+//!
+//! What waits holds no bytes: at most so many are read at once that they fit in a budget, and a module that has to wait until it may be compiled
+//! is read again when it may.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    StoreBounds,
+    compile_queue::CompileQueue,
+    compiler::{CompileError, Compiler, Prepared},
+    file::{FileError, FileVersion, FunctionsDir, settings_file},
+    function::{Defaults, Function},
+    native::Code,
+    settings::{BadSettings, FunctionSettings, OperatorGrants},
+};
+use crate::{admission::Shares, metrics::Metrics, sandbox::ProgramError};
+
+/// Why a function cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Settings(#[from] BadSettings),
+    #[error("{file}: {source}")]
+    Compile { file: String, source: CompileError },
+    #[error("{file}: {source}")]
+    Program { file: String, source: ProgramError },
+    #[error("loading {file} did not end; it is tried again")]
+    Aborted { file: String },
+}
+
+/// For how long a failure is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remembered {
+    /// The file's content made it fail.
+    UntilItChanges,
+    /// It may pass.
+    ForAWhile,
+    /// The file was changing.
+    NotAtAll,
+}
+
+impl LoadError {
+    pub fn remembered(&self) -> Remembered {
+        match self {
+            LoadError::File(FileError::Unsettled { .. } | FileError::NotFound { .. }) => Remembered::NotAtAll,
+            // Where a symlink leads is not the file's content, and neither is whether a directory to open for the guest exists.
+            LoadError::File(FileError::Io { .. } | FileError::NotRegular { .. })
+            | LoadError::Settings(BadSettings::PreopenNotGranted { .. })
+            | LoadError::Aborted { .. } => Remembered::ForAWhile,
+            LoadError::Compile { source, .. } if !source.is_of_module() => Remembered::ForAWhile,
+            LoadError::File(FileError::TooLarge { .. })
+            | LoadError::Settings(
+                BadSettings::Unreadable { .. } | BadSettings::OutboundNotGranted { .. } | BadSettings::AboveCap { .. },
+            )
+            | LoadError::Compile { .. }
+            | LoadError::Program { .. } => Remembered::UntilItChanges,
+        }
+    }
+}
+
+/// Files read, or looked up in the AOT cache, at once.
+const LOADS_AT_ONCE: usize = 16;
+/// The largest settings file.
+const LARGEST_SETTINGS: u64 = 64 << 10;
+
+/// What loading takes.
+pub(super) struct Loader {
+    pub directory: FunctionsDir,
+    pub compiler: Compiler,
+    defaults: Defaults,
+    grants: OperatorGrants,
+    bounds: StoreBounds,
+    metrics: Arc<Metrics>,
+    shares: Shares,
+    loads: Semaphore,
+    /// Of files that are read, KiB.
+    reading: Arc<Semaphore>,
+    reading_kibibytes: u32,
+    compiles: CompileQueue,
+}
+
+/// A function's files, read.
+struct Files {
+    prepared: Prepared,
+    version: FileVersion,
+    settings: FunctionSettings,
+}
+
+impl Loader {
+    pub fn new(
+        directory: FunctionsDir,
+        compiler: Compiler,
+        defaults: Defaults,
+        grants: OperatorGrants,
+        bounds: StoreBounds,
+        metrics: Arc<Metrics>,
+    ) -> Loader {
+        let reading_kibibytes = kibibytes(bounds.reading).max(1);
+        Loader {
+            directory,
+            compiler,
+            defaults,
+            grants,
+            bounds,
+            metrics,
+            shares: Shares::default(),
+            loads: Semaphore::new(LOADS_AT_ONCE),
+            reading: Arc::new(Semaphore::new(reading_kibibytes as usize)),
+            reading_kibibytes,
+            compiles: CompileQueue::new(bounds.compile_jobs),
+        }
+    }
+
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load(self: &Arc<Self>, found: &FileVersion) -> Result<Function, LoadError> {
+        let (file, size) = (&found.file, found.module.size());
+        let (files, reading) = self.read(file, size).await?;
+        let source = match files.prepared {
+            Prepared::Ready(code) => return self.link(code, files.version, files.settings),
+            Prepared::Wasm(source) => source,
+        };
+        let (turn, files, source, reading) = match self.compiles.try_turn(size) {
+            Some(turn) => (turn, (files.version, files.settings), source, reading),
+            None => {
+                drop((source, reading));
+                tracing::debug!(file, bytes = size, "waiting to be compiled");
+                let turn = self.compiles.turn(size).await;
+                let (files, reading) = self.read(file, size).await?;
+                match files.prepared {
+                    // Meanwhile somebody had the same content compiled.
+                    Prepared::Ready(code) => return self.link(code, files.version, files.settings),
+                    Prepared::Wasm(source) => (turn, (files.version, files.settings), source, reading),
+                }
+            }
+        };
+        tracing::info!(file, bytes = size, "compiling");
+        let loader = self.clone();
+        let compiled = blocking(file, move || {
+            let module = source.into_module();
+            // From here on the turn bounds it.
+            drop(reading);
+            let compiled = module.and_then(|module| loader.compiler.compile(module));
+            drop(turn);
+            compiled
+        });
+        let code = compiled.await?.map_err(|source| LoadError::Compile { file: file.clone(), source })?;
+        let (version, settings) = files;
+        self.link(code, version, settings)
+    }
+
+    fn link(&self, code: Code, version: FileVersion, settings: FunctionSettings) -> Result<Function, LoadError> {
+        let code_bytes = code.size();
+        let program = match &code {
+            Code::Module(module) => self.compiler.toolchain().module(module),
+            Code::Component(component) => self.compiler.toolchain().component(component),
+        };
+        let program = program.map_err(|source| LoadError::Program { file: version.file.clone(), source })?;
+        Ok(Function::new(version, program, code_bytes, settings, &self.defaults, &self.metrics, &self.shares))
+    }
+
+    /// Reads the files, as soon as there is room for a module of `size` bytes.
+    async fn read(self: &Arc<Self>, file: &str, size: u64) -> Result<(Files, OwnedSemaphorePermit), LoadError> {
+        let _load = self.loads.acquire().await.expect("the semaphore is never closed");
+        // One that is larger than the budget is read alone.
+        let room = kibibytes(size).min(self.reading_kibibytes);
+        let room = self.reading.clone().acquire_many_owned(room).await.expect("the semaphore is never closed");
+        let (loader, name) = (self.clone(), file.to_owned());
+        let files = blocking(file, move || loader.prepare(&name, size)).await??;
+        Ok((files, room))
+    }
+
+    /// Blocks.
+    fn prepare(&self, file: &str, size: u64) -> Result<Files, LoadError> {
+        let settings_file = settings_file(file);
+        let (settings, settings_identity) = match self.directory.read(&settings_file, LARGEST_SETTINGS) {
+            Ok((bytes, identity)) => {
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| BadSettings::Unreadable { file: settings_file.clone(), reason: "not UTF-8".into() })?;
+                (FunctionSettings::parse(&settings_file, &text, self.defaults.caps, &self.grants)?, Some(identity))
+            }
+            Err(FileError::NotFound { .. }) => (FunctionSettings::default(), None),
+            Err(error) => return Err(error.into()),
+        };
+        let read = self.directory.read(file, self.bounds.module.min(size));
+        let (bytes, module) = read.map_err(|error| match error {
+            // It grew since it was found, and there is room for what it was.
+            FileError::TooLarge { file, .. } if size <= self.bounds.module => FileError::Unsettled { file },
+            error => error,
+        })?;
+        let prepared =
+            self.compiler.prepare(bytes).map_err(|source| LoadError::Compile { file: file.to_owned(), source })?;
+        let version = FileVersion { file: file.to_owned(), module, settings: settings_identity };
+        Ok(Files { prepared, version, settings })
+    }
+}
+
+/// Rounded up.
+fn kibibytes(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX)
+}
+
+async fn blocking<T: Send + 'static>(file: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+    // Who panicked has said why.
+    tokio::task::spawn_blocking(work).await.map_err(|_| LoadError::Aborted { file: file.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::confined::CompilerError;
+
+    #[test]
+    fn only_what_the_content_decides_is_remembered() {
+        let compile = |source: CompileError| LoadError::Compile { file: "f".into(), source };
+        let compiler = |error: CompilerError| compile(error.into());
+        let io = || io::Error::from(io::ErrorKind::OutOfMemory);
+        for (error, remembered) in [
+            (compiler(CompilerError::Invalid("a".into())), Remembered::UntilItChanges),
+            (compiler(CompilerError::TooLong { time: std::time::Duration::ZERO }), Remembered::UntilItChanges),
+            (compile(CompileError::UnknownFormat), Remembered::UntilItChanges),
+            (compile(CompileError::Node("a".into())), Remembered::UntilItChanges),
+            (compiler(CompilerError::Killed), Remembered::ForAWhile),
+            (compiler(CompilerError::Unconfined("a".into())), Remembered::ForAWhile),
+            (compiler(CompilerError::Io { step: "a", source: io() }), Remembered::ForAWhile),
+            (compile(CompileError::Memory(io())), Remembered::ForAWhile),
+            (compile(CompileError::Unloadable("a".into())), Remembered::ForAWhile),
+            (FileError::Io { file: "f".into(), source: io() }.into(), Remembered::ForAWhile),
+            (LoadError::Aborted { file: "f".into() }, Remembered::ForAWhile),
+            (FileError::Unsettled { file: "f".into() }.into(), Remembered::NotAtAll),
+        ] {
+            assert_eq!(error.remembered(), remembered, "{error:?}");
+        }
+    }
+}
