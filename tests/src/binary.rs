@@ -73,3 +73,69 @@ fn number(mut value: usize) -> Vec<u8> {
         bytes.push(low | 0x80);
     }
 }
+
+/// A valid command of 190 KB that takes gigabytes and minutes to compile: 20,000 locals, live through 300 nested loops each of which changes all of
+/// them.
+pub fn exhausting(imports: &[(&str, &str)]) -> Vec<u8> {
+    const LOCALS: usize = 20_000;
+    const LOOPS: usize = 300;
+    let mut body = vec![1];
+    body.extend(number(LOCALS));
+    body.push(0x7f);
+    for _ in 0..LOOPS {
+        // loop
+        body.extend([0x03, 0x40]);
+    }
+    for local in 0..LOCALS {
+        // local.get, i32.const 1, i32.add, local.set
+        body.push(0x20);
+        body.extend(number(local));
+        body.extend([0x41, 1, 0x6a, 0x21]);
+        body.extend(number(local));
+    }
+    for level in 0..LOOPS {
+        // local.get, br_if 0, end
+        body.push(0x20);
+        body.extend(number(level));
+        body.extend([0x0d, 0, 0x0b]);
+    }
+    body.push(0x0b);
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    module.extend(section(1, b"\x01\x60\0\0"));
+    module.extend(importing(imports));
+    module.extend(section(3, b"\x01\0"));
+    let mut export = b"\x01\x06_start\0".to_vec();
+    export.extend(number(imports.len()));
+    module.extend(section(7, &export));
+    let mut code = number(1);
+    code.extend(number(body.len()));
+    code.extend(body);
+    module.extend(section(10, &code));
+    module
+}
+
+/// An import section of functions without parameters, of type 0.
+fn importing(imports: &[(&str, &str)]) -> Vec<u8> {
+    let mut payload = number(imports.len());
+    for text in imports {
+        for name in [text.0, text.1] {
+            payload.extend(number(name.len()));
+            payload.extend_from_slice(name.as_bytes());
+        }
+        payload.extend([0, 0]);
+    }
+    section(2, &payload)
+}
+
+/// A command that does nothing and imports these.
+pub fn command_importing(imports: &[(&str, &str)]) -> Vec<u8> {
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    module.extend(section(1, b"\x01\x60\0\0"));
+    module.extend(importing(imports));
+    module.extend(section(3, b"\x01\0"));
+    let mut export = b"\x01\x06_start\0".to_vec();
+    export.extend(number(imports.len()));
+    module.extend(section(7, &export));
+    module.extend(section(10, b"\x01\x02\0\x0b"));
+    module
+}

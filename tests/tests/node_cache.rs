@@ -304,8 +304,9 @@ fn the_process_that_compiles_can_reach_nothing() {
     let parent = node.services()[0];
     let status = eventually("it has confined itself", || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it compiles");
-        status.contains("NoNewPrivs:\t1").then_some(status)
+        status.contains("Seccomp:\t2").then_some(status)
     });
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).expect("proc(5): status");
         line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
@@ -346,12 +347,13 @@ fn what_is_no_module_leaves_nothing() {
     let node = Node::start(&["--max-module-size=1Mi", "--receive-time=500"]);
     for garbage in [&b""[..], b"\0", b"hello", b"\0asm", b"\0asm\x01\0\0\0\xff\xff\xff", &[0xff; 1 << 20], b"(module)"]
     {
-        assert_eq!(node.send(garbage), "invalid", "{} bytes", garbage.len());
+        let said = node.send(garbage);
+        assert!(said.starts_with("failed: "), "{} bytes: {said}", garbage.len());
     }
     // Native code is none either, though it is what the cache holds.
     assert_eq!(node.send(&binary::large(64 << 10)), "done");
     let native = fs::read(&node.images()[0]).expect("an image");
-    assert_eq!(node.send(&native), "invalid");
+    assert!(node.send(&native).starts_with("failed: "));
     let said = node.send(&binary::large(2 << 20));
     assert!(said.contains("refused") && said.contains("larger than 1048576 bytes"), "{said}");
     // One that does not end.
@@ -378,8 +380,24 @@ fn a_compilation_outlives_its_box() {
 fn compiling_for_too_long_is_given_up() {
     let node = Node::start(&["--compile-time=100"]);
     let said = node.send(&binary::large(2 * LARGE));
-    assert!(said.contains("refused") && said.contains("longer than 100 ms"), "{said}");
+    assert!(said.contains("failed") && said.contains("longer than 100 ms"), "{said}");
     eventually("nothing runs", || node.services().is_empty().then_some(()));
+    assert!(node.images().is_empty());
+}
+
+/// What the node's compiler could not compile, the box does not try to.
+#[test]
+fn a_module_that_exhausts_the_compiler_is_compiled_nowhere_else() {
+    let node = Node::start(&["--compile-memory=128Mi"]);
+    let server = node.launch().function("exhausting.wasm", binary::exhausting(&[])).start();
+    for _ in 0..2 {
+        server.get("/exhausting").problem(422, "module-invalid").names(&["128 MiB"]);
+    }
+    let metrics = server.metrics();
+    assert_eq!(compilations(&metrics, "node-failed"), 1.0);
+    for result in ["ok", "invalid", "failed"] {
+        assert_eq!(compilations(&metrics, result), 0.0, "{result}");
+    }
     assert!(node.images().is_empty());
 }
 
@@ -394,7 +412,8 @@ fn an_invalid_module_is_what_it_always_is() {
     let alone = WasmBox::with("bad.wasm", &module);
     let details = [&server, &alone].map(|server| server.get("/bad").problem(422, "module-invalid").detail().to_owned());
     assert_eq!(details[0], details[1]);
-    assert_eq!(compilations(&server.metrics(), "invalid"), 1.0);
+    let metrics = server.metrics();
+    assert_eq!((compilations(&metrics, "node-failed"), compilations(&metrics, "invalid")), (1.0, 0.0));
     assert!(!server.log().contains("compile service"), "{}", server.log());
     assert!(node.images().is_empty());
 }
