@@ -135,13 +135,19 @@ impl Containerd {
         if !self.version.is_2() {
             text += "sandbox_image = 'docker.io/library/pause:test'\n";
         }
+        // With options that are not runc's, containerd 2's client refuses user namespaces.
+        let options = if options.is_empty() {
+            String::new()
+        } else {
+            format!("[plugins.'{runtime}'.containerd.runtimes.wasmbox.options]\n{options}")
+        };
         let _ = write!(
             text,
             "[plugins.'{runtime}'.cni]\n{bin}\nconf_dir = '{directory}/cni'\n\
              [plugins.'{runtime}'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n\
              [plugins.'{runtime}'.containerd.runtimes.wasmbox]\nruntime_type = 'io.containerd.wasmbox.v1'\n\
              pod_annotations = ['wasmbox.dev/*']\ncontainer_annotations = ['wasmbox.dev/*']\n\
-             [plugins.'{runtime}'.containerd.runtimes.wasmbox.options]\n{options}\n",
+             {options}\n",
             bin = if self.version == Version::V2_3 {
                 format!("bin_dirs = ['{cni}']")
             } else {
@@ -152,6 +158,18 @@ impl Containerd {
             text += "[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = 'docker.io/library/pause:test'\n";
         }
         text
+    }
+
+    /// Puts another OCI runtime in the place of `runc`, and restarts the daemon, which asks it but once what it can do.
+    ///
+    /// # Panics
+    /// If the daemon does not end, or does not start.
+    pub fn replace_runc(&mut self, binary: &Path) {
+        let link = self.directory().join("bin/runc");
+        fs::remove_file(&link).expect("our own link");
+        std::os::unix::fs::symlink(binary, &link).expect("a new link");
+        self.end(Signal::TERM);
+        self.launch();
     }
 
     /// Starts the daemon, and waits until it answers.

@@ -40,7 +40,10 @@ impl Kubelet {
 
     /// With options of the runtime.
     fn configured(version: Version, options: &str) -> Kubelet {
-        let containerd = Containerd::configured(version, options);
+        Kubelet::of(Containerd::configured(version, options))
+    }
+
+    fn of(containerd: Containerd) -> Kubelet {
         for image in [Image::pause(), Image::busybox(), box_image()] {
             containerd.import(&image);
         }

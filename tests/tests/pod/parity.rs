@@ -99,8 +99,10 @@ fn handlers_offer_what_runcs_offers(version: Version) {
 
 /// `hostUsers: false`: an ordinary container and a box, each with users of the pod's own; layers of their images are the host's root's.
 fn pods_have_user_namespaces(version: Version) {
-    let runc = wasmbox_tests::workspace::tool("go/runc");
-    let kubelet = Kubelet::configured(version, &format!("BinaryName = '{}'", runc.display()));
+    let mut containerd = Containerd::start(version);
+    // That of Debian 12 maps no users of mounts.
+    containerd.replace_runc(&wasmbox_tests::workspace::tool("go/runc"));
+    let kubelet = Kubelet::of(containerd);
     let status: StatusAnswer = kubelet.cri.call("Status", StatusRequest { verbose: false }).expect("Status");
     let offered = status.handlers.iter().find(|handler| handler.name == "wasmbox").and_then(|handler| handler.features);
     assert!(offered.is_some_and(|features| features.user_namespaces), "{:?}", status.handlers);
