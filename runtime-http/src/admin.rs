@@ -9,19 +9,20 @@ use serde::Serialize;
 use crate::{
     api::{
         Api,
-        answer::{AnswerBody, TEXT, whole},
+        answer::{TEXT, whole},
         without_body,
     },
+    exchange::response_body::ResponseBody,
     status::StatusSource,
 };
 
 /// Answers one request of the admin port.
-pub fn handle(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
+pub fn handle(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<ResponseBody> {
     let response = answer(api, status, request);
     if request.method() == Method::HEAD { without_body(response) } else { response }
 }
 
-fn answer(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<AnswerBody> {
+fn answer(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) -> Response<ResponseBody> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut response = whole(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -37,7 +38,7 @@ fn answer(api: &Arc<Api>, status: &StatusSource, request: &Request<Incoming>) ->
     }
 }
 
-fn json(document: &impl Serialize) -> Response<AnswerBody> {
+fn json(document: &impl Serialize) -> Response<ResponseBody> {
     let text_of = serde_json::to_string_pretty(document).expect("names and numbers are representable in JSON");
     whole(StatusCode::OK, "application/json", text_of + "\n")
 }

@@ -17,12 +17,14 @@ use crate::{
     confined::{self, Allowance},
     container::Container,
     engine::{self, EngineSize, invocations_that_fit},
+    exchange::budget::Budgets,
     invocation::OutboundHost,
     limits::{CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit, MemoryRequest},
     logging::LogFormat,
     readiness::ReadinessSettings,
     reporter::{QueueProxyHost, ReporterSettings},
     sampler::Thresholds,
+    server::patience::Timeouts,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +66,10 @@ pub struct Config {
     pub asked_memory_limit: Option<u64>,
     pub thresholds: Thresholds,
     pub preallocation: Option<Fraction>,
-    pub max_connections: usize,
+    pub timeouts: Timeouts,
+    /// How long a request body may pause.
+    pub body_timeout: Duration,
+    pub budgets: Budgets,
     pub io_threads: usize,
     pub compile_jobs: usize,
     /// What one of them may use.
@@ -101,6 +106,9 @@ impl Config {
     /// [`ConfigError::Value`], naming the setting, its value, and what is expected.
     pub fn new(settings: Settings) -> Result<Config, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let time = |setting: Option<InvocationTimeout>, default: u64| {
+            setting.map_or(Duration::from_secs(default), InvocationTimeout::duration)
+        };
         let bytes = |setting: Option<MemoryRequest>, default: u64| setting.map_or(default, MemoryRequest::bytes);
         let caps = LimitCaps {
             cpu_quota: settings.max_cpu_quota.unwrap_or_else(|| {
@@ -232,7 +240,13 @@ impl Config {
                 .enable_mem_pre_allocation
                 .unwrap_or(false)
                 .then(|| settings.mem_pre_allocation_ratio.unwrap_or(Fraction::percent(50))),
-            max_connections,
+            timeouts: Timeouts {
+                head: time(settings.head_timeout, 10),
+                idle: time(settings.idle_timeout, 120),
+                send: time(settings.send_timeout, 30),
+            },
+            body_timeout: time(settings.body_timeout, 30),
+            budgets: Budgets::new(memory_limit, max_connections),
             io_threads,
             compile_jobs,
             compile,

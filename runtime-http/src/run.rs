@@ -12,7 +12,7 @@ use crate::{
     cgroup::Enable,
     cli::RunArgs,
     config::{Config, Settings},
-    invocation::{CancelToken, Failure, Grants, InvocationId},
+    invocation::{CancelToken, Failure, Grants, InvocationId, Outcome},
     limits::{CpuQuota, Limits},
     memory::MemoryBudget,
     metrics::Metrics,
@@ -77,9 +77,8 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     {
         let _context = runtime.enter();
         let (reply, _) = sandbox::reply();
-        worker::run::run(call, &setup, &mut cgroups.thread(), &wasm.ticker.awake(), &reply, |outcome| {
-            failure.clone_from(&outcome.failure);
-        });
+        let observe = |outcome: &Outcome| failure.clone_from(&outcome.failure);
+        worker::run::run(call, &setup, &mut cgroups.thread(), &wasm.ticker.awake(), &reply, observe, |_| None);
     }
     // A guest may have left a read of the terminal behind.
     runtime.shutdown_timeout(Duration::ZERO);

@@ -161,7 +161,9 @@ impl Watch {
         };
         let committed = before.max(memory.committed());
         self.forecast.read(now, firm, committed);
-        memory.set_ceiling(self.forecast.ceiling());
+        let connections = u64::try_from(self.core.metrics.connections.get()).unwrap_or(0);
+        let reserved = self.core.budgets.free(connections) + self.core.admin_budgets.total();
+        memory.set_ceiling(self.forecast.ceiling(reserved));
         self.core.metrics.working_set_bytes.set(gauge(working_set));
         self.core.metrics.guest_memory_bytes.set(gauge(committed));
 

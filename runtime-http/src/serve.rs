@@ -1,9 +1,17 @@
 //! `wasmbox serve`: from configuration to the last answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use http::HeaderValue;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,6 +22,7 @@ use crate::{
     config::{Config, WasmRuntime},
     container::Container,
     core::Core,
+    exchange::{budget::Budgets, request_body::BodyBounds},
     io::IoThreads,
     logging,
     memory::MemoryBudget,
@@ -21,13 +30,19 @@ use crate::{
     readiness::Readiness,
     reporter::Reporter,
     sampler::Sampler,
-    server::Server,
+    server::{Ending, NoMemory, Server, patience::Timeouts},
     status::StatusSource,
     worker::WorkerPool,
 };
 
-/// Connections to the admin port: a few probes and scrapers.
-const ADMIN_CONNECTIONS: usize = 64;
+/// The admin port: a few probes and scrapers, whose requests are small and answered at once.
+const ADMIN_CONNECTIONS: usize = 512;
+const ADMIN_TIMEOUTS: Timeouts =
+    Timeouts { head: Duration::from_secs(5), idle: Duration::from_secs(60), send: Duration::from_secs(10) };
+/// The admin port's budgets are this part of the function port's.
+const ADMIN_SHARE: u64 = 4;
+/// How long threads may take to end when nothing is left to do. One may be stuck in the kernel, in a file system that does not answer.
+const JOIN_TIME: Duration = Duration::from_secs(5);
 /// The status of a process that a second SIGTERM ended.
 const ENDED_AT_ONCE: i32 = 128 + 15;
 
@@ -74,13 +89,17 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             metrics.workers.clone(),
         )?,
         memory: MemoryBudget::new(metrics.growth_waits.clone()),
+        budgets: config.budgets.clone(),
+        admin_budgets: Budgets::new(limit / ADMIN_SHARE, ADMIN_CONNECTIONS),
         metrics: metrics.clone(),
         readiness: Readiness::new(config.readiness, container.clone()),
+        draining: AtomicBool::new(false),
+        over: CancellationToken::new(),
     });
     let settings = ApiSettings {
         defaults: config.defaults,
         caps: config.caps,
-        max_body: config.max_body,
+        body: BodyBounds { length: config.max_body, pause: config.body_timeout, budget: config.budgets.bodies.clone() },
         max_output: config.max_output,
         preallocation: config.preallocation,
         pod: HeaderValue::from_str(&config.pod_name).unwrap_or(HeaderValue::from_static("unknown")),
@@ -90,12 +109,13 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let status = Arc::new(StatusSource::new(core.clone(), pod, container.clone(), config.thresholds.memory_limit));
     let reporter = config.reporter.map(|settings| Reporter::new(settings, container.clone(), metrics.clone()));
     let sampler = Sampler::start(core.clone(), engine, container, config.thresholds)?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let server = Server::bind(
             &config.host,
             config.port,
             "--port (WEBSERVER_PORT)",
-            config.max_connections,
+            config.timeouts,
+            config.budgets.clone(),
             metrics.connections.clone(),
         )
         .await?;
@@ -104,7 +124,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             &config.admin_host,
             config.admin_port,
             "--admin-port (HEALTHCHECK_PORT)",
-            ADMIN_CONNECTIONS,
+            ADMIN_TIMEOUTS,
+            core.admin_budgets.clone(),
             gauge,
         )
         .await?;
@@ -122,14 +143,13 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             "serving, {cached} AOT cache"
         );
         let parts = Parts { api: api.clone(), status, server, admin, io, reporter };
-        serve_until_signal(parts, signals, config.drain_timeout, &logs).await;
+        let next_signal = serve_until_signal(parts, signals, config.drain_timeout, &logs).await;
+        end_within(JOIN_TIME, move || drop((sampler, api, core)), next_signal, &logs).await;
         Ok::<_, anyhow::Error>(())
-    })?;
+    });
     // Compilations that nobody waits for any more are left to the end of the process.
     runtime.shutdown_background();
-    drop(sampler);
-    drop(api);
-    drop(core);
+    result?;
     tracing::info!("ended");
     Ok(())
 }
@@ -144,10 +164,35 @@ struct Parts {
     reporter: Option<Reporter>,
 }
 
-async fn serve_until_signal(parts: Parts, signals: [Signal; 2], drain_timeout: Duration, logs: &logging::Logs) {
+/// The signals that end a server.
+struct Signals([Signal; 2]);
+
+impl Signals {
+    async fn next(&mut self) -> &'static str {
+        let [terminate, interrupt] = &mut self.0;
+        tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" }
+    }
+
+    /// Waits for a second one, and ends the process.
+    async fn end_at_once(&mut self, logs: &logging::Logs) -> ! {
+        let name = self.next().await;
+        tracing::warn!("second signal ({name}): ending at once");
+        logs.flush();
+        std::process::exit(ENDED_AT_ONCE)
+    }
+}
+
+/// Gives back the signals, of which one has come.
+async fn serve_until_signal(
+    parts: Parts,
+    signals: [Signal; 2],
+    drain_timeout: Duration,
+    logs: &logging::Logs,
+) -> Signals {
     let Parts { api, status, server, admin, io, reporter } = parts;
-    let closing = CancellationToken::new();
-    // It reports while the box drains, too.
+    let ending = Ending::default();
+    // Probes, metrics and the report go on while the box drains.
+    let closing = ending.close.clone();
     let reporter = tokio::spawn({
         let closing = closing.clone();
         async move {
@@ -162,9 +207,14 @@ async fn serve_until_signal(parts: Parts, signals: [Signal; 2], drain_timeout: D
             io.clone(),
             move |request, peers| {
                 let api = api.clone();
-                async move { api.handle(request, peers).await }
+                async move {
+                    match request {
+                        Ok(request) => api.handle(request, peers).await,
+                        Err(NoMemory) => api.no_memory(),
+                    }
+                }
             },
-            closing.clone(),
+            ending.clone(),
         ))
     };
     let admin = {
@@ -174,29 +224,71 @@ async fn serve_until_signal(parts: Parts, signals: [Signal; 2], drain_timeout: D
             move |request, _| {
                 let metric = &api.core.metrics.lost_log_lines;
                 metric.inc_by(lost().saturating_sub(metric.get()));
-                let response = admin::handle(&api, &status, &request);
+                let response = match request {
+                    Ok(request) => admin::handle(&api, &status, &request),
+                    Err(NoMemory) => api.no_memory(),
+                };
                 async move { response }
             },
-            closing.clone(),
+            Ending { drain: closing.clone(), close: closing.clone() },
         ))
     };
-    let [mut terminate, mut interrupt] = signals;
-    let mut next_signal =
-        async || tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
-    let name = next_signal().await;
+    let mut signals = Signals(signals);
+    let name = signals.next().await;
     tracing::info!(in_flight = api.core.admission.in_flight(), "{name}: draining; a second one ends at once");
     let drained = async {
-        api.core.drain(drain_timeout).await;
+        drain(&api.core, &ending, functions, drain_timeout).await;
         closing.cancel();
-        let _ = tokio::join!(functions, admin, reporter);
+        let _ = tokio::join!(admin, reporter);
     };
     tokio::select! {
         () = drained => {}
-        name = next_signal() => {
-            tracing::warn!(in_flight = api.core.admission.in_flight(), "second signal ({name}): ending at once");
+        _ = signals.end_at_once(logs) => {}
+    }
+    signals
+}
+
+/// The box is not ready any more, and takes no new connection. What arrives on open ones is served, until they are closed or idle; what
+/// has not ended after `timeout` is stopped.
+async fn drain(core: &Core, ending: &Ending, functions: JoinHandle<()>, timeout: Duration) {
+    core.set_draining();
+    ending.drain.cancel();
+    let mut functions = pin!(functions);
+    let served = async {
+        let _ = functions.as_mut().await;
+        // The client of one that still runs has left.
+        core.admission.idle().await;
+    };
+    if tokio::time::timeout(timeout, served).await.is_ok() {
+        return;
+    }
+    tracing::warn!(in_flight = core.admission.in_flight(), "the drain time is over: stopping what still runs");
+    core.end_invocations().await;
+    ending.close.cancel();
+    if !functions.is_finished() {
+        let _ = functions.await;
+    }
+}
+
+/// Has `last` done, which joins threads. If that takes longer than `time` the process ends without.
+async fn end_within(time: Duration, last: impl FnOnce() + Send + 'static, mut signals: Signals, logs: &logging::Logs) {
+    let (sender, done) = oneshot::channel();
+    let joining = std::thread::Builder::new().name("end".into()).spawn(move || {
+        last();
+        let _ = sender.send(());
+    });
+    if joining.is_err() {
+        // Then it was dropped, on this thread.
+        return;
+    }
+    tokio::select! {
+        _ = done => {}
+        () = tokio::time::sleep(time) => {
+            tracing::error!("a thread does not end: ending without it");
             logs.flush();
-            std::process::exit(ENDED_AT_ONCE);
+            std::process::exit(0);
         }
+        _ = signals.end_at_once(logs) => {}
     }
 }
 

@@ -162,3 +162,58 @@ impl Wire {
         }
     }
 }
+
+/// The whole responses at the start of `bytes`, read strictly, each to a request with one of `methods` in turn; one that is not whole, and
+/// all behind it, is left out.
+///
+/// # Panics
+/// If the bytes are no responses, or there are more than requests.
+pub fn parsed(mut bytes: &[u8], methods: &[http::Method]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while !bytes.is_empty() {
+        let method =
+            methods.get(answers.len()).unwrap_or_else(|| panic!("{:?} is left", String::from_utf8_lossy(bytes)));
+        let Some((answer, rest)) = first(bytes, method) else { break };
+        answers.push(answer);
+        bytes = rest;
+    }
+    answers
+}
+
+fn first<'a>(bytes: &'a [u8], method: &http::Method) -> Option<(Answer, &'a [u8])> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let text = std::str::from_utf8(&bytes[..end]).expect("a head is text");
+    let mut rest = &bytes[end + 4..];
+    let mut lines = text.split("\r\n");
+    let status_line = lines.next()?;
+    assert!(status_line.starts_with("HTTP/1.1 "), "{status_line:?} is no status line");
+    let status = status_line[9..12].parse().expect("a status");
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is no header"));
+        let name: HeaderName = name.parse().expect("a header's name");
+        headers.append(name, HeaderValue::from_str(value).expect("a header's value"));
+    }
+    let mut body = Vec::new();
+    if *method == http::Method::HEAD || [204, 304].contains(&status) {
+        // Nothing, whatever the head says.
+    } else if headers.contains_key("transfer-encoding") {
+        loop {
+            let end = rest.windows(2).position(|window| window == b"\r\n")?;
+            let size = std::str::from_utf8(&rest[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
+            let size = size.expect("a chunk's size");
+            let chunk = rest.get(end + 2..end + 2 + size + 2)?;
+            assert!(chunk.ends_with(b"\r\n"), "a chunk ends with a line's end");
+            body.extend_from_slice(&chunk[..size]);
+            rest = &rest[end + 2 + size + 2..];
+            if size == 0 {
+                break;
+            }
+        }
+    } else {
+        let length: usize = headers.get("content-length")?.to_str().expect("digits").parse().expect("digits");
+        body.extend_from_slice(rest.get(..length)?);
+        rest = &rest[length..];
+    }
+    Some((Answer { status, version: Version::HTTP_11, headers, body: Bytes::from(body), trailers: None }, rest))
+}

@@ -1,8 +1,9 @@
-//! Shutting down: what runs may end, nothing new begins.
+//! Shutting down: what runs may end, what arrives on open connections is served, and no new connection is taken.
 
-use http::Version;
+use std::{net::TcpStream, thread};
+
 use rustix::process::Signal;
-use wasmbox_tests::{Request, WasmBox, Wire, binary, guest, server::Launch};
+use wasmbox_tests::{WasmBox, Wire, binary, client::Http2, eventually, guest, server::Launch};
 
 const CHUNKED: &str = "POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -23,33 +24,35 @@ fn waiting(server: &WasmBox) -> Wire {
 }
 
 #[test]
-fn running_invocations_end_and_new_ones_are_refused() {
+fn open_connections_are_served_and_new_ones_are_not_taken() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut server = launch().flag("--drain-timeout", "60s").start();
-        let mut kept = [(), ()].map(|()| server.wire("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n"));
+        let mut kept = [(), (), ()].map(|()| server.wire("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n"));
         for wire in &mut kept {
             wire.answer().ok();
         }
         let mut running = waiting(&server);
         server.signal(signal);
         server.logged(&["draining"]);
-        // It lives, but is not ready; on connections that were there as well as on new ones. Those are closed.
-        let [probe, call] = &mut kept;
+        // It lives, but is not ready.
+        let [probe, call, post] = &mut kept;
         probe.send("GET /-/ready HTTP/1.1\r\nHost: box\r\n\r\n");
         let answer = probe.answer();
         assert_eq!((answer.status, answer.header("connection")), (503, "close"));
-        for answer in [server.get("/-/ready"), server.admin("/ready")] {
-            assert_eq!((answer.status, answer.text().lines().next()), (503, Some("draining")));
-        }
-        server.get("/-/live").ok();
+        let answer = server.admin("/ready");
+        assert_eq!((answer.status, answer.text().lines().next()), (503, Some("draining")));
         server.admin("/live").ok();
         server.admin("/metrics").ok();
+        // Whoever is connected is served once more, and told to go elsewhere.
         call.send("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
-        let answer = call.answer();
-        answer.problem(503, "draining");
-        assert_eq!(answer.header("connection"), "close");
-        server.get("/hello").problem(503, "draining");
-        server.call(Request::get("/hello").version(Version::HTTP_2), "").problem(503, "draining");
+        assert_eq!(call.answer().ok().header("connection"), "close");
+        post.send("POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 4\r\n\r\nbody");
+        let answer = post.answer().ok();
+        assert_eq!((answer.text(), answer.header("connection")), ("body", "close"));
+        for wire in &mut kept {
+            assert_eq!(wire.rest(), b"");
+        }
+        eventually("nobody listens", || TcpStream::connect(server.address()).is_err().then_some(()));
         // What ran ends as if nothing were.
         running.send_chunk(b" and more");
         running.send_chunk(b"");
@@ -57,15 +60,29 @@ fn running_invocations_end_and_new_ones_are_refused() {
         assert_eq!(answer.text(), "input and more");
         assert_eq!(answer.header("connection"), "close");
         assert_eq!(server.wait().code(), Some(0));
-        for wire in &mut kept {
-            assert_eq!(wire.rest(), b"");
-        }
     }
 }
 
+/// HTTP/2 has its own way to say so: what is under way is answered, what comes later is for another connection.
 #[test]
-fn an_idle_server_ends_at_once_though_connections_are_open() {
-    let mut server = launch().flag("--drain-timeout", "60s").start();
+fn a_connection_of_http2_is_told_to_go_away() {
+    let mut server = launch().function("slow.wat", guest::printing("slow", "(call $sleep (i64.const 1000))")).start();
+    let connection = Http2::connect(server.address());
+    let answers = thread::scope(|scope| {
+        let slow = scope.spawn(|| connection.get_all(&["/slow".into(), "/slow".into()]));
+        server.wait_until_running("slow", 2);
+        server.signal(Signal::TERM);
+        slow.join().expect("both are answered")
+    });
+    for answer in answers {
+        assert_eq!(answer.ok().text(), "slow");
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_server_ends_soon_though_idle_connections_are_open() {
+    let mut server = launch().flag("--drain-timeout", "10m").start();
     let mut kept = server.wire("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
     kept.answer().ok();
     let mut silent = Wire::connect(server.address());
@@ -77,8 +94,9 @@ fn an_idle_server_ends_at_once_though_connections_are_open() {
     }
 }
 
+/// Whoever has been heard before the signal is served: waiting ones, too.
 #[test]
-fn who_waits_for_capacity_is_refused() {
+fn who_waits_for_capacity_is_served() {
     let mut server = launch()
         .flag("--memory-request", 64)
         .flag("--concurrent-resource-request", 64)
@@ -86,13 +104,28 @@ fn who_waits_for_capacity_is_refused() {
         .start();
     let mut running = waiting(&server);
     let mut queued = server.wire("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
-    wasmbox_tests::eventually("a queue", || {
-        (server.metrics().sum("wasmbox_queued_invocations", &[]) == 1.0).then_some(())
-    });
+    eventually("a queue", || (server.metrics().sum("wasmbox_queued_invocations", &[]) == 1.0).then_some(()));
     server.signal(Signal::TERM);
-    queued.answer().problem(503, "draining");
+    server.logged(&["draining"]);
     running.send_chunk(b"");
     running.answer().ok();
+    assert_eq!(queued.answer().ok().header("connection"), "close");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn who_waits_until_the_drain_time_is_over_is_refused() {
+    let mut server = launch()
+        .flag("--memory-request", 64)
+        .flag("--concurrent-resource-request", 64)
+        .flag("--drain-timeout", "300ms")
+        .start();
+    let mut running = waiting(&server);
+    let mut queued = server.wire("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
+    eventually("a queue", || (server.metrics().sum("wasmbox_queued_invocations", &[]) == 1.0).then_some(()));
+    server.signal(Signal::TERM);
+    queued.answer().problem(503, "draining");
+    running.answer().problem(503, "draining");
     assert_eq!(server.wait().code(), Some(0));
 }
 
@@ -133,11 +166,11 @@ fn a_second_signal_ends_at_once() {
 
 #[test]
 fn a_compilation_does_not_hold_up_the_end() {
-    let mut server = launch().function("large.wasm", binary::large(8 << 20)).flag("--drain-timeout", "10m").start();
+    let mut server = launch().function("large.wasm", binary::large(8 << 20)).flag("--drain-timeout", "300ms").start();
     let mut compiling = server.wire("GET /large HTTP/1.1\r\nHost: box\r\n\r\n");
     server.logged(&["compiling", "large.wasm"]);
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     assert!(!server.log().contains("file=\"large.wasm\" kind"), "it was waited for");
-    let _ = compiling.rest();
+    compiling.answer().problem(503, "draining");
 }

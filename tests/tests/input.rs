@@ -260,6 +260,20 @@ fn cgi_variables() {
     }
 }
 
+/// A proxy that sets `X-Remote-User` removes what its clients send under that name. `X_Remote_User` would be the same variable.
+#[test]
+fn a_header_cannot_pass_for_another() {
+    let server = server();
+    for forged_first in [true, false] {
+        let (forged, known) = ("X_Remote_User: forged\r\n", "X-Remote-User: known\r\n");
+        let headers = if forged_first { [forged, known] } else { [known, forged] }.concat();
+        let variables =
+            environment(server.wire(format!("GET /environment HTTP/1.1\r\nHost: box\r\n{headers}\r\n")).answer());
+        let users: Vec<_> = variables.iter().filter(|(name, _)| name == "HTTP_X_REMOTE_USER").collect();
+        assert_eq!(users, [&("HTTP_X_REMOTE_USER".to_owned(), "known".to_owned())]);
+    }
+}
+
 #[test]
 fn cgi_variables_of_other_protocols_and_methods() {
     let server = server();

@@ -33,10 +33,7 @@ pub mod state;
 pub mod waiting;
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -64,8 +61,6 @@ type Tell = oneshot::Sender<Result<Permit, Refused>>;
 pub struct Admission {
     state: Mutex<AdmissionState<Tell>>,
     metrics: Arc<Metrics>,
-    /// As the state has it, to be read without its lock.
-    draining: AtomicBool,
     /// Notified when the last permit is dropped.
     idle: tokio::sync::Notify,
 }
@@ -95,7 +90,6 @@ impl Admission {
         Arc::new(Admission {
             state: Mutex::new(AdmissionState::new(capacity)),
             metrics,
-            draining: false.into(),
             idle: tokio::sync::Notify::new(),
         })
     }
@@ -188,12 +182,7 @@ impl Admission {
 
     /// Refuses all who wait and all who come.
     pub fn drain(self: &Arc<Self>) {
-        self.draining.store(true, Ordering::Release);
         self.change(AdmissionState::drain);
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
     }
 
     /// Returns when nothing is in flight.

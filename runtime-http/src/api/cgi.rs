@@ -7,7 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, requ
 
 /// The variables of RFC 3875, section 4.1, and a `HTTP_` variable for each header.
 ///
-/// `HTTP_PROXY` is left out: programs take it for a setting of theirs ("httpoxy", CVE-2016-5385).
+/// Left out are `HTTP_PROXY`, since programs take it for a setting of theirs ("httpoxy", CVE-2016-5385); the body's transfer coding, which
+/// is gone when the program reads it; and headers with `_` in their names, which would look like others with `-`: a client could
+/// send `X_Remote_User` past a proxy that sets `X-Remote-User`. `Authorization` is passed on: it is the function that checks it, not the box.
 pub fn environment(
     head: &Parts,
     module: &str,
@@ -42,11 +44,15 @@ pub fn environment(
         };
         if name == header::CONTENT_TYPE {
             set("CONTENT_TYPE", value());
-        } else if name != header::CONTENT_LENGTH && name.as_str() != "proxy" {
+        } else if is_passed_on(name) {
             set(&variable_name(name), value());
         }
     }
     variables
+}
+
+fn is_passed_on(name: &HeaderName) -> bool {
+    !name.as_str().contains('_') && !["content-length", "transfer-encoding", "proxy"].contains(&name.as_str())
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -90,12 +96,10 @@ pub fn split_head(output: Bytes) -> Result<(CgiHead, Bytes), String> {
         if line.is_empty() {
             break;
         }
-        let colon = line
-            .iter()
-            .position(|byte| *byte == b':')
-            .ok_or_else(|| format!("no colon in {:?}", String::from_utf8_lossy(line)))?;
+        let colon =
+            line.iter().position(|byte| *byte == b':').ok_or_else(|| format!("no colon in {}", quoted(line)))?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        let wrong = || format!("{:?} is not a header", String::from_utf8_lossy(line));
+        let wrong = || format!("{} is not a header", quoted(line));
         let name = HeaderName::from_bytes(name).map_err(|_| wrong())?;
         let value = HeaderValue::from_bytes(value).map_err(|_| wrong())?;
         if name.as_str() == "status" {
@@ -115,6 +119,14 @@ pub fn split_head(output: Bytes) -> Result<(CgiHead, Bytes), String> {
         head.status = StatusCode::FOUND;
     }
     Ok((head, rest))
+}
+
+/// A line of the guest's for an error: its start.
+fn quoted(line: &[u8]) -> String {
+    const MOST: usize = 200;
+    let start = String::from_utf8_lossy(&line[..line.len().min(MOST)]);
+    let more = if line.len() > MOST { "..." } else { "" };
+    format!("{start:?}{more}")
 }
 
 #[cfg(test)]
@@ -154,6 +166,8 @@ mod tests {
         ] {
             assert!(split(bad).is_err(), "{bad:?}");
         }
+        let long = split_head(Bytes::from("x".repeat(1 << 20) + "\n\n")).unwrap_err();
+        assert!(long.len() < 300, "{} bytes of error", long.len());
     }
 
     #[test]
@@ -163,6 +177,10 @@ mod tests {
             .header("content-type", "text/plain")
             .header("content-length", "3")
             .header("proxy", "http://evil/")
+            .header("x_remote_user", "forged")
+            .header("x-remote-user", "known")
+            .header("transfer-encoding", "chunked")
+            .header("authorization", "Basic eDp5")
             .header("x-twice", "1")
             .header("x-twice", "2")
             .body(())
@@ -179,6 +197,9 @@ mod tests {
         assert_eq!(get("HTTP_X_TWICE"), Some("1, 2"));
         assert_eq!(get("REMOTE_ADDR"), Some("10.0.0.7"));
         assert_eq!(get("HTTP_PROXY"), None);
+        let users: Vec<_> = variables.iter().filter(|(name, _)| name == "HTTP_X_REMOTE_USER").collect();
+        assert_eq!(users, [&("HTTP_X_REMOTE_USER".to_owned(), "known".to_owned())]);
+        assert_eq!((get("HTTP_TRANSFER_ENCODING"), get("HTTP_AUTHORIZATION")), (None, Some("Basic eDp5")));
         assert_eq!(get("HTTP_CONTENT_TYPE"), None);
     }
 }

@@ -1,19 +1,23 @@
 //! The request body before the function is started: small bodies are read whole, so that a slow client holds no worker, and the
 //! original's form `{"parameter": "..."}` is recognised.
 
-use std::{pin::Pin, time::Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 
+use super::problem::{Code, Problem};
 use crate::{
+    exchange::{
+        budget::Reservation,
+        request_body::{BodyEnd, BodyError, FRAME, RequestBody},
+    },
     invocation::Failure,
-    sandbox::{RequestBody, body::BodyError},
 };
 
 /// Bodies up to this length, if they say so, are read before the function starts.
 const READ_AHEAD: u64 = 64 << 10;
-/// The original's form is recognised up to this length.
+/// The original's form is recognised up to this length. It is held twice: as text, and as what was parsed of it.
 const LARGEST_PARAMETER: usize = 1 << 20;
 
 /// A body, as far as it needed to be read.
@@ -33,31 +37,45 @@ struct ParameterForm {
 /// Reads ahead, until `deadline`. `with_parameter`: whether the original's form is looked for.
 ///
 /// # Errors
-/// [`Failure::BodyTooLarge`], [`Failure::BodyUnreadable`], or [`Failure::DeadlineExceeded`].
+/// If the body is too large, broken off or too slow, at the deadline, or if too much is read ahead already.
 pub async fn read_ahead(
     mut body: RequestBody,
     with_parameter: bool,
     deadline: Instant,
     timeout_ms: u128,
-) -> Result<ReadAhead, Failure> {
+) -> Result<ReadAhead, Problem> {
     if body.is_end_stream() {
         return Ok(ReadAhead { body, parameter: None });
     }
     let announced = body.size_hint().exact();
     if announced.is_some_and(|length| length > body.limit()) {
-        return Err(Failure::BodyTooLarge { limit: body.limit() });
+        return Err(Failure::BodyTooLarge { limit: body.limit() }.into());
     }
     let short = announced.is_some_and(|length| length <= READ_AHEAD);
     let mut ahead = BytesMut::new();
+    let mut reserved = Reservation::default();
     let reading = async {
-        while !body.is_end_stream()
-            && (short || (with_parameter && ahead.len() <= LARGEST_PARAMETER && may_become_parameter(&ahead)))
-        {
-            match std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        while !body.is_end_stream() {
+            let may_be_parameter = with_parameter && ahead.len() <= LARGEST_PARAMETER && may_become_parameter(&ahead);
+            if !short && !may_be_parameter {
+                break;
+            }
+            // One frame may be held without asking.
+            let held = ahead.len() as u64 * if may_be_parameter { 2 } else { 1 };
+            if reserved.bytes() < held {
+                match body.reserve((held - reserved.bytes()).max(FRAME)) {
+                    Some(more) => reserved.add(more),
+                    None if may_be_parameter => return Err(no_memory()),
+                    // The rest is read when it is wanted.
+                    None => break,
+                }
+            }
+            match body.frame().await {
                 None => break,
                 Some(Ok(frame)) => ahead.extend_from_slice(&frame.into_data().unwrap_or_default()),
-                Some(Err(BodyError::TooLarge { limit })) => return Err(Failure::BodyTooLarge { limit }),
-                Some(Err(BodyError::Read(error))) => return Err(Failure::BodyUnreadable { reason: error.to_string() }),
+                Some(Err(BodyError::TooLarge { limit })) => return Err(Failure::BodyTooLarge { limit }.into()),
+                Some(Err(BodyError::Read(error))) => return Err(unreadable(error.to_string())),
+                Some(Err(BodyError::TooSlow)) => return Err(unreadable(BodyEnd::TooSlow.reason().into())),
             }
         }
         Ok(())
@@ -70,12 +88,20 @@ pub async fn read_ahead(
         && may_become_parameter(&ahead)
         && let Ok(form) = serde_json::from_slice::<ParameterForm>(&ahead)
     {
-        let body = RequestBody::full(Bytes::from(form.parameter.clone()));
+        let body = RequestBody::full(Bytes::from(form.parameter.clone()), reserved);
         return Ok(ReadAhead { body, parameter: Some(form.parameter) });
     }
     body.read_ahead_from_now();
-    body.unread(ahead);
+    body.unread(ahead, reserved);
     Ok(ReadAhead { body, parameter: None })
+}
+
+fn unreadable(reason: String) -> Problem {
+    Failure::BodyUnreadable { reason }.into()
+}
+
+fn no_memory() -> Problem {
+    Problem::new(Code::QueueFull, "too many request bodies wait in memory")
 }
 
 /// Whether `start` is the start of `{"parameter":`, with white space between.

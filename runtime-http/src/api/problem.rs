@@ -3,10 +3,11 @@
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::{answer::AnswerBody, arguments::BadArgument};
+use super::arguments::BadArgument;
 use crate::{
     admission::Refused,
     confined::CompilerError,
+    exchange::response_body::ResponseBody,
     invocation::Failure,
     limits::BadLimit,
     store::{LoadError, StoreError, compiler::CompileError, file::FileError, name::BadModuleName},
@@ -15,6 +16,7 @@ use crate::{
 /// The stable names of errors: `code` in the document, `Wasmbox-Error` in the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
+    BadRequest,
     BadModuleName,
     BadLimit,
     BadArgument,
@@ -43,6 +45,7 @@ pub enum Code {
 impl Code {
     pub fn as_str(self) -> &'static str {
         match self {
+            Code::BadRequest => "bad-request",
             Code::BadModuleName => "bad-module-name",
             Code::BadLimit => "bad-limit",
             Code::BadArgument => "bad-argument",
@@ -71,9 +74,12 @@ impl Code {
 
     pub fn status(self) -> StatusCode {
         match self {
-            Code::BadModuleName | Code::BadLimit | Code::BadArgument | Code::BodyUnreadable | Code::ExceedsCapacity => {
-                StatusCode::BAD_REQUEST
-            }
+            Code::BadRequest
+            | Code::BadModuleName
+            | Code::BadLimit
+            | Code::BadArgument
+            | Code::BodyUnreadable
+            | Code::ExceedsCapacity => StatusCode::BAD_REQUEST,
             Code::ModuleNotFound => StatusCode::NOT_FOUND,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -94,6 +100,7 @@ impl Code {
 
     fn title(self) -> &'static str {
         match self {
+            Code::BadRequest => "The request's head is not acceptable",
             Code::BadModuleName => "Not a module's name",
             Code::BadLimit => "A limit header is not acceptable",
             Code::BadArgument => "An argument cannot be passed to the function",
@@ -125,7 +132,8 @@ impl Code {
         match self {
             Code::QueueFull | Code::QueueTimeout | Code::Draining | Code::Evicted => Some(1),
             Code::Compiling => Some(2),
-            Code::BadModuleName
+            Code::BadRequest
+            | Code::BadModuleName
             | Code::BadLimit
             | Code::BadArgument
             | Code::BodyUnreadable
@@ -173,7 +181,7 @@ impl Problem {
         self
     }
 
-    pub fn into_response(self) -> http::Response<AnswerBody> {
+    pub fn into_response(self) -> http::Response<ResponseBody> {
         let status = self.code.status();
         let mut document = json!({
             "type": format!("urn:wasmbox:problem:{}", self.code.as_str()),
@@ -187,7 +195,7 @@ impl Problem {
         }
         let mut text = document.to_string();
         text.push('\n');
-        let mut response = http::Response::new(AnswerBody::full(text.into()));
+        let mut response = http::Response::new(ResponseBody::full(text.into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -171,9 +171,21 @@ pub struct Settings {
     /// Memory-Request waiting at most, in MiB [default: twice what is admitted, or 256 invocations if that is more]
     #[arg(long, value_name = "MIB")]
     pub queue_depth_resource_units: Option<u64>,
-    /// Most client connections at once [default: 8192]
+    /// Most client connections at once [default: 8192, or what a twentieth of the memory holds]
     #[arg(long, value_name = "NUMBER")]
     pub max_connections: Option<usize>,
+    /// How long a new connection may take to send its first request's head [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub head_timeout: Option<InvocationTimeout>,
+    /// How long a connection may be idle between requests [default: 2m]
+    #[arg(long, value_name = "TIME")]
+    pub idle_timeout: Option<InvocationTimeout>,
+    /// How long a client may send nothing of a request body that is waited for [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub body_timeout: Option<InvocationTimeout>,
+    /// How long a client may take nothing of its answer [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub send_timeout: Option<InvocationTimeout>,
     /// Threads that serve connections [default: one for two cores, at most 4]
     #[arg(long, value_name = "NUMBER")]
     pub io_threads: Option<usize>,

@@ -63,12 +63,12 @@ pub fn address_space(_: &Config) -> Finding {
 }
 
 pub fn open_files(config: &Config) -> Finding {
-    let needed = config.max_connections as u64 + OTHER_FILES;
+    let needed = config.budgets.connections as u64 + OTHER_FILES;
     match getrlimit(Resource::Nofile).maximum {
         None => Finding::ok("not limited"),
         Some(most) if most >= needed => Finding::ok(format!("at most {most}")),
         Some(most) => Finding::warn(
-            format!("at most {most}, {} connections need {needed}", config.max_connections),
+            format!("at most {most}, {} connections need {needed}", config.budgets.connections),
             format!("ulimit -Hn {needed} (systemd: LimitNOFILE={needed}), or lower --max-connections"),
         ),
     }

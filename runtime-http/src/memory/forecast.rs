@@ -96,9 +96,11 @@ impl Forecast {
         self.committed = committed;
     }
 
-    /// What guests may grow to.
-    pub fn ceiling(&self) -> i64 {
-        (signed(self.watermarks.high) - self.lately.get()).min(signed(self.watermarks.eviction) - self.at_rest)
+    /// What guests may grow to. `reserved` is what requests and answers may still take for themselves: with that and all that guests have grown
+    /// to, the working set must be below the eviction mark.
+    pub fn ceiling(&self, reserved: u64) -> i64 {
+        let high = signed(self.watermarks.high) - self.lately.get();
+        high.min(signed(self.watermarks.eviction) - self.at_rest.max(self.lately.get()) - signed(reserved))
     }
 
     /// The working set after `ahead`, if it goes on rising as it did between the last two readings. It cannot rise above what guests have
@@ -122,22 +124,24 @@ mod tests {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         forecast.read(at(0), 100, 0);
-        assert_eq!(forecast.ceiling(), 700);
+        assert_eq!(forecast.ceiling(0), 700);
+        assert_eq!(forecast.ceiling(100), 700, "it fits between the marks");
+        assert_eq!(forecast.ceiling(150), 650);
         // 400 grown, 50 of it touched so far: all of it is expected.
         forecast.read(at(100), 150, 400);
-        assert_eq!(forecast.ceiling(), 700);
+        assert_eq!(forecast.ceiling(0), 700);
         // Touched.
         forecast.read(at(200), 500, 400);
-        assert_eq!(forecast.ceiling(), 700);
+        assert_eq!(forecast.ceiling(0), 700);
         // The box itself takes 200 more.
         forecast.read(at(300), 700, 400);
-        assert_eq!(forecast.ceiling(), 500);
+        assert_eq!(forecast.ceiling(0), 500);
         // For long, 600 are grown and only 100 touched.
         for tenths in 4..40 {
             forecast.read(at(100 * tenths), 400, 600);
         }
         assert_eq!(
-            forecast.ceiling(),
+            forecast.ceiling(0),
             800,
             "not 1000: with its own 100 it fits below the eviction mark, if they touch it after all"
         );

@@ -8,9 +8,7 @@ use wasmtime::{Store, component::ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder, p1::WasiP1Ctx, p2::bindings::CommandPre};
 
 use super::{
-    Answer, Ended, Left, Remains, ReplySender, RequestBody, Setup, Stream,
-    body::BodyStatus,
-    bounded_store,
+    Answer, Ended, Left, Remains, ReplySender, Setup, Stream, bounded_store,
     failure::{LimitHits, cancelled, classify, limit_hit},
     http::ComponentHost,
     limiter::Limiter,
@@ -23,6 +21,7 @@ use super::{
 };
 use crate::{
     epoch,
+    exchange::request_body::{BodyStatus, RequestBody},
     invocation::{CancelReason, CancelToken, Failure, Grants},
 };
 
@@ -68,8 +67,7 @@ impl Streams {
         LimitHits {
             output_limit: self.stdout.limit_exceeded(),
             client_gone: self.stdout.client_gone(),
-            body_limit: self.body.as_ref().is_some_and(BodyStatus::is_too_large),
-            body_broken: self.body.as_ref().is_some_and(BodyStatus::is_broken),
+            body: self.body.as_ref().and_then(BodyStatus::end),
         }
     }
 }
@@ -179,9 +177,7 @@ fn judge(
             classify(error, limiter, hits, setup.bounds())
         }
         // A body that broke its limit ends the guest's input early; what it made of half an input is no answer.
-        Ok(Ok(())) if hits.body_limit || hits.body_broken || hits.client_gone => {
-            limit_hit(limiter, hits, setup.bounds())
-        }
+        Ok(Ok(())) if hits.body.is_some() || hits.client_gone => limit_hit(limiter, hits, setup.bounds()),
         Ok(Ok(())) => None,
     };
     match failure {

@@ -4,7 +4,10 @@ use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 
 use super::limiter::Limiter;
-use crate::invocation::{CancelReason, Failure};
+use crate::{
+    exchange::request_body::BodyEnd,
+    invocation::{CancelReason, Failure},
+};
 
 /// Limits of the invocation that a failure may be a consequence of.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +22,8 @@ pub struct Bounds {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LimitHits {
     pub output_limit: bool,
-    pub body_limit: bool,
-    pub body_broken: bool,
+    /// How the request's body ended, if not well.
+    pub body: Option<BodyEnd>,
     pub client_gone: bool,
 }
 
@@ -53,10 +56,11 @@ pub fn limit_hit(limiter: &Limiter, hits: LimitHits, bounds: Bounds) -> Option<F
         Some(Failure::ClientGone)
     } else if hits.output_limit {
         Some(Failure::OutputLimit { limit: bounds.output })
-    } else if hits.body_limit {
-        Some(Failure::BodyTooLarge { limit: bounds.body })
-    } else if hits.body_broken {
-        Some(Failure::BodyUnreadable { reason: "it broke off".into() })
+    } else if let Some(end) = hits.body {
+        Some(match end {
+            BodyEnd::TooLarge => Failure::BodyTooLarge { limit: bounds.body },
+            BodyEnd::BrokenOff | BodyEnd::TooSlow => Failure::BodyUnreadable { reason: end.reason().into() },
+        })
     } else {
         limiter.refused().map(|wanted| Failure::MemoryLimit { wanted, limit: bounds.memory })
     }

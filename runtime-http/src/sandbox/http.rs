@@ -22,7 +22,7 @@ use wasmtime_wasi_http::{
 };
 
 use super::{
-    Answer, Ended, Left, Remains, ReplySender, RequestBody, Setup, Stream, bounded_store,
+    Answer, Ended, Left, Remains, ReplySender, Setup, Stream, bounded_store,
     command::granted_context,
     failure::{LimitHits, cancelled, classify, limit_hit},
     limiter::Limiter,
@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     epoch,
+    exchange::request_body::RequestBody,
     invocation::{CancelReason, Failure},
 };
 
@@ -112,7 +113,7 @@ pub(super) fn run(
             }
         })
     };
-    let hits = LimitHits { body_limit: body.is_too_large(), body_broken: body.is_broken(), ..LimitHits::default() };
+    let hits = LimitHits { body: body.end(), ..LimitHits::default() };
     let result = judge(setup, &slot, hits, &store.data().limiter, reply, result);
     Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains(Some(Left::Component(store))) }
 }

@@ -9,10 +9,9 @@
 //! - [`reply`]: the one way back to whoever waits
 //! - [`executor`]: the loop around a guest call: deadline, cancellation
 //! - [`limiter`]: memory; [`populate`]: memory made resident ahead; [`failure`]: what an error of a guest's call was
-//! - [`stdin`], [`stdout`], [`stderr`], [`body`]: the guest's streams
+//! - [`stdin`], [`stdout`], [`stderr`]: the guest's streams
 //! - [`outbound`]: HTTP requests of guests, denied unless granted
 
-pub mod body;
 mod command;
 mod executor;
 mod failure;
@@ -32,17 +31,17 @@ use wasmtime::Store;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
+use self::{
+    command::CoreHost, executor::Bounded, failure::Bounds, http::ComponentHost, limiter::Limiter, program::CoreProgram,
+};
 pub use self::{
-    body::RequestBody,
     command::{CommandInput, Stdio},
     program::{Program, ProgramError, Toolchain},
     reply::{Answer, Reply, ReplySender, Stream, reply},
 };
-use self::{
-    command::CoreHost, executor::Bounded, failure::Bounds, http::ComponentHost, limiter::Limiter, program::CoreProgram,
-};
 use crate::{
     epoch,
+    exchange::request_body::RequestBody,
     invocation::{Failure, Grants, InvocationId},
     limits::Limits,
     memory::MemoryReservation,
@@ -102,6 +101,12 @@ impl Setup {
             body: self.max_body,
             timeout_ms: self.limits.timeout.duration().as_millis(),
         }
+    }
+
+    /// What can be between an ended guest and its client, if its answer is streamed: what was buffered first, and full channels.
+    pub fn most_undelivered(&self) -> u64 {
+        let channel = outbound::BODY_BYTES.max((stdout::CHUNKS_AHEAD + 1) * stdout::CHUNK);
+        (self.buffer_limit + channel) as u64
     }
 
     fn limiter(&self) -> Limiter {

@@ -11,6 +11,11 @@ use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks}
 
 use crate::invocation::{Grants, OutboundHost};
 
+/// What a guest may write at once, and how often before its reader must take something.
+const BODY_CHUNK: usize = 64 << 10;
+const BODY_CHUNKS: usize = 16;
+/// Between a guest and whoever reads its body.
+pub const BODY_BYTES: usize = BODY_CHUNK * BODY_CHUNKS;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The hosts one guest may reach.
@@ -54,12 +59,11 @@ impl WasiHttpHooks for Outbound {
     }
 
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        // With the chunk size below: a megabyte between a guest and a slow client.
-        15
+        BODY_CHUNKS - 1
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        64 << 10
+        BODY_CHUNK
     }
 }
 

@@ -10,7 +10,10 @@ use http_body::Frame;
 use tokio::sync::{mpsc, oneshot};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use crate::invocation::{CgroupTimes, Outcome};
+use crate::{
+    exchange::budget::Hold,
+    invocation::{CgroupTimes, Outcome},
+};
 
 /// A whole answer of a guest that has ended.
 #[derive(Debug)]
@@ -19,6 +22,18 @@ pub enum Answer {
     Output(Bytes),
     /// The response of a wasi:http guest.
     Response { head: http::response::Parts, frames: Vec<Frame<Bytes>> },
+}
+
+impl Answer {
+    /// Of its body.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Answer::Output(output) => output.len() as u64,
+            Answer::Response { frames, .. } => {
+                frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum()
+            }
+        }
+    }
 }
 
 /// The beginning of an answer whose guest still runs.
@@ -34,13 +49,13 @@ pub enum Stream {
 #[derive(Debug)]
 pub enum Reply {
     /// The guest has ended; an answer is there unless the outcome has a failure.
-    Ended { outcome: Outcome, answer: Option<Answer> },
+    Ended { outcome: Outcome, answer: Option<Answer>, hold: Option<Hold> },
     Streaming {
         stream: Stream,
         /// `None` without cgroups.
         cgroup: Option<CgroupTimes>,
         /// Comes after the stream's end. If it never does, the worker failed.
-        outcome: oneshot::Receiver<Outcome>,
+        outcome: oneshot::Receiver<(Outcome, Option<Hold>)>,
     },
 }
 
@@ -57,7 +72,7 @@ struct State {
 #[derive(Debug)]
 enum Channel {
     Unanswered(oneshot::Sender<Reply>),
-    Streaming(oneshot::Sender<Outcome>),
+    Streaming(oneshot::Sender<(Outcome, Option<Hold>)>),
     Ended,
 }
 
@@ -99,13 +114,13 @@ impl ReplySender {
         }
     }
 
-    /// The guest has ended.
-    pub fn end(&self, outcome: Outcome, answer: Option<Answer>) {
+    /// The guest has ended. `hold` accounts for what of the answer is not delivered yet.
+    pub fn end(&self, outcome: Outcome, answer: Option<Answer>, hold: Option<Hold>) {
         let channel = std::mem::replace(&mut self.state().channel, Channel::Ended);
         // Nobody receives it if the client is gone.
         match channel {
-            Channel::Unanswered(sender) => drop(sender.send(Reply::Ended { outcome, answer })),
-            Channel::Streaming(sender) => drop(sender.send(outcome)),
+            Channel::Unanswered(sender) => drop(sender.send(Reply::Ended { outcome, answer, hold })),
+            Channel::Streaming(sender) => drop(sender.send((outcome, hold))),
             Channel::Ended => {}
         }
     }
@@ -123,8 +138,8 @@ mod tests {
     #[test]
     fn a_whole_answer_comes_with_its_outcome() {
         let (sender, mut receiver) = reply();
-        sender.end(Outcome::default(), Some(Answer::Output(Bytes::from_static(b"x"))));
-        let Ok(Reply::Ended { outcome, answer: Some(Answer::Output(output)) }) = receiver.try_recv() else {
+        sender.end(Outcome::default(), Some(Answer::Output(Bytes::from_static(b"x"))), None);
+        let Ok(Reply::Ended { outcome, answer: Some(Answer::Output(output)), .. }) = receiver.try_recv() else {
             panic!("no answer")
         };
         assert_eq!((outcome.failure, &output[..]), (None, &b"x"[..]));
@@ -138,8 +153,8 @@ mod tests {
         assert!(sender.is_streaming());
         sender.stream(stream());
         let Ok(Reply::Streaming { mut outcome, .. }) = receiver.try_recv() else { panic!("no stream") };
-        sender.end(failed(), None);
-        assert_eq!(outcome.try_recv().unwrap().failure, Some(Failure::Evicted));
+        sender.end(failed(), None, None);
+        assert_eq!(outcome.try_recv().unwrap().0.failure, Some(Failure::Evicted));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use wasmtime_wasi::{
     p2::{InputStream, Pollable, StreamError},
 };
 
-use super::body::RequestBody;
+use crate::exchange::request_body::RequestBody;
 
 /// Standard input of one invocation. Clones and streams share one position, as WASI asks.
 #[derive(Clone)]

@@ -30,7 +30,11 @@ use crate::{
     admission::Permit,
     cgroup::{Cgroups, thread::ThreadCgroup},
     epoch,
-    invocation::CancelReason,
+    exchange::{
+        budget::{ByteBudget, Hold},
+        request_body::FRAME,
+    },
+    invocation::{CancelReason, Outcome},
     memory::MemoryReservation,
     metrics::gauge,
     sandbox::{Call, ReplySender, Setup},
@@ -51,6 +55,8 @@ pub struct Job {
     pub permit: Permit,
     pub record: Arc<Record>,
     pub estimate: Arc<ExecutionEstimate>,
+    /// For an answer that is not delivered when it has ended.
+    pub answers: ByteBudget,
     /// Counts it while it runs.
     pub in_flight: IntGauge,
 }
@@ -262,7 +268,8 @@ impl Shared {
     }
 
     fn run(&self, slot: &WorkerSlot, job: Job, cgroup: &mut ThreadCgroup) {
-        let Job { call, setup, reply, permit, record, estimate, in_flight } = job;
+        let Job { call, setup, reply, permit, record, estimate, answers, in_flight } = job;
+        let mut permit = Some(permit);
         let (id, function) = (setup.id, setup.function.clone());
         in_flight.inc();
         slot.set_running(setup.memory.clone());
@@ -270,10 +277,17 @@ impl Shared {
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
             // All is dropped here, in a panic, too.
             let (setup, reply) = (setup, reply);
-            run::run(call, &setup, cgroup, &self.epochs, &reply, |outcome| {
+            let observe = |outcome: &Outcome| {
                 estimate.add(outcome.usage.execution);
                 record.ended(outcome.clone());
-            });
+            };
+            // A small answer is included in what a connection may hold. One for which there is no room keeps the permit until it is delivered.
+            let hold = |bytes| match answers.reserve(bytes) {
+                _ if bytes <= FRAME => None,
+                Some(reserved) => Some(Box::new(reserved) as Hold),
+                None => permit.take().map(|permit| Box::new(permit) as Hold),
+            };
+            run::run(call, &setup, cgroup, &self.epochs, &reply, observe, hold);
         }));
         drop(slot.take_running());
         in_flight.dec();

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use crate::{
     cgroup::thread::ThreadCgroup,
     epoch,
+    exchange::budget::Hold,
     invocation::{Failure, Outcome, Usage},
     sandbox::{self, Call, Ended, ReplySender, Setup},
 };
 
-/// Runs to the end. `observe` sees the outcome before whoever waits for `reply`. The thread must be in a tokio context.
+/// Runs to the end. `observe` sees the outcome before whoever waits for `reply`. `hold` is asked to account for so many bytes that may still
+/// have to be delivered. The thread must be in a tokio context.
 pub fn run(
     call: Call,
     setup: &Setup,
@@ -17,6 +19,7 @@ pub fn run(
     epochs: &epoch::Awake,
     reply: &ReplySender,
     observe: impl FnOnce(&Outcome),
+    hold: impl FnOnce(u64) -> Option<Hold>,
 ) {
     let times = match cgroup.begin(setup.limits.cpu_quota) {
         Ok(times) => times,
@@ -24,7 +27,7 @@ pub fn run(
             let failure = Failure::Internal { reason: format!("its CPU limit could not be set: {error}") };
             let outcome = Outcome { failure: Some(failure), ..Outcome::default() };
             observe(&outcome);
-            return reply.end(outcome, None);
+            return reply.end(outcome, None, None);
         }
     };
     reply.set_cgroup(times);
@@ -44,7 +47,12 @@ pub fn run(
     let outcome = Outcome { usage, cgroup: times, failure };
     observe(&outcome);
     // Before the guest's streams are closed: whoever sees them closed can see why.
-    reply.end(outcome, answer);
+    let undelivered = match &answer {
+        Some(answer) => answer.bytes(),
+        None if reply.is_streaming() => setup.most_undelivered(),
+        None => 0,
+    };
+    reply.end(outcome, answer, hold(undelivered));
     drop(remains);
 }
 

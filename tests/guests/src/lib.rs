@@ -47,10 +47,20 @@ impl Guest for Handler {
                 let (announced, sent) = query.split_once(',').expect("?ANNOUNCED,SENT");
                 answer(out, 200, &[("content-length", announced)], &vec![b'x'; sent.parse().expect("a number")]);
             }
+            "framing" => framing(out, query),
             "write" => write(out, query.parse().expect("?BYTES")),
             "two-steps" => two_steps(&request, out),
             "silent" => {}
             "error" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some("as asked".into())))),
+            "late-error" => {
+                let incoming = request.consume().expect("the first use");
+                let from = incoming.stream().expect("the first use");
+                while from.blocking_read(4096).is_ok() {}
+                monotonic_clock::subscribe_duration(20_000_000).block();
+                ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some("as asked".into()))));
+                // It runs on and waits: the error must stay where it was put.
+                monotonic_clock::subscribe_duration(20_000_000).block();
+            }
             "unfinished" => drop(start(out, 200, &[])),
             "trap" => panic!("as asked"),
             "trap-later" => {
@@ -173,6 +183,33 @@ fn trailers(out: ResponseOutparam) {
     drop(stream);
     let fields = Fields::from_list(&[("x-sum".into(), b"42".to_vec())]).expect("a trailer that is allowed");
     let _ = OutgoingBody::finish(body, Some(fields));
+}
+
+/// `ANNOUNCED,STATUS,now|wait,finish|forget,SIZE-SIZE-...`: announces a length (or `none`) and sends pieces of these sizes; with `wait` its
+/// answer begins before it has ended; with `forget` it never says that the body is whole.
+fn framing(out: ResponseOutparam, query: &str) {
+    let mut words = query.split(',');
+    let mut word = || words.next().expect("five words");
+    let (announced, status, pause, end, sizes) = (word(), word(), word(), word(), word());
+    let headers = [("content-length", announced)];
+    let body = start(out, status.parse().expect("a status"), if announced == "none" { &[] } else { &headers });
+    let stream = body.write().expect("the first use");
+    let mut forged = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged".iter().cycle();
+    for size in sizes.split('-').filter(|size| !size.is_empty()) {
+        let piece: Vec<u8> = forged.by_ref().take(size.parse().expect("a size")).copied().collect();
+        // More than was announced is an error, and on its way all the same.
+        let _ = stream.write(&piece);
+        let _ = stream.blocking_flush();
+        if pause == "wait" {
+            monotonic_clock::subscribe_duration(5_000_000).block();
+        }
+    }
+    if end == "forget" {
+        std::mem::forget((stream, body));
+    } else {
+        drop(stream);
+        let _ = OutgoingBody::finish(body, None);
+    }
 }
 
 fn write(out: ResponseOutparam, bytes: u64) {

@@ -1,0 +1,289 @@
+//! A response's body on its way to the client: whole, or streamed while its guest runs; then done.
+//!
+//! Its length is what it says here, never what its guest says ([`super::framing`]). A streamed one ends with an error, so that it is broken off,
+//! if its guest failed meanwhile or sent another length than it announced.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::{
+    mpsc,
+    oneshot::{self, error::TryRecvError},
+};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use super::{
+    budget::Hold,
+    framing::{BadFraming, Length},
+};
+use crate::{
+    access_log::Record,
+    invocation::{CancelOnDrop, CancelReason, CancelToken, Failure, Outcome},
+};
+
+/// A response's body.
+pub struct ResponseBody {
+    state: State,
+    /// Given back when all was passed on.
+    hold: Option<Hold>,
+}
+
+enum State {
+    Whole(Bytes),
+    Frames { frames: std::vec::IntoIter<Frame<Bytes>>, left: u64 },
+    Streaming(Box<Streaming>),
+    Done,
+}
+
+struct Streaming {
+    source: Source,
+    by: Streamed,
+    length: Length,
+    /// The end of an announced length: passed on when the guest has said that it was the end.
+    last: Option<Frame<Bytes>>,
+    trailers: Option<Frame<Bytes>>,
+    /// Whether the guest's end was seen, and was well.
+    ended: bool,
+    /// Bytes that the guest may send in all, and may still send.
+    limit: u64,
+    allowed: u64,
+}
+
+/// What a guest writes while it is sent.
+pub enum Source {
+    /// A command's output.
+    Output { first: Option<Bytes>, rest: mpsc::Receiver<Bytes> },
+    /// A wasi:http guest's body, and the length that it announced.
+    Guest { body: HyperOutgoingBody, announced: Option<u64> },
+}
+
+/// The invocation behind a response that has begun before it ended.
+pub struct Streamed {
+    /// Kept until the last byte is sent.
+    pub record: Arc<Record>,
+    pub cancel: CancelToken,
+    /// Cancels the invocation if the client leaves before the end.
+    pub on_drop: CancelOnDrop,
+    /// Tells whether what was streamed is whole. What accounts for the rest of it is in there, too, until then.
+    pub outcome: oneshot::Receiver<(Outcome, Option<Hold>)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Aborted {
+    #[error("the function failed while its answer was sent: {0}")]
+    Failed(Failure),
+    #[error("the worker failed while the answer was sent")]
+    Worker,
+    #[error("the function broke its response off")]
+    Guest(wasmtime_wasi_http::Error),
+}
+
+type NextFrame = Option<Result<Frame<Bytes>, Aborted>>;
+
+fn length_of(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, Bytes::len) as u64
+}
+
+impl ResponseBody {
+    pub fn full(bytes: Bytes) -> Self {
+        ResponseBody::from(if bytes.is_empty() { State::Done } else { State::Whole(bytes) })
+    }
+
+    pub fn empty() -> Self {
+        ResponseBody::from(State::Done)
+    }
+
+    pub fn frames(frames: Vec<Frame<Bytes>>) -> Self {
+        let left = frames.iter().map(length_of).sum();
+        ResponseBody::from(State::Frames { frames: frames.into_iter(), left })
+    }
+
+    /// With what accounts for it until it is passed on.
+    #[must_use]
+    pub fn held(self, hold: Option<Hold>) -> Self {
+        ResponseBody { hold, ..self }
+    }
+
+    /// Of at most `limit` bytes.
+    pub fn streaming(source: Source, by: Streamed, limit: u64) -> Self {
+        let announced = match &source {
+            Source::Guest { announced, .. } => *announced,
+            Source::Output { .. } => None,
+        };
+        let length = Length::new(announced);
+        ResponseBody::from(State::Streaming(Box::new(Streaming {
+            source,
+            by,
+            length,
+            last: None,
+            trailers: None,
+            ended: false,
+            limit,
+            allowed: limit,
+        })))
+    }
+}
+
+impl From<State> for ResponseBody {
+    fn from(state: State) -> Self {
+        ResponseBody { state, hold: None }
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<NextFrame> {
+        match self {
+            Source::Output { first, rest } => match first.take() {
+                Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+                None => rest.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+            },
+            Source::Guest { body, .. } => {
+                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(Aborted::Guest)))
+            }
+        }
+    }
+}
+
+impl From<BadFraming> for Failure {
+    fn from(error: BadFraming) -> Self {
+        Failure::NoResponse { reason: error.to_string() }
+    }
+}
+
+impl Streaming {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<NextFrame> {
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
+        while !self.ended {
+            match ready!(self.source.poll_frame(context)) {
+                Some(Ok(frame)) if frame.is_data() => {
+                    self.sends(length_of(&frame))?;
+                    if self.length.left() != Some(0) {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                    // Empty ones may follow it.
+                    if length_of(&frame) > 0 {
+                        self.last = Some(frame);
+                    }
+                }
+                Some(Ok(trailers)) => {
+                    return Poll::Ready(Some(Ok(match self.last.take() {
+                        Some(last) => {
+                            self.trailers = Some(trailers);
+                            last
+                        }
+                        None => trailers,
+                    })));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    ready!(self.poll_end(context))?;
+                    self.ended = true;
+                }
+            }
+        }
+        Poll::Ready(self.last.take().map(Ok))
+    }
+
+    /// Before a frame is passed on.
+    fn sends(&mut self, bytes: u64) -> Result<(), Aborted> {
+        self.length.add(bytes).map_err(|error| self.abort(error.into(), CancelReason::ClientGone))?;
+        match self.allowed.checked_sub(bytes) {
+            Some(left) => {
+                self.allowed = left;
+                Ok(())
+            }
+            None => Err(self.abort(Failure::OutputLimit { limit: self.limit }, CancelReason::OutputLimit)),
+        }
+    }
+
+    /// The client's side ends it.
+    fn abort(&mut self, failure: Failure, reason: CancelReason) -> Aborted {
+        self.by.cancel.cancel(reason);
+        self.by.on_drop.disarm();
+        self.by.record.aborted(failure.clone());
+        Aborted::Failed(failure)
+    }
+
+    /// The guest's streams are closed: whether what was sent is whole.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Aborted>> {
+        let outcome = match &self.source {
+            // A guest may finish its body and run on. When it fails before, its outcome is there before its body is closed.
+            Source::Guest { .. } => match self.by.outcome.try_recv() {
+                Ok((outcome, _)) => Ok(outcome),
+                Err(TryRecvError::Empty) => Ok(Outcome::default()),
+                Err(TryRecvError::Closed) => Err(Aborted::Worker),
+            },
+            Source::Output { .. } => {
+                let outcome = ready!(Pin::new(&mut self.by.outcome).poll(context));
+                outcome.map(|(outcome, _)| outcome).map_err(|_| Aborted::Worker)
+            }
+        };
+        self.by.on_drop.disarm();
+        let result = match outcome {
+            Ok(Outcome { failure: Some(failure), .. }) => Err(Aborted::Failed(failure)),
+            Ok(Outcome { failure: None, .. }) => self.length.end().map_err(|error| {
+                let failure = Failure::from(error);
+                self.by.record.aborted(failure.clone());
+                Aborted::Failed(failure)
+            }),
+            Err(aborted) => Err(aborted),
+        };
+        Poll::Ready(result)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<NextFrame> {
+        let frame = match &mut self.state {
+            State::Whole(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            State::Frames { frames, left } => match frames.next() {
+                Some(frame) => {
+                    *left -= length_of(&frame);
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                None => None,
+            },
+            State::Streaming(streaming) => match ready!(streaming.poll_frame(context)) {
+                Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+                last => last,
+            },
+            State::Done => None,
+        };
+        (self.state, self.hold) = (State::Done, None);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Frames { frames, .. } => frames.len() == 0,
+            // Only the end itself tells whether it is whole.
+            State::Whole(_) | State::Streaming(_) => false,
+            State::Done => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            State::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            State::Frames { left, .. } => SizeHint::with_exact(*left),
+            State::Streaming(streaming) => {
+                let last = streaming.last.as_ref().map_or(0, length_of);
+                streaming.length.left().map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + last))
+            }
+            State::Done => SizeHint::with_exact(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

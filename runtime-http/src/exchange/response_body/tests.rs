@@ -1,0 +1,104 @@
+//! What clients get of a streamed response, through hyper, without a socket and without a clock.
+
+use std::{convert::Infallible, time::Instant};
+
+use futures_util::stream;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::{invocation::InvocationId, metrics::Metrics};
+
+/// A guest's response: what it announces, and pieces of these sizes. The invocation has ended well.
+fn streamed(announced: Option<u64>, sizes: &[usize]) -> ResponseBody {
+    let frames: Vec<_> = sizes.iter().map(|size| Ok(Frame::data(Bytes::from(vec![b'x'; *size])))).collect();
+    let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
+    let (sender, outcome) = oneshot::channel();
+    assert!(sender.send((Outcome::default(), None)).is_ok());
+    let cancel = CancelToken::default();
+    let record = Record::new(InvocationId::next(), Metrics::new().function("guest"), Instant::now());
+    let by = Streamed { record, on_drop: CancelOnDrop::new(cancel.clone()), cancel, outcome };
+    ResponseBody::streaming(Source::Guest { body, announced }, by, u64::MAX)
+}
+
+async fn answer(
+    request: Request<hyper::body::Incoming>,
+    announced: Option<u64>,
+    sizes: &[usize],
+) -> Result<Response<ResponseBody>, Infallible> {
+    let is_guest = request.uri().path() == "/guest";
+    let body = if is_guest { streamed(announced, sizes) } else { ResponseBody::full(Bytes::from_static(b"other")) };
+    Ok(Response::new(body))
+}
+
+/// All that a server sends in answer to a request for the guest, and another one behind it.
+async fn on_http1(announced: Option<u64>, sizes: Vec<usize>) -> Vec<u8> {
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let service = service_fn(move |request| {
+        let sizes = sizes.clone();
+        async move { answer(request, announced, &sizes).await }
+    });
+    let serving =
+        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service));
+    let requests =
+        b"GET /guest HTTP/1.1\r\nHost: box\r\n\r\nGET /other HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n";
+    client.write_all(requests).await.unwrap();
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).await.unwrap();
+    let _ = serving.await.unwrap();
+    bytes
+}
+
+/// The body that a client of HTTP/2 gets, if it is whole.
+async fn on_http2(announced: Option<u64>, sizes: Vec<usize>) -> Option<usize> {
+    let (client, server) = tokio::io::duplex(1 << 16);
+    let service = service_fn(move |request| {
+        let sizes = sizes.clone();
+        async move { answer(request, announced, &sizes).await }
+    });
+    let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    tokio::spawn(http.serve_connection(TokioIo::new(server), service));
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await;
+    let (mut sender, connection) = handshake.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("http://box/guest").body(Empty::<Bytes>::new()).unwrap();
+    let body = sender.send_request(request).await.unwrap().into_body().collect().await;
+    body.ok().map(|body| body.to_bytes().len())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_response_is_what_it_announced_or_is_broken_off(
+        announced in proptest::option::of(0_u64..30),
+        sizes in proptest::collection::vec(0_usize..20, 0..4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let sent: usize = sizes.iter().sum();
+        let is_right = announced.is_none_or(|announced| announced == sent as u64);
+
+        let bytes = runtime.block_on(on_http1(announced, sizes.clone()));
+        let text = String::from_utf8(bytes).unwrap();
+        let responses = text.matches("HTTP/1.1 200").count();
+        if is_right || announced == Some(0) {
+            prop_assert!(responses == 2 && text.ends_with("\r\n\r\nother"), "{}", text);
+        } else {
+            prop_assert!(responses <= 1 && !text.contains("other"), "{}", text);
+        }
+        // Not a byte more than was announced is on the wire.
+        let passed = text.matches('x').count() as u64;
+        prop_assert!(announced.is_none_or(|announced| passed <= announced), "{}", text);
+
+        let whole = runtime.block_on(on_http2(announced, sizes));
+        if is_right {
+            prop_assert_eq!(whole, Some(sent));
+        } else {
+            prop_assert!(whole.is_none() || (announced == Some(0) && whole == Some(0)), "{:?}", whole);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What a connection does, and when it has done nothing for too long.
+//!
+//! hyper has a timer for heads of HTTP/1 alone, which starts after the version is known. So the box looks at connections itself: what is
+//! begun and ended is noted here, and [`super::patience`] decides, without a clock, what becomes of the connection.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use futures_util::task::AtomicWaker;
+
+use super::{
+    delivery::Stream,
+    patience::{Observed, Order, Step, Timeouts},
+};
+use crate::exchange::pace::BodyWaits;
+
+/// What kind of connection goes first when there are too many: the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Idle {
+    /// All its requests wait for the rest of their bodies.
+    Unfinished,
+    /// Between requests.
+    Unused,
+    /// There never was one.
+    Silent,
+}
+
+/// What a connection's task, its requests and the server share. It is on one thread at a time, but for the orders.
+#[derive(Debug)]
+pub struct Activity {
+    accepted: Instant,
+    order: AtomicU8,
+    /// Milliseconds after `accepted`, as the following.
+    ordered: AtomicU64,
+    in_flight: AtomicU32,
+    /// Requests so far.
+    requests: AtomicU32,
+    idle_since: AtomicU64,
+    /// [`NEVER`] while the client takes what is sent.
+    blocked_since: AtomicU64,
+    is_http2: AtomicBool,
+    /// Bodies that are waited for.
+    pub bodies: BodyWaits,
+    streams: Mutex<Vec<Weak<Mutex<Stream>>>>,
+    task: AtomicWaker,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl Activity {
+    pub fn new() -> Arc<Activity> {
+        Arc::new(Activity {
+            accepted: Instant::now(),
+            order: AtomicU8::new(Order::Serve as u8),
+            ordered: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+            idle_since: AtomicU64::new(0),
+            blocked_since: AtomicU64::new(NEVER),
+            is_http2: AtomicBool::new(false),
+            bodies: BodyWaits::default(),
+            streams: Mutex::default(),
+            task: AtomicWaker::new(),
+        })
+    }
+
+    /// Milliseconds since the connection was accepted.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(NEVER - 1)
+    }
+
+    fn observed(&self) -> Observed {
+        let blocked = self.blocked_since.load(Ordering::Relaxed);
+        Observed {
+            now: Duration::from_millis(self.now()),
+            order: self.order(),
+            ordered: Duration::from_millis(self.ordered.load(Ordering::Relaxed)),
+            in_flight: self.in_flight.load(Ordering::Acquire),
+            bodies_waiting: self.bodies.waiting().0,
+            served: self.requests() > 0,
+            idle_since: Duration::from_millis(self.idle_since.load(Ordering::Relaxed)),
+            blocked_since: (blocked != NEVER).then(|| Duration::from_millis(blocked)),
+        }
+    }
+
+    /// What becomes of the connection now.
+    pub fn step(&self, timeouts: &Timeouts) -> Step {
+        let mut observed = self.observed();
+        if observed.in_flight > 0 && self.is_http2() {
+            let unread = self.end_unread_streams(timeouts.send);
+            // Nobody reads anything here any more.
+            if unread >= observed.in_flight {
+                observed.blocked_since = Some(Duration::ZERO);
+            }
+        }
+        observed.step(timeouts)
+    }
+
+    /// Lets go of answers that HTTP/2's windows have held up for too long. Gives how many there are.
+    fn end_unread_streams(&self, patience: Duration) -> u32 {
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(NEVER);
+        let now = self.now();
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|stream| stream.strong_count() > 0);
+        let unread = streams
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|stream| stream.lock().unwrap_or_else(PoisonError::into_inner).end_if_unread(now, patience));
+        u32::try_from(unread.count()).unwrap_or(u32::MAX)
+    }
+
+    pub fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
+    }
+
+    /// An answer on HTTP/2, which its client may leave unread while it reads others.
+    pub fn watch(&self, stream: &Arc<Mutex<Stream>>) {
+        self.is_http2.store(true, Ordering::Relaxed);
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+        }
+        streams.push(Arc::downgrade(stream));
+    }
+
+    pub fn order(&self) -> Order {
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::Serve,
+            1 => Order::Drain,
+            2 => Order::Close,
+            _ => Order::End,
+        }
+    }
+
+    /// Tells the connection's task what to do from now on.
+    pub fn set_order(&self, order: Order) {
+        self.ordered.store(self.now(), Ordering::Relaxed);
+        self.order.fetch_max(order as u8, Ordering::AcqRel);
+        self.task.wake();
+    }
+
+    /// `waker` is woken by the next order.
+    pub fn register(&self, waker: &Waker) {
+        self.task.register(waker);
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Whether and for how long it keeps a place without using it; `None` if it is busy.
+    pub fn idle(&self) -> Option<(Idle, Duration)> {
+        let observed = self.observed();
+        if observed.order >= Order::Close || observed.blocked_since.is_some() {
+            return None;
+        }
+        if observed.in_flight == 0 {
+            let kind = if observed.served { Idle::Unused } else { Idle::Silent };
+            return Some((kind, observed.now.saturating_sub(observed.idle_since)));
+        }
+        let (waiting, time) = self.bodies.waiting();
+        (waiting >= observed.in_flight).then_some((Idle::Unfinished, time))
+    }
+
+    /// A request's head is complete. It is in flight until what is returned is dropped.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        InFlight(self.clone())
+    }
+
+    /// Whether the socket takes what is sent.
+    pub fn set_blocked(&self, blocked: bool) {
+        let is_noted = self.blocked_since.load(Ordering::Relaxed) != NEVER;
+        if blocked != is_noted {
+            self.blocked_since.store(if blocked { self.now() } else { NEVER }, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A request whose answer is not sent.
+#[derive(Debug)]
+pub struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted() {
+        let activity = Activity::new();
+        assert_eq!(activity.idle().map(|(kind, _)| kind), Some(Idle::Silent));
+        let request = activity.begin();
+        assert_eq!((activity.in_flight(), activity.idle()), (1, None));
+        let waiting = activity.bodies.begin();
+        assert_eq!(activity.idle().map(|(kind, _)| kind), Some(Idle::Unfinished));
+        drop(waiting);
+        assert_eq!(activity.idle(), None);
+        drop(request);
+        assert_eq!(activity.idle().map(|(kind, _)| kind), Some(Idle::Unused));
+        activity.set_blocked(true);
+        assert!(activity.observed().blocked_since.is_some());
+        activity.set_blocked(false);
+        assert_eq!(activity.observed().blocked_since, None);
+        activity.set_order(Order::Close);
+        activity.set_order(Order::Drain);
+        assert_eq!(activity.order(), Order::Close, "it stays so");
+    }
+}

@@ -1,0 +1,117 @@
+//! A connection's socket: what is read of heads is reserved before it is read, and whether the client takes what is sent is noted.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
+    net::TcpStream,
+};
+use tokio_util::sync::PollSemaphore;
+
+use super::{LARGEST_HEAD, activity::Activity};
+use crate::exchange::budget::{ByteBudget, Reservation, permits};
+
+/// The most that is read at once, and what of a head its connection may hold without asking. A frame of a body is no larger, either.
+const READ: u64 = 16 << 10;
+
+/// A socket that hyper reads and writes.
+pub struct Socket {
+    stream: Take<TcpStream>,
+    activity: Arc<Activity>,
+    heads: PollSemaphore,
+    /// The request whose head is read now, by its number.
+    request: u32,
+    /// What was read of that head, and what is reserved for it.
+    head: u64,
+    reserved: Reservation,
+}
+
+impl Socket {
+    pub fn new(stream: TcpStream, activity: Arc<Activity>, heads: &ByteBudget) -> Socket {
+        Socket {
+            stream: stream.take(READ),
+            activity,
+            heads: PollSemaphore::new(heads.semaphore()),
+            request: 0,
+            head: 0,
+            reserved: Reservation::default(),
+        }
+    }
+
+    /// How much may be read now.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        let request = self.activity.requests();
+        if request != self.request || self.activity.in_flight() > 0 {
+            (self.request, self.head, self.reserved) = (request, 0, Reservation::default());
+        }
+        if self.activity.in_flight() > 0 {
+            return Poll::Ready(Ok(READ));
+        }
+        // hyper holds no more of a head. What HTTP/2 sends beside it is not held.
+        if self.reserved.bytes() >= LARGEST_HEAD as u64 {
+            return Poll::Ready(Ok(READ));
+        }
+        if READ + self.reserved.bytes() <= self.head {
+            let permit = ready!(self.heads.poll_acquire_many(context, permits(READ)));
+            self.reserved.add(permit.ok_or(io::ErrorKind::OutOfMemory)?.into());
+        }
+        Poll::Ready(Ok((READ + self.reserved.bytes() - self.head).min(READ)))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = ready!(self.poll_room(context))?;
+        self.stream.set_limit(room);
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.activity.in_flight() == 0 {
+            self.head += (buffer.filled().len() - before) as u64;
+        }
+        read
+    }
+}
+
+impl Socket {
+    fn noted<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.activity.set_blocked(written.is_pending());
+        written
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(self.stream.get_mut()).poll_write(context, bytes);
+        self.noted(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(self.stream.get_mut()).poll_write_vectored(context, slices);
+        self.noted(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.get_ref().is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.stream.get_mut()).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.stream.get_mut()).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,151 @@
+//! Connections that cost something and ask for nothing: silent ones, slow ones, those that do not read.
+
+use std::{io::ErrorKind, net::SocketAddr};
+
+use wasmbox_tests::{Request, WasmBox, Wire, client::Http2, eventually, guest, server::Launch};
+
+const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: box\r\n\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+fn launch() -> Launch {
+    WasmBox::launch()
+        .function("hello.wat", guest::hello())
+        .function("echo.wat", guest::echo())
+        .function("flood.wat", guest::flood(0))
+        .flag("--memory-request", 1)
+}
+
+/// Starts of a request that never come to its head's end.
+fn half_heads() -> Vec<Vec<u8>> {
+    let http2 = |frames: &[&[u8]]| [PREFACE, b"\0\0\0\x04\0\0\0\0\0", &frames.concat()].concat();
+    vec![
+        Vec::new(),
+        b"P".to_vec(),
+        PREFACE[..12].to_vec(),
+        PREFACE.to_vec(),
+        http2(&[]),
+        // HEADERS without END_HEADERS, then a CONTINUATION without.
+        http2(&[b"\0\0\x01\x01\0\0\0\0\x01\x82"]),
+        http2(&[b"\0\0\x01\x01\0\0\0\0\x01\x82", b"\0\0\x01\x09\0\0\0\0\x01\x86"]),
+        b"GET /hello HTTP/1.1\r\nHost:".to_vec(),
+    ]
+}
+
+/// Waits until the server has closed it; what it says before does not matter.
+fn wait_until_closed(mut wire: Wire) {
+    wire.rest();
+}
+
+#[test]
+fn who_sends_no_head_is_closed_on_every_protocol() {
+    let server = launch().flag("--head-timeout", "500ms").start();
+    let wires: Vec<_> = half_heads().iter().map(|start| server.wire(start)).collect();
+    let admin: Vec<_> = half_heads().iter().map(|start| Wire::send_to(server.admin_address(), start)).collect();
+    wires.into_iter().chain(admin).for_each(wait_until_closed);
+    server.get("/hello").ok();
+}
+
+#[test]
+fn who_is_idle_for_long_is_closed() {
+    let server = launch().flag("--idle-timeout", "500ms").start();
+    let mut wire = server.wire(HELLO);
+    wire.answer().ok();
+    assert_eq!(wire.rest(), b"");
+    let mut half = server.wire(format!("{HELLO}GET /hel"));
+    half.answer().ok();
+    assert_eq!(half.rest(), b"");
+    let connection = Http2::connect(server.address());
+    assert_eq!(connection.get_all(&["/hello".into()])[0].text(), "hello\n");
+    eventually("no connection", || (server.metrics().sum("wasmbox_connections", &[]) == 0.0).then_some(()));
+}
+
+/// A function that waits is not an idle connection.
+#[test]
+fn a_function_may_take_longer_than_an_idle_connection() {
+    let slow = guest::printing("slow", "(call $sleep (i64.const 1500))");
+    let server = launch()
+        .function("slow.wat", slow)
+        .flag("--idle-timeout", "200ms")
+        .flag("--send-timeout", "200ms")
+        .flag("--head-timeout", "200ms")
+        .start();
+    assert_eq!(server.get("/slow").ok().text(), "slow");
+    assert_eq!(server.call(Request::get("/slow").version(http::Version::HTTP_2), "").ok().text(), "slow");
+}
+
+/// As many silent connections as there may be, and more: probes and functions answer all the time.
+#[test]
+fn a_full_port_closes_the_longest_idle_connection() {
+    let server = launch().flag("--max-connections", 4).start();
+    let connect = |address: SocketAddr, number: usize| -> Vec<Wire> {
+        (0..number).map(|index| Wire::send_to(address, if index % 2 == 0 { "" } else { "GET /he" })).collect()
+    };
+    let silent = connect(server.address(), 20);
+    server.get("/-/live").ok();
+    server.get("/-/ready").ok();
+    server.get("/hello").ok();
+    let admin = connect(server.admin_address(), 600);
+    for _ in 0..3 {
+        server.admin("/live").ok();
+        server.admin("/ready").ok();
+    }
+    drop((silent, admin));
+    // Of those that were used it is the one that was used first.
+    eventually("no connection", || (server.metrics().sum("wasmbox_connections", &[]) == 0.0).then_some(()));
+    let mut kept: Vec<_> = (0..4)
+        .map(|_| {
+            let mut wire = server.wire(HELLO);
+            wire.answer().ok();
+            // So that one of them has been idle for longest.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            wire
+        })
+        .collect();
+    server.wire(HELLO).answer().ok();
+    assert_eq!(kept.remove(0).rest(), b"");
+    // Busy ones stay, and a further one waits.
+    let mut busy: Vec<_> = (0..4)
+        .map(|_| server.wire("POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"))
+        .collect();
+    server.wait_until_running("echo", 4);
+    let mut waiting = server.wire(HELLO);
+    for wire in &mut busy {
+        wire.send_chunk(b"");
+        assert_eq!(wire.answer().ok().text(), "x");
+    }
+    waiting.answer().ok();
+}
+
+/// Nobody reads the answer: the function ends, and nothing is held any more.
+#[test]
+fn who_does_not_read_is_cut_off() {
+    let server = launch().flag("--send-timeout", "500ms").start();
+    server.get("/hello").ok();
+    let mut unread = server.wire("GET /flood HTTP/1.1\r\nHost: box\r\n\r\n");
+    server.wait_until_running("flood", 1);
+    server.wait_until_idle();
+    let read = loop {
+        match unread.chunk() {
+            Ok(Some(_)) => {}
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error.kind()),
+        }
+    };
+    assert!(matches!(read, Err(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)), "{read:?}");
+}
+
+/// On HTTP/2 that is a stream; another one, which may be another client's behind a proxy, goes on.
+#[test]
+fn who_does_not_read_a_stream_loses_that_stream_alone() {
+    let server = launch().flag("--send-timeout", "500ms").start();
+    server.get("/hello").ok();
+    let connection = Http2::connect(server.address());
+    let unread = connection.open("/flood");
+    server.wait_until_running("flood", 1);
+    eventually("the function ends", || {
+        assert_eq!(connection.get_all(&["/hello".into()])[0].text(), "hello\n");
+        (server.running("flood") == 0.0).then_some(())
+    });
+    assert!(connection.rest(unread).is_err());
+    assert_eq!(connection.get_all(&["/hello".into()])[0].text(), "hello\n");
+}
