@@ -1,7 +1,7 @@
 //! The log: what operators see of each invocation, and what functions write to standard error.
 
 use serde_json::Value;
-use wasmbox_tests::{WasmBox, component::http_guest, guest, guest::command_with};
+use wasmbox_tests::{Request, WasmBox, component::http_guest, guest, guest::command_with};
 
 /// Writes its input to standard error.
 fn complains() -> String {
@@ -86,6 +86,26 @@ fn a_flood_of_complaints_is_cut() {
     server.get("/flood").ok();
     server.logged(&["WARN", "guest", "function=flood", "dropped_bytes="]);
     assert!(server.log().len() < 3 << 20, "{} bytes of log", server.log().len());
+}
+
+/// A line costs the log more than its text, and a control character more than its byte.
+#[test]
+fn a_flood_of_empty_lines_is_cut() {
+    let flood = guest::command(
+        "(local $left i32) (local.set $left (i32.const 200000))
+         (i32.store8 (i32.const 1024) (i32.const 10))
+         (memory.fill (i32.const 65536) (i32.const 27) (i32.const 65536))
+         (loop $again
+           (call $write (i32.const 2) (i32.const 1024) (i32.const 1))
+           (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+           (br_if $again (local.get $left)))
+         (loop $again (call $write (i32.const 2) (i32.const 65536) (i32.const 65536)) (br $again))",
+    );
+    let server = WasmBox::with("flood.wat", flood);
+    let answer = server.call(Request::get("/flood").header("Invocation-Timeout", "5000"), "");
+    answer.problem(504, "deadline-exceeded");
+    server.logged(&["WARN", "guest", "function=flood", "dropped_bytes="]);
+    assert!(server.log().len() < 2 << 20, "{} bytes of log", server.log().len());
 }
 
 /// Whatever clients, functions and files say, it does not look like a line of the server's.

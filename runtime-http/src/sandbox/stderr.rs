@@ -18,8 +18,10 @@ use crate::invocation::InvocationId;
 
 /// A longer line is logged in pieces.
 const LONGEST_LINE: usize = 8 << 10;
-/// What one invocation may write to the log; the rest is counted, not logged.
+/// What one invocation may write to the log, as it is there; the rest is counted, not logged.
 const MOST_BYTES: usize = 1 << 20;
+/// What a line takes beside its text: time, function, id.
+const LINE_BYTES: usize = 256;
 
 /// Standard error of one invocation; the last, unended line is logged when the last clone is dropped.
 #[derive(Clone)]
@@ -29,13 +31,15 @@ struct Lines {
     function: Arc<str>,
     id: InvocationId,
     unended: Vec<u8>,
-    logged: usize,
+    /// What it may still write.
+    left: usize,
+    /// What was not logged because it was too much.
     dropped: usize,
 }
 
 impl Stderr {
     pub fn new(function: Arc<str>, id: InvocationId) -> Self {
-        Stderr(Arc::new(Mutex::new(Lines { function, id, unended: Vec::new(), logged: 0, dropped: 0 })))
+        Stderr(Arc::new(Mutex::new(Lines { function, id, unended: Vec::new(), left: MOST_BYTES, dropped: 0 })))
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -45,10 +49,11 @@ impl Stderr {
 
 impl Lines {
     fn write(&mut self, bytes: &[u8]) {
-        let allowed = bytes.len().min(MOST_BYTES - self.logged);
-        self.logged += allowed;
-        self.dropped += bytes.len() - allowed;
-        for piece in bytes[..allowed].split_inclusive(|byte| *byte == b'\n') {
+        if self.left == 0 {
+            self.dropped += bytes.len();
+            return;
+        }
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             for part in piece.chunks(LONGEST_LINE) {
                 self.unended.extend_from_slice(part);
                 if part.ends_with(b"\n") || self.unended.len() >= LONGEST_LINE {
@@ -60,7 +65,16 @@ impl Lines {
 
     fn log(&mut self) {
         let line = String::from_utf8_lossy(self.unended.strip_suffix(b"\n").unwrap_or(&self.unended));
-        tracing::info!(target: "guest", function = %self.function, id = %self.id, stderr = line.trim_end_matches('\r'));
+        let text = line.trim_end_matches('\r');
+        // An empty line costs the log as much as a short one, and a control character is escaped.
+        let size = LINE_BYTES + text.chars().map(|character| character.escape_debug().len()).sum::<usize>();
+        if size <= self.left {
+            self.left -= size;
+            tracing::info!(target: "guest", function = %self.function, id = %self.id, stderr = text);
+        } else {
+            self.left = 0;
+            self.dropped += self.unended.len();
+        }
         self.unended.clear();
     }
 }
