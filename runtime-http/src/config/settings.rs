@@ -298,6 +298,8 @@ pub const ENVIRONMENT: &[(&str, &[&str])] = &[
     ("send-timeout", &["SEND_TIMEOUT"]),
     ("io-threads", &["IO_THREADS"]),
     ("compile-jobs", &["COMPILE_JOBS"]),
+    ("compile-memory", &["COMPILE_MEMORY"]),
+    ("compile-time", &["COMPILE_TIME"]),
     ("worker-idle", &["WORKER_IDLE"]),
     ("drain-timeout", &["DRAIN_TIMEOUT"]),
     ("preopen-root", &["PREOPEN_ROOTS"]),
