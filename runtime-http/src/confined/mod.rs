@@ -42,8 +42,9 @@ use crate::excerpt::excerpt;
 pub const LARGEST_CODE: u64 = 1 << 30;
 /// What is read of a reason, before it is made an excerpt.
 const LONGEST_REASON: usize = 4 << 10;
-/// CPU time of all threads together, for each second that compiling may take.
-const CPU_SECONDS: u64 = 4;
+/// CPU time of all threads together, for each second that compiling may take. It is more than they can use in that time, so that a module that takes
+/// too long is found to do so by the clock: a process that the kernel ends at its limit looks like one that somebody killed.
+const CPU_SECONDS: u64 = process::MOST_THREADS as u64 + 1;
 
 /// What one compilation may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

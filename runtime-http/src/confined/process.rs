@@ -37,7 +37,7 @@ impl Ending {
 }
 
 /// More help no more, and each has a stack.
-const MOST_THREADS: usize = 8;
+pub(super) const MOST_THREADS: usize = 8;
 
 /// What the process has once it is confined.
 struct Confined {
