@@ -11,6 +11,11 @@ CARGO_FUZZ := 0.13.2
 # Seconds for each fuzz target, of which there are six.
 FUZZ_SECONDS ?= 10
 
+# make enemies ENEMIES_SECONDS=3600 ENEMIES_SEED=7; without a seed, the clock's.
+ENEMIES_SECONDS ?= 120
+ENEMIES_SEED ?=
+export ENEMIES_SECONDS ENEMIES_SEED
+
 # make install PREFIX=/opt/wasmbox; DESTDIR for packages
 PREFIX ?= /usr/local
 
@@ -18,7 +23,7 @@ PREFIX ?= /usr/local
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples images test e2e attack lint fmt api-test deploy-test fuzz bench bench-shim simulate clean toolchain
+.PHONY: help run build static install examples images test e2e attack enemies lint fmt api-test deploy-test fuzz bench bench-shim simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
@@ -61,11 +66,17 @@ e2e: toolchain static images ## Build more versions of what the shim works with 
 attack: build ## Attack a box in small containers, as its functions' authors, its clients and writers of its volume; as root, alone on the machine
 	$(CARGO) test --release -p wasmbox-tests --test attack -- --nocapture --test-threads=1
 
+# The same target directory: what it depends on is built already.
+enemies: build ## Attack it with generated modules, settings and bytes for two minutes (ENEMIES_SECONDS=3600 ENEMIES_SEED=7)
+	$(CARGO) run --release --locked --manifest-path tests/enemies/Cargo.toml --target-dir target
+
 lint: toolchain $(TOOLS)/bin/cargo-deny-$(CARGO_DENY) ## Check format, clippy, documentation, licences and sources
 	$(CARGO) metadata --locked --format-version 1 >/dev/null
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+	$(CARGO) fmt --check --manifest-path tests/enemies/Cargo.toml
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --locked --manifest-path tests/enemies/Cargo.toml --target-dir target -- -D warnings
 	# For maintainers: private items are documented, and may be linked to.
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --release --workspace --no-deps --document-private-items
 	# Not `advisories`: their database is a git repository, which a build that works offline cannot fetch.
@@ -74,6 +85,7 @@ lint: toolchain $(TOOLS)/bin/cargo-deny-$(CARGO_DENY) ## Check format, clippy, d
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
+	$(CARGO) fmt --manifest-path tests/enemies/Cargo.toml
 
 api-test: build examples ## Hold docs/openapi.yaml against a running server, with schemathesis
 	tests/api/run.sh
