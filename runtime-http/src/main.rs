@@ -1,13 +1,15 @@
 //! `wasmbox`: see `wasmbox --help`.
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::FromArgMatches;
 use wasmbox::{
     cli::{self, Cli, Command},
     compile,
     config::{Config, Settings},
-    confined, doctor, node, run, serve, status,
+    confined,
+    doctor::{self, first::FirstProcess},
+    node, run, serve, status,
 };
 
 /// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that.
@@ -52,7 +54,13 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let settings = settings(None, Settings::default())?;
             Ok(status::command::status(&arguments, &settings)?)
         }
-        Command::Doctor(arguments) => Ok(doctor::doctor(&configuration(arguments.config, arguments.settings)?)?),
+        Command::Doctor(arguments) => {
+            let first = FirstProcess::read();
+            let variable = |name: &str| env::var_os(name).or_else(|| first.variable(name));
+            let flags = arguments.settings.over(first.flags.clone());
+            let settings = settings_of(arguments.config.or_else(|| first.config.clone()), flags, variable)?;
+            Ok(doctor::doctor(&Config::new(settings)?)?)
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut cli::command(), "wasmbox", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -67,7 +75,16 @@ fn configuration(file: Option<PathBuf>, flags: Settings) -> anyhow::Result<Confi
 }
 
 fn settings(file: Option<PathBuf>, flags: Settings) -> anyhow::Result<Settings> {
-    let file = file.or_else(|| env::var_os("WASMBOX_CONFIG").map(Into::into));
+    settings_of(file, flags, |name| env::var_os(name))
+}
+
+/// Flags over environment over a file over defaults.
+fn settings_of(
+    file: Option<PathBuf>,
+    flags: Settings,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> anyhow::Result<Settings> {
+    let file = file.or_else(|| variable("WASMBOX_CONFIG").map(Into::into));
     let file = file.map(|path| Settings::from_file(&path)).transpose()?.unwrap_or_default();
-    Ok(flags.over(Settings::from_environment(|name| env::var_os(name))?.over(file)))
+    Ok(flags.over(Settings::from_environment(variable)?.over(file)))
 }

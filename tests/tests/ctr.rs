@@ -127,10 +127,11 @@ fn the_doctor_looks_at_the_node() {
             let found = ran.stdout.lines().find(|line| line[6..].starts_with(check));
             found.unwrap_or_else(|| panic!("{check}: {ran:?}")).to_owned()
         };
-        ["containerd", "shim", "handler"].map(line)
+        ["containerd", "shim", "handler", "orphans"].map(line)
     };
     let containerd = Containerd::start(Version::V1_7);
-    let [daemon, shim, handler] = diagnosis(&containerd);
+    let [daemon, shim, handler, orphans] = diagnosis(&containerd);
+    assert!(orphans.starts_with("ok ") && orphans.ends_with("none of 0 shims and 0 containers"), "{orphans}");
     assert!(daemon.starts_with("ok ") && daemon.contains("1.7.") && daemon.contains("runs, pid"), "{daemon}");
     assert!(shim.starts_with("ok ") && shim.contains("bin/containerd-shim-wasmbox-v1"), "{shim}");
     assert!(handler.starts_with("ok ") && handler.contains("wasmbox, of type io.containerd.wasmbox.v1"), "{handler}");
@@ -139,8 +140,30 @@ fn the_doctor_looks_at_the_node() {
     let ours = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.wasmbox]";
     let (before, _) = text.split_once(ours).expect("a handler");
     fs::write(&config, before).expect("our own file");
-    let [_, _, handler] = diagnosis(&containerd);
+    let [_, _, handler, _] = diagnosis(&containerd);
     assert!(handler.starts_with("warn") && handler.contains("Kubernetes does not"), "{handler}");
+}
+
+/// With `kubectl exec` it has neither the flags of the box nor what the shim added to its environment.
+#[test]
+fn the_doctor_looks_at_the_box_beside_which_it_runs() {
+    let containerd = Containerd::start(Version::V1_7);
+    let image = Image::of("box")
+        .file("srv/hi.wat", guest::hello())
+        .entrypoint(&["wasmbox", "serve", "--functions-dir=/srv", "--cache-dir", "none"])
+        .build();
+    containerd.import(&image);
+    containerd.run(&["--detach", "--net-host", image.name(), "box"]).ok();
+    eventually("the box answers", || containerd.node().call(ADDRESS, Request::get("/hi"), "").ok());
+    let ran = containerd.ctr(&["task", "exec", "--exec-id", "e1", "box", "/run/wasmbox/wasmbox", "doctor"]);
+    let line = |check: &str| {
+        let found = ran.stdout.lines().find_map(|line| line.get(6..)?.strip_prefix(check));
+        found.unwrap_or_else(|| panic!("{check}: {ran:?}")).trim()
+    };
+    assert_eq!(line("node cache"), "/run/wasmbox/cache, read-only");
+    assert_eq!(line("functions"), "/srv, 1 files");
+    assert!(line("port").contains("in use by a box that runs"), "{ran:?}");
+    end(&containerd, "box", 15);
 }
 
 /// The README's commands.

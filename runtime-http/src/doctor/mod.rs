@@ -6,12 +6,15 @@
 //! - [`container`]: cgroups and their limits
 //! - [`directories`]: functions, compiled code
 //! - [`ports`]: whether they are free
-//! - [`node`]: what a node needs to run boxes in pods
+//! - [`node`]: what a node needs to run boxes in pods; [`orphans`]: what of it runs and is nobody's
+//! - [`first`]: the box beside which it runs, in a container
 
 pub mod container;
 pub mod directories;
+pub mod first;
 pub mod kernel;
 pub mod node;
+pub mod orphans;
 pub mod ports;
 
 use std::{
@@ -67,6 +70,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "containerd", examine: node::containerd },
     Check { name: "shim", examine: node::shim },
     Check { name: "handler", examine: node::handler },
+    Check { name: "orphans", examine: orphans::orphans },
 ];
 
 impl Finding {

@@ -15,11 +15,12 @@ use rustix::fs::{Access, access};
 use super::Finding;
 use crate::config::Config;
 
-const SHIM: &str = "containerd-shim-wasmbox-v1";
+pub const SHIM: &str = "containerd-shim-wasmbox-v1";
 /// The runtime's type: from it containerd derives the shim's name.
 const RUNTIME_TYPE: &str = "io.containerd.wasmbox.v1";
-/// containerd looks here, too: its plugin `io.containerd.internal.v1.opt`.
-const OPT: &str = "/opt/containerd/bin";
+/// The plugin that puts a directory of programs in front of containerd's PATH, and where that is by default.
+const OPT: &str = "io.containerd.internal.v1.opt";
+const OPT_PATH: &str = "/opt/containerd";
 
 /// This node's containerd.
 struct Containerd {
@@ -36,7 +37,7 @@ impl Containerd {
     fn find() -> Option<Containerd> {
         Containerd::running().or_else(|| {
             let search = env::var_os("PATH")?;
-            let path = program("containerd", &search)?;
+            let path = program("containerd", env::split_paths(&search))?;
             Some(Containerd { path, running: None, config: None, search })
         })
     }
@@ -84,9 +85,37 @@ impl Containerd {
         toml::from_str(&said(command.args(["config", "dump"]))?).map_err(|error| error.to_string())
     }
 
-    fn shim(&self) -> Option<PathBuf> {
-        program(SHIM, &self.search).or_else(|| Some(Path::new(OPT).join(SHIM)).filter(|path| is_program(path)))
+    /// Where it looks for a shim by its name, in this order.
+    fn search(&self) -> Vec<PathBuf> {
+        let configuration = self.configuration().unwrap_or_default();
+        let path = |configuration: &toml::Table| {
+            Some(configuration.get("plugins")?.get(OPT)?.get("path")?.as_str()?.to_owned())
+        };
+        let opt = path(&configuration).unwrap_or_else(|| OPT_PATH.into());
+        let mut directories = vec![Path::new(&opt).join("bin")];
+        directories.extend(env::split_paths(&self.search));
+        directories.extend(self.path.parent().map(Path::to_owned));
+        directories
     }
+
+    fn shim(&self) -> Shim {
+        if let Some(path) = program(SHIM, self.search()) {
+            return Shim::Named(path);
+        }
+        let configuration = self.configuration().unwrap_or_default();
+        let path = ours(&configuration).and_then(|(_, runtime)| runtime.get("runtime_path")?.as_str());
+        let path = path.filter(|path| !path.is_empty()).map(PathBuf::from);
+        path.filter(|path| is_program(path)).map_or(Shim::None, Shim::ByPath)
+    }
+}
+
+/// How containerd comes to the shim.
+enum Shim {
+    /// By its name.
+    Named(PathBuf),
+    /// Only by what the handler says.
+    ByPath(PathBuf),
+    None,
 }
 
 pub fn containerd(_: &Config) -> Finding {
@@ -105,9 +134,22 @@ pub fn shim(_: &Config) -> Finding {
     let Some(containerd) = Containerd::find() else {
         return Finding::ok("not needed without containerd");
     };
-    let Some(path) = containerd.shim() else {
-        let search = containerd.search.to_string_lossy();
-        return Finding::ok(format!("{SHIM} is not in containerd's PATH ({search}:{OPT}); only nodes need it"));
+    let path = match containerd.shim() {
+        Shim::Named(path) => path,
+        Shim::ByPath(path) => {
+            return Finding::warn(
+                format!(
+                    "{}, by the handler's runtime_path alone: containerd 2.3 loses the pods when it starts anew",
+                    path.display()
+                ),
+                format!("link it into {OPT_PATH}/bin, then remove runtime_path (wasmbox-installer install does both)"),
+            );
+        }
+        Shim::None => {
+            let search =
+                containerd.search().iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
+            return Finding::ok(format!("{SHIM} is not where containerd looks ({search}); only nodes need it"));
+        }
     };
     let version = said(Command::new(&path).arg("-v")).unwrap_or_else(|error| error);
     let version = version.lines().find_map(|line| line.trim().strip_prefix("Version: v")).unwrap_or("unknown");
@@ -130,7 +172,7 @@ pub fn shim(_: &Config) -> Finding {
 
 /// Whether Kubernetes can choose it.
 pub fn handler(_: &Config) -> Finding {
-    let Some(containerd) = Containerd::find().filter(|containerd| containerd.shim().is_some()) else {
+    let Some(containerd) = Containerd::find().filter(|containerd| !matches!(containerd.shim(), Shim::None)) else {
         return Finding::ok("not needed without the shim");
     };
     let configuration = match containerd.configuration() {
@@ -142,15 +184,26 @@ pub fn handler(_: &Config) -> Finding {
             );
         }
     };
-    let ours = handlers(&configuration)
-        .find(|(_, runtime)| runtime.get("runtime_type").and_then(toml::Value::as_str) == Some(RUNTIME_TYPE));
-    let Some((name, _)) = ours else {
+    let Some((name, _)) = ours(&configuration) else {
         return Finding::warn(
             format!("no runtime handler has the type {RUNTIME_TYPE}: `ctr` runs boxes, Kubernetes does not"),
             "add one to containerd's configuration, as docs/shim.md shows, and restart containerd",
         );
     };
     Finding::ok(format!("{name}, of type {RUNTIME_TYPE}"))
+}
+
+/// Where the OCI runtime keeps the state of our containers, by the handler's options.
+pub fn state_directory() -> PathBuf {
+    let configuration = Containerd::find().and_then(|containerd| containerd.configuration().ok()).unwrap_or_default();
+    let root = ours(&configuration).and_then(|(_, runtime)| runtime.get("options")?.get("Root")?.as_str());
+    root.filter(|root| !root.is_empty()).unwrap_or("/run/containerd/wasmbox").into()
+}
+
+/// The handler of our type.
+fn ours(configuration: &toml::Table) -> Option<(&String, &toml::Value)> {
+    handlers(configuration)
+        .find(|(_, runtime)| runtime.get("runtime_type").and_then(toml::Value::as_str) == Some(RUNTIME_TYPE))
 }
 
 /// All runtime handlers: `plugins.*.containerd.runtimes`, of whichever version the configuration is.
@@ -170,9 +223,10 @@ fn said(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// The first of that name in `search` that may be run.
-fn program(name: &str, search: &OsString) -> Option<PathBuf> {
-    env::split_paths(search)
+/// The first of that name that may be run.
+fn program(name: &str, directories: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    directories
+        .into_iter()
         .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(name))
         .find(|path| is_program(path))

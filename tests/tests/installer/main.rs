@@ -6,7 +6,7 @@ mod pods;
 use std::{fs, io::Read, os::unix::fs::MetadataExt};
 
 use host::{Host, Layout, TEMPLATE_2, TEMPLATE_3};
-use pods::{they_outlive_containerd, they_outlive_the_mending_of_an_older_installation};
+use pods::{they_outlive_containerd, they_outlive_the_mending_of_an_older_installation, what_containerd_lost_is_named};
 use rustix::process::{Pid, Signal, kill_process};
 use wasmbox_tests::eventually;
 
@@ -36,6 +36,7 @@ on_each_version!(
     watching_mends_and_ends_when_told,
     containerd_finds_the_shim_by_its_name,
     they_outlive_containerd,
+    what_containerd_lost_is_named,
 );
 
 // 1.6 reads `runtime_path`, but does not heed it.

@@ -310,6 +310,43 @@ pub fn they_outlive_the_mending_of_an_older_installation(version: &str) {
     end(&machine);
 }
 
+/// A containerd that does not find the shim takes what runs for ended. The doctor names what it lost, and what it says ends it.
+pub fn what_containerd_lost_is_named(version: &str) {
+    let machine = Machine::new(version);
+    machine.installer("install").ok();
+    let pods = machine.pods();
+    let doctor = |check: &str| {
+        let ran = machine.run(&format!("{INSTALLED}/wasmbox"), &["doctor"]);
+        let found = ran.stdout.lines().find(|line| line.get(6..).is_some_and(|rest| rest.starts_with(check)));
+        found.unwrap_or_else(|| panic!("{check}: {ran:?}")).to_owned()
+    };
+    let (shims, containers) = (PODS, 3 * PODS);
+    assert!(
+        doctor("orphans").ends_with(&format!("none of {shims} shims and {containers} containers")),
+        "{}",
+        doctor("orphans")
+    );
+    assert!(doctor("shim").contains(LINK), "{}", doctor("shim"));
+
+    // As a node was before the link: what containerd 2.3 keeps is hidden from the others, too.
+    fs::remove_file(machine.node.path(LINK)).expect("the link is there");
+    machine.restart();
+    let orphans = doctor("orphans");
+    assert!(orphans.starts_with("warn"), "{orphans}");
+    for (_, function_box, sidecar) in &pods.all {
+        assert!(orphans.contains(function_box) && orphans.contains(sidecar), "{orphans}");
+    }
+    let (_, remedy) = orphans.split_once(" -> ").expect("a remedy");
+    machine.shell(&remedy.replace("; ", " && "));
+    assert!(doctor("orphans").ends_with("none of 0 shims and 0 containers"), "{}", doctor("orphans"));
+    machine.installer("install").ok();
+    assert!(machine.is_linked());
+    for (pod, _, _) in &pods.all {
+        Cri::on(&machine.node).remove(pod);
+    }
+    end(&machine);
+}
+
 /// Uninstalls, and looks for what is left.
 fn end(machine: &Machine) {
     machine.installer("uninstall").ok();
