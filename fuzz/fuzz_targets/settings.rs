@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use wasmbox_fuzz::{
     limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
-    store::settings::{FunctionSettings, Grants},
+    store::settings::{FunctionSettings, OperatorGrants},
 };
 
 fuzz_target!(|text: &str| {
@@ -14,9 +14,9 @@ fuzz_target!(|text: &str| {
         memory: MemoryRequest::from_bytes(1 << 30).expect("within bounds"),
         timeout: InvocationTimeout::DEFAULT,
     };
-    match FunctionSettings::parse("fuzzed.toml", text, caps, &Grants::default()) {
-        Ok(settings) => {
-            assert!(settings.preopens.is_empty() && settings.allowed_outbound_hosts.is_empty());
+    match FunctionSettings::parse("fuzzed.toml", text, caps, &OperatorGrants::default()) {
+        Ok((settings, preopens)) => {
+            assert!(preopens.is_empty() && settings.preopens.is_empty() && settings.allowed_outbound_hosts.is_empty());
             let (limits, capped) = (settings.limits(Limits::default()), settings.caps(caps));
             assert!(capped.cpu_quota <= caps.cpu_quota && limits.cpu_quota <= caps.cpu_quota);
             assert!(capped.memory <= caps.memory && limits.memory <= caps.memory);

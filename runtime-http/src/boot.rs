@@ -1,6 +1,6 @@
 //! Puts the parts of a box together, in the order in which they need each other.
 
-use std::{env, path::PathBuf, sync::Arc};
+use std::{env, iter, path::PathBuf, sync::Arc};
 
 use tokio::runtime::Handle;
 
@@ -8,6 +8,7 @@ use crate::{
     cgroup::{CgroupError, Cgroups},
     config::{CacheDir, Config},
     engine, epoch,
+    invocation::PreopenRoot,
     metrics::Metrics,
     node::client::CompileService,
     sandbox::Toolchain,
@@ -27,6 +28,10 @@ pub enum BootError {
     FunctionsDir { path: PathBuf, source: std::io::Error },
     #[error("{} is not a directory; name another with --functions-dir", path.display())]
     NotADirectory { path: PathBuf },
+    #[error("--preopen-root {} overlaps with {}, which functions must not see; name another", path.display(), with.display())]
+    PreopenRoot { path: PathBuf, with: PathBuf },
+    #[error("--preopen-root {}: {source}", path.display())]
+    PreopenRootUnusable { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Engine(#[from] engine::EngineError),
     #[error(transparent)]
@@ -81,17 +86,43 @@ pub fn store(
     compiler: Compiler,
     runtime: Handle,
     metrics: Arc<Metrics>,
-) -> Arc<ModuleStore> {
+) -> Result<Arc<ModuleStore>, BootError> {
     let defaults = Defaults { limits: config.defaults, caps: config.caps, buffer_limit: config.output_buffer_bytes };
     let grants =
-        OperatorGrants { preopen_roots: config.preopen_roots.clone(), outbound_hosts: config.allow_outbound.clone() };
+        OperatorGrants { preopen_roots: preopen_roots(config)?, outbound_hosts: config.allow_outbound.clone() };
     let bounds = StoreBounds {
         memory: config.module_memory,
         module: config.max_module_size,
         reading: config.thresholds.memory_limit / 8,
         compile_jobs: config.compile_jobs,
     };
-    ModuleStore::new(directory, compiler, defaults, grants, bounds, runtime, metrics)
+    Ok(ModuleStore::new(directory, compiler, defaults, grants, bounds, runtime, metrics))
+}
+
+/// Where nothing may be granted: what is there is the kernel's, or the container runtime's.
+const NEVER_GRANTED: [&str; 3] = ["/proc", "/sys", "/run/wasmbox"];
+
+/// Opens the directories below which functions may be granted some. A guest that can write to the functions or to the cache, or a directory
+/// with these in it, would be another's code.
+fn preopen_roots(config: &Config) -> Result<Vec<Arc<PreopenRoot>>, BootError> {
+    let own_cache = match &config.cache_dir {
+        Some(CacheDir::None) => None,
+        Some(CacheDir::Path(path)) => Some(path.clone()),
+        None => default_cache_dir(),
+    };
+    let node = config.node.iter().flat_map(|node| iter::once(&node.cache_dir).chain(&node.compile_socket)).cloned();
+    let ours = iter::once(config.functions_dir.clone()).chain(own_cache).chain(node);
+    let forbidden = NEVER_GRANTED.into_iter().map(PathBuf::from).chain(ours);
+    // What is not there yet, like a cache, is what its name says.
+    let forbidden: Vec<PathBuf> = forbidden.map(|path| path.canonicalize().unwrap_or(path)).collect();
+    let open = |path: &PathBuf| {
+        if let Some(with) = forbidden.iter().find(|with| path.starts_with(with) || with.starts_with(path)) {
+            return Err(BootError::PreopenRoot { path: path.clone(), with: with.clone() });
+        }
+        let opened = PreopenRoot::open(path.clone());
+        opened.map(Arc::new).map_err(|source| BootError::PreopenRootUnusable { path: path.clone(), source })
+    };
+    config.preopen_roots.iter().map(open).collect()
 }
 
 /// The cache that is configured must work; the default one is left out, with a warning, where it cannot, and where the node has one.

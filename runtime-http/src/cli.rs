@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     config::{Settings, with_environment_in_help},
+    invocation::{HostDirectory, Preopen},
     limits::{CpuQuota, InvocationTimeout, MemoryRequest},
     node, server,
 };
@@ -103,7 +104,7 @@ pub struct RunArgs {
     pub env: Vec<(String, String)>,
     /// Directory the guest sees, read-only unless `:rw` follows; may be given several times
     #[arg(long, value_name = "HOST:GUEST[:rw]", value_parser = parse_directory)]
-    pub dir: Vec<crate::invocation::Preopen>,
+    pub dir: Vec<Preopen>,
     /// Directory of compiled code, or `none`
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<crate::config::CacheDir>,
@@ -214,11 +215,12 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn parse_directory(text: &str) -> Result<crate::invocation::Preopen, String> {
+fn parse_directory(text: &str) -> Result<Preopen, String> {
     let (paths, writable) = text.strip_suffix(":rw").map_or((text, false), |paths| (paths, true));
     match paths.split_once(':') {
         Some((host, guest)) if !host.is_empty() && !guest.is_empty() => {
-            Ok(crate::invocation::Preopen { host: host.into(), guest: guest.to_owned(), writable })
+            let directory = HostDirectory::Named(host.into());
+            Ok(Preopen { directory, guest: guest.to_owned(), writable })
         }
         _ => Err("expected HOST:GUEST or HOST:GUEST:rw".into()),
     }

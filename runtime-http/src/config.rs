@@ -25,6 +25,7 @@ use crate::{
     reporter::{QueueProxyHost, ReporterSettings},
     sampler::Thresholds,
     server::patience::Timeouts,
+    store::settings::LARGEST_OUTPUT_BUFFER,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +126,7 @@ impl Config {
         let max_wasm_stack = settings.max_wasm_stack.unwrap_or(1 << 20);
         within("--max-wasm-stack", max_wasm_stack as u64, 64 << 10, 64 << 20)?;
         let output_buffer_bytes = settings.output_buffer_bytes.unwrap_or(64 << 10);
-        at_most("--output-buffer-bytes", output_buffer_bytes as u64, 16 << 20)?;
+        at_most("--output-buffer-bytes", output_buffer_bytes as u64, LARGEST_OUTPUT_BUFFER as u64)?;
         // More than there is would only make the box believe so.
         let asked_memory_limit = settings.memory_limit.map(MemoryLimit::bytes);
         let memory_limit = asked_memory_limit.unwrap_or(u64::MAX).min(available_memory());
@@ -222,7 +223,7 @@ impl Config {
             output_buffer_bytes,
             engine: EngineSize {
                 invocations: max_invocations,
-                keep_resident: keep_resident(memory_limit, max_invocations),
+                keep_resident: keep_resident(memory_limit, engine::memory_slots(max_invocations)),
                 max_memory: engine::LARGEST_MEMORY,
                 max_wasm_stack,
             },
@@ -316,9 +317,9 @@ fn available_memory() -> u64 {
 }
 
 /// What each slot may keep, so that all of them together keep an eighth of the memory at most: whole pages, at most 2 MiB.
-fn keep_resident(memory_limit: u64, invocations: u32) -> usize {
+fn keep_resident(memory_limit: u64, slots: u32) -> usize {
     const MOST: u64 = 2 << 20;
-    let each = (memory_limit / 8 / u64::from(invocations.max(1))).min(MOST);
+    let each = (memory_limit / 8 / u64::from(slots.max(1))).min(MOST);
     usize::try_from(each & !0xfff).unwrap_or(0)
 }
 

@@ -40,8 +40,19 @@ const MAPPINGS_PER_INVOCATION: u64 = 5;
 const MAPPINGS_RESERVE: u64 = 4096;
 /// The address space reserved for a linear memory.
 pub const LARGEST_MEMORY: usize = 4 << 30;
-/// A component consists of several core instances (a Python or JavaScript one of about twenty), each with tables.
-const CORE_INSTANCES_PER_INVOCATION: u32 = 4;
+/// What one invocation may take of the pools. A component consists of several core instances (a Python or JavaScript one of about twenty),
+/// each with tables. The pools have as much for each invocation, so that none takes the slots of another.
+pub const MOST_CORE_INSTANCES: u32 = 40;
+pub const MOST_MEMORIES: u32 = 4;
+pub const MOST_TABLES: u32 = 40;
+/// A linear memory's slot takes four gigabytes of address space, of which there are 128 terabytes: above 4,000 invocations there are
+/// fewer for each.
+const MOST_MEMORY_SLOTS: u32 = 16_000;
+
+/// The linear memories of all invocations.
+pub fn memory_slots(invocations: u32) -> u32 {
+    invocations.saturating_mul(MOST_MEMORIES).min(MOST_MEMORY_SLOTS).max(invocations)
+}
 
 impl EngineSize {
     /// For an engine that compiles what others run.
@@ -62,18 +73,20 @@ impl EngineSize {
 
     fn config(&self) -> Config {
         let mut pool = PoolingAllocationConfig::default();
-        let instances = self.invocations.saturating_mul(CORE_INSTANCES_PER_INVOCATION).max(64);
         pool.total_stacks(self.invocations)
-            .total_memories(self.invocations.saturating_mul(2).max(32))
-            .total_core_instances(instances)
+            .total_memories(memory_slots(self.invocations))
+            .total_core_instances(self.invocations.saturating_mul(MOST_CORE_INSTANCES))
             .total_component_instances(self.invocations)
-            .total_tables(instances)
+            .total_tables(self.invocations.saturating_mul(MOST_TABLES))
             .total_gc_heaps(self.invocations)
+            .max_core_instances_per_component(MOST_CORE_INSTANCES)
+            .max_memories_per_component(MOST_MEMORIES)
+            .max_tables_per_component(MOST_TABLES)
             .max_memories_per_module(4)
             .max_tables_per_module(16)
             .table_elements(100_000)
-            .max_core_instance_size(16 << 20)
-            .max_component_instance_size(16 << 20)
+            .max_core_instance_size(4 << 20)
+            .max_component_instance_size(1 << 20)
             .max_memory_size(self.max_memory)
             .max_unused_warm_slots(self.invocations.min(256))
             .linear_memory_keep_resident(self.keep_resident)

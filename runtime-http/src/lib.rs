@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod admission;
+pub mod allocator;
 pub mod api;
 pub mod boot;
 pub mod cgroup;

@@ -6,6 +6,7 @@
 //! There is no lock in it, because guests' standard error goes through it, too: a thread that its CPU quota stops while it holds a lock
 //! stops all who wait for that lock, until its period ends.
 
+mod json;
 mod line;
 
 use std::{
@@ -70,7 +71,7 @@ pub fn start(level: &str, format: LogFormat) -> Result<Logs, String> {
             .spawn(move || buffer.write_out(&lines, &mut io::stderr()))
             .map_err(|error| format!("cannot start the log's thread: {error}"))?
     };
-    let writer = Writer { buffer: buffer.clone(), thread: thread.thread().clone() };
+    let writer = Writer { buffer: buffer.clone(), thread: thread.thread().clone(), format };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         LogFormat::Text => builder.fmt_fields(line::TextFields).event_format(line::TextLine).init(),
@@ -81,8 +82,9 @@ pub fn start(level: &str, format: LogFormat) -> Result<Logs, String> {
     Ok(Logs { buffer, thread: Some(thread) })
 }
 
-/// Libraries that open a span, at level info, for each call a guest makes: not worth what they cost, unless asked for.
-const QUIET: [&str; 2] = ["wasmtime_wasi=warn", "wiggle=warn"];
+/// Libraries that open a span for each call a guest makes, and write lines that a guest can cause at will, without its name: left out,
+/// unless asked for.
+const QUIET: [&str; 3] = ["wasmtime_wasi=off", "wasmtime_wasi_http=off", "wiggle=off"];
 
 fn parse_level(level: &str) -> Result<EnvFilter, String> {
     let bad = |reason: String| {
@@ -197,6 +199,7 @@ impl Buffer {
 struct Writer {
     buffer: Arc<Buffer>,
     thread: Thread,
+    format: LogFormat,
 }
 
 impl<'a> MakeWriter<'a> for Writer {
@@ -212,7 +215,12 @@ struct LineWriter<'a>(&'a Writer);
 
 impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.0.buffer.append(line) {
+        let escaped = match self.0.format {
+            LogFormat::Json => json::escaped(line),
+            // It is escaped by its own formatter.
+            LogFormat::Text => None,
+        };
+        if self.0.buffer.append(escaped.as_deref().unwrap_or(line)) {
             self.0.thread.unpark();
         }
         Ok(line.len())

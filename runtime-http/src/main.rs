@@ -4,6 +4,7 @@ use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::FromArgMatches;
 use wasmbox::{
+    allocator::Allocator,
     cli::{self, Cli, Command},
     compile,
     config::{Config, Settings},
@@ -12,9 +13,9 @@ use wasmbox::{
     node, run, serve, status,
 };
 
-/// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that.
+/// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that, this does not.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     // The allocator asks for huge pages: that takes several times the memory, and clearing 2 MiB for each thread's few kilobytes

@@ -21,6 +21,7 @@ use crate::{
     terminating_signals, worker,
 };
 use anyhow::Context;
+use tokio::sync::Semaphore;
 
 /// Runs the module and gives its exit code, or the one that says why there is none.
 ///
@@ -70,6 +71,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         max_body: u64::MAX,
         buffer_limit: 0,
         preallocated: 0,
+        descriptors: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         // Nothing sets a ceiling: the terminal's user has the machine's memory.
         memory: MemoryBudget::new(metrics.growth_waits.clone()).reserve(id, CancelToken::default()),
     };

@@ -9,7 +9,7 @@ use std::{
 use http::HeaderValue;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,8 @@ const ADMIN_TIMEOUTS: Timeouts =
 const ADMIN_SHARE: u64 = 4;
 /// How long threads may take to end when nothing is left to do. One may be stuck in the kernel, in a file system that does not answer.
 const JOIN_TIME: Duration = Duration::from_secs(5);
+/// One descriptor in so many is for files that guests open; the others are for connections and for the box itself.
+const GUESTS_PART: usize = 2;
 /// The status of a process that a second SIGTERM ended.
 const ENDED_AT_ONCE: i32 = 128 + 15;
 
@@ -53,7 +55,7 @@ const ENDED_AT_ONCE: i32 = 128 + 15;
 pub fn serve(config: Config) -> anyhow::Result<()> {
     let logs = logging::start(&config.log_level, config.log_format).map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::new());
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     if config.wasm_runtime == WasmRuntime::Wasmedge {
         tracing::info!(
             "WASM_RUNTIME=wasmedge: wasmtime runs its modules; sections made by WasmEdge's compiler are ignored"
@@ -77,7 +79,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
     let io = Arc::new(IoThreads::start(config.io_threads)?);
     let cached = if wasm.compiler.has_cache() { "with" } else { "without" };
-    let store = boot::store(&config, directory, wasm.compiler, runtime.handle().clone(), metrics.clone());
+    let store = boot::store(&config, directory, wasm.compiler, runtime.handle().clone(), metrics.clone())?;
     let core = Arc::new(Core {
         store,
         admission: Admission::new(config.capacity, metrics.clone()),
@@ -92,6 +94,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         budgets: config.budgets.clone(),
         admin_budgets: Budgets::new(limit / ADMIN_SHARE, ADMIN_CONNECTIONS),
         metrics: metrics.clone(),
+        descriptors: Arc::new(Semaphore::new(descriptors / GUESTS_PART)),
         readiness: Readiness::new(config.readiness, container.clone()),
         draining: AtomicBool::new(false),
         over: CancellationToken::new(),
@@ -292,11 +295,14 @@ async fn end_within(time: Duration, last: impl FnOnce() + Send + 'static, mut si
     }
 }
 
-/// Each connection needs a descriptor; the soft limit is often 1,024.
-fn raise_descriptor_limit() {
+/// Each connection needs a descriptor; the soft limit is often 1,024. Gives how many there may be.
+fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("cannot raise the limit on open files from {:?}: {error}", limit.current);
     }
+    let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    descriptors.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)
 }

@@ -321,6 +321,11 @@ fn defaults_and_caps_of_a_function() {
         .function("other.wat", guest::hungry())
         .flag("--memory-request", "2Mi")
         .start();
+    // Compiled before their time counts.
+    for path in ["/hungry", "/sleeping"] {
+        let long = Request::options(path).header("Invocation-Timeout", "60000");
+        assert_eq!(server.call(long, "").status, 204);
+    }
     let limit =
         |answer: wasmbox_tests::Answer| answer.problem(500, "guest-memory-limit").member("limit_bytes").as_u64();
     assert_eq!(limit(server.get("/hungry")), Some(3 << 20));

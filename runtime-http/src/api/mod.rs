@@ -237,6 +237,7 @@ impl Api {
             max_body: self.settings.body.length,
             buffer_limit: function.buffer_limit,
             preallocated: self.settings.preallocation.map_or(0, |share| share.of(limits.memory.bytes())),
+            descriptors: self.core.descriptors.clone(),
             memory: self.core.memory.reserve(exchange.timing.id, exchange.cancel.clone()),
         };
         let (reply, mut replied) = sandbox::reply();

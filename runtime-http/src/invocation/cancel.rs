@@ -20,15 +20,18 @@ pub enum CancelReason {
     Draining = 4,
     /// Memory was needed for others.
     Evicted = 5,
+    /// What the box allocated for it is more than its limit.
+    MemoryLimit = 6,
 }
 
 impl CancelReason {
-    const ALL: [CancelReason; 5] = [
+    const ALL: [CancelReason; 6] = [
         CancelReason::Deadline,
         CancelReason::ClientGone,
         CancelReason::OutputLimit,
         CancelReason::Draining,
         CancelReason::Evicted,
+        CancelReason::MemoryLimit,
     ];
 }
 

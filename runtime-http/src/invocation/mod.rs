@@ -15,7 +15,7 @@ pub mod usage;
 pub use self::{
     cancel::{CancelOnDrop, CancelReason, CancelToken, QuotaLift},
     failure::Failure,
-    grants::{Grants, OutboundHost, Preopen},
+    grants::{Grants, HostDirectory, OutboundHost, Preopen, PreopenRoot},
     id::InvocationId,
     outcome::Outcome,
     usage::{CgroupTimes, Usage, microseconds},

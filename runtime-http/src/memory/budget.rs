@@ -1,4 +1,5 @@
-//! What guests' linear memories and tables have grown to, in sum and each; growth that does not fit waits here.
+//! What guests' linear memories and tables have grown to, and what the box has allocated for them, in sum and each; growth of the former
+//! that does not fit waits here.
 //!
 //! As long as nobody waits and there is room, a growth is a few atomic operations. Those who wait are served by seniority, and nobody
 //! overtakes them.
@@ -16,7 +17,10 @@ use prometheus::IntCounter;
 use tokio::sync::oneshot;
 
 use super::signed;
-use crate::invocation::{CancelToken, InvocationId};
+use crate::{
+    allocator::{Charging, HostBytes},
+    invocation::{CancelToken, InvocationId},
+};
 
 /// When an invocation was admitted, relative to others: the smaller, the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +29,7 @@ pub struct Seniority(u64);
 /// The memory of all guests.
 #[derive(Debug)]
 pub struct MemoryBudget {
-    /// Bytes that guests have grown to.
+    /// Bytes that guests have grown to, and that are allocated for them.
     committed: AtomicU64,
     /// How far `committed` may go. Negative: the box itself is above the high mark.
     ceiling: AtomicI64,
@@ -35,6 +39,9 @@ pub struct MemoryBudget {
     next: AtomicU64,
     waits: IntCounter,
 }
+
+/// Bytes. What is allocated in the box for an invocation is in the budget to this precision.
+const NOTICEABLE: u64 = 64 << 10;
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -58,7 +65,11 @@ pub struct MemoryReservation {
     pub id: InvocationId,
     pub seniority: Seniority,
     pub cancel: CancelToken,
+    /// Bytes of linear memories and tables.
     held: AtomicU64,
+    /// What is allocated for it in the box, and what of that is in the budget.
+    host: HostBytes,
+    host_counted: AtomicU64,
 }
 
 /// The growth that is served next.
@@ -90,10 +101,18 @@ impl MemoryBudget {
     /// For an invocation that was admitted just now.
     pub fn reserve(self: &Arc<Self>, id: InvocationId, cancel: CancelToken) -> Arc<MemoryReservation> {
         let seniority = Seniority(self.next.fetch_add(1, Ordering::Relaxed));
-        Arc::new(MemoryReservation { budget: self.clone(), id, seniority, cancel, held: AtomicU64::new(0) })
+        Arc::new(MemoryReservation {
+            budget: self.clone(),
+            id,
+            seniority,
+            cancel,
+            held: AtomicU64::new(0),
+            host: HostBytes::default(),
+            host_counted: AtomicU64::new(0),
+        })
     }
 
-    /// Bytes that all guests have grown to.
+    /// Bytes that all guests have grown to, and that are allocated for them.
     pub fn committed(&self) -> u64 {
         self.committed.load(Ordering::SeqCst)
     }
@@ -196,15 +215,35 @@ impl MemoryReservation {
         self.budget.give_back(bytes);
     }
 
-    /// Bytes.
+    /// Charges what this thread allocates from now on.
+    pub fn charge(&self) -> Charging<'_> {
+        self.host.charge()
+    }
+
+    /// Brings the budget up to date with what is allocated in the box; gives what the invocation costs in all, bytes. That does not
+    /// wait: it is there already. Called by its worker alone.
+    pub fn settle(&self) -> u64 {
+        let (now, counted) = (self.host.get(), self.host_counted.load(Ordering::Relaxed));
+        if now.abs_diff(counted) >= NOTICEABLE {
+            self.host_counted.store(now, Ordering::SeqCst);
+            if now > counted {
+                self.budget.committed.fetch_add(now - counted, Ordering::SeqCst);
+            } else {
+                self.budget.give_back(counted - now);
+            }
+        }
+        self.held.load(Ordering::Relaxed).saturating_add(now)
+    }
+
+    /// What it costs in all, bytes, as of the last [`MemoryReservation::settle`].
     pub fn held(&self) -> u64 {
-        self.held.load(Ordering::SeqCst)
+        self.held.load(Ordering::SeqCst).saturating_add(self.host_counted.load(Ordering::SeqCst))
     }
 }
 
 impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        let held = *self.held.get_mut();
+        let held = *self.held.get_mut() + *self.host_counted.get_mut();
         if held > 0 {
             self.budget.give_back(held);
         }
@@ -241,7 +280,7 @@ mod tests {
         budget
     }
 
-    fn open(budget: &Arc<MemoryBudget>) -> Arc<MemoryReservation> {
+    fn reserve(budget: &Arc<MemoryBudget>) -> Arc<MemoryReservation> {
         budget.reserve(InvocationId::next(), CancelToken::default())
     }
 
@@ -252,7 +291,7 @@ mod tests {
     #[test]
     fn growth_waits_by_seniority_and_nobody_overtakes() {
         let budget = budget(100);
-        let [old, young, youngest] = std::array::from_fn(|_| open(&budget));
+        let [old, young, youngest] = std::array::from_fn(|_| reserve(&budget));
         assert!(youngest.take(90));
         let mut second = pin!(young.wait(20));
         assert!(!is_ready(second.as_mut()));
@@ -268,9 +307,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_allocated_for_an_invocation_counts_and_is_given_back() {
+        let budget = budget(1 << 20);
+        let [one, other] = [reserve(&budget), reserve(&budget)];
+        let small = {
+            let _charging = one.charge();
+            vec![0_u8; 1000]
+        };
+        assert_eq!((one.settle(), one.held(), budget.committed()), (1000, 0, 0), "not worth the trouble");
+        let large = {
+            let _charging = one.charge();
+            vec![0_u8; 2 << 20]
+        };
+        assert_eq!(one.settle(), (2 << 20) + 1000);
+        assert_eq!((one.held(), budget.committed()), ((2 << 20) + 1000, (2 << 20) + 1000), "even above the ceiling");
+        assert!(!other.take(1000), "there is no room for others");
+        drop(large);
+        assert_eq!((one.settle(), budget.committed()), (1000, 1000));
+        assert!(other.take(1000));
+        drop((one, small, other));
+        assert_eq!(budget.committed(), 0);
+    }
+
+    #[test]
     fn who_leaves_the_queue_lets_the_next_one_in_and_keeps_nothing() {
         let budget = budget(100);
-        let [old, young] = std::array::from_fn(|_| open(&budget));
+        let [old, young] = std::array::from_fn(|_| reserve(&budget));
         {
             let mut small = pin!(young.wait(10));
             {
@@ -301,7 +363,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        let reservation = open(&budget);
+                        let reservation = reserve(&budget);
                         for bytes in [50, 100, 250] {
                             if !reservation.take(bytes) {
                                 // Whoever waits holds less than all: 8 * 150 are more than there is, so some must let go.

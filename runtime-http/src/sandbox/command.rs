@@ -1,20 +1,22 @@
 //! Runs commands: `_start` of a core module, `wasi:cli/run` of a component.
 
-use std::pin::pin;
+use std::{os::fd::AsRawFd, pin::pin};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use wasmtime::{Store, component::ResourceTable};
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder, p1::WasiP1Ctx, p2::bindings::CommandPre};
+use wasmtime::Store;
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiView, p1::WasiP1Ctx, p2::bindings::CommandPre};
 
 use super::{
     Answer, Ended, Left, Remains, ReplySender, Setup, Stream, bounded_store,
     failure::{LimitHits, cancelled, classify, limit_hit},
+    handles,
     http::ComponentHost,
     limiter::Limiter,
     outbound::Outbound,
     populate::populate,
     program::CoreProgram,
+    resource_table,
     stderr::Stderr,
     stdin::Stdin,
     stdout::{CHUNKS_AHEAD, Stdout},
@@ -22,7 +24,7 @@ use super::{
 use crate::{
     epoch,
     exchange::request_body::{BodyStatus, RequestBody},
-    invocation::{CancelReason, CancelToken, Failure, Grants},
+    invocation::{CancelReason, CancelToken, Failure},
 };
 
 /// The data of a core module's store.
@@ -80,10 +82,11 @@ pub(super) fn run_core(
     reply: &ReplySender,
 ) -> Ended {
     let mut streams = Streams::new(setup, reply);
-    let wasi = match context(input, setup, &mut streams) {
+    let mut wasi = match context(input, setup, &mut streams) {
         Ok(mut wasi) => wasi.build_p1(),
         Err(failure) => return Ended::not_started(failure),
     };
+    WasiView::ctx(&mut wasi).table.set_max_capacity(handles(setup));
     let engine = program.pre.module().engine();
     let mut store = bounded_store(engine, CoreHost { wasi, limiter: setup.limiter() }, |host| &mut host.limiter);
     let stdout = streams.stdout.clone();
@@ -97,7 +100,7 @@ pub(super) fn run_core(
         setup.bounded(epochs).run(call, |_| stdout.flush_streamed())
     };
     let result = judge(setup, &streams, &store.data().limiter, result);
-    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains(Some(Left::Core(store))) }
+    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains::of(Left::Core(store)) }
 }
 
 async fn call_start(
@@ -134,9 +137,9 @@ pub(super) fn run_component(
     };
     let host = ComponentHost {
         wasi,
-        table: ResourceTable::new(),
+        table: resource_table(setup),
         http: wasmtime_wasi_http::WasiHttpCtx::new(),
-        outbound: Outbound::new(setup.grants.clone()),
+        outbound: Outbound::new(setup),
         limiter: setup.limiter(),
     };
     let mut store = bounded_store(program.engine(), host, |host| &mut host.limiter);
@@ -159,7 +162,7 @@ pub(super) fn run_component(
         setup.bounded(epochs).run(call, |_| stdout.flush_streamed())
     };
     let result = judge(setup, &streams, &store.data().limiter, result);
-    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains(Some(Left::Component(store))) }
+    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains::of(Left::Component(store)) }
 }
 
 /// Decides how the call ended; gives the output, unless it was streamed.
@@ -171,7 +174,7 @@ fn judge(
 ) -> Result<Option<Answer>, Failure> {
     let hits = streams.limit_hits();
     let failure = match &result {
-        Err(reason) => Some(cancelled(*reason, setup.bounds())),
+        Err(reason) => Some(cancelled(*reason, setup.memory.settle(), setup.bounds())),
         Ok(Err(error)) => {
             tracing::debug!(id = %setup.id, "guest call failed: {error:?}");
             classify(error, limiter, hits, setup.bounds())
@@ -189,7 +192,7 @@ fn judge(
 /// The WASI context of a command: its own arguments, environment and streams, and what is granted; nothing else of the host.
 fn context(input: CommandInput, setup: &Setup, streams: &mut Streams) -> Result<WasiCtxBuilder, Failure> {
     let CommandInput { args, env, stdio } = input;
-    let mut wasi = granted_context(&setup.grants)?;
+    let mut wasi = granted_context(setup)?;
     wasi.args(&args).envs(&env);
     match stdio {
         Stdio::Inherit => {
@@ -205,15 +208,24 @@ fn context(input: CommandInput, setup: &Setup, streams: &mut Streams) -> Result<
     Ok(wasi)
 }
 
+/// The most bytes of random numbers at once, as for `crypto.getRandomValues` in browsers: they are made in the box's memory.
+const MOST_RANDOM_BYTES: u64 = 64 << 10;
+
 /// A WASI context with what is granted: no network, no directory, no variable beyond that.
-pub(super) fn granted_context(grants: &Grants) -> Result<WasiCtxBuilder, Failure> {
+pub(super) fn granted_context(setup: &Setup) -> Result<WasiCtxBuilder, Failure> {
+    let grants = &setup.grants;
     let mut wasi = WasiCtxBuilder::new();
     wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).envs(&grants.env);
+    wasi.max_random_size(MOST_RANDOM_BYTES);
     for preopen in &grants.preopens {
         let permissions = if preopen.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-        wasi.preopened_dir(&preopen.host, &preopen.guest, permissions).map_err(|error| Failure::Internal {
-            reason: format!("cannot open the granted directory {}: {error}", preopen.host.display()),
-        })?;
+        let failure = |error: &dyn std::fmt::Display| Failure::Internal {
+            reason: format!("cannot open the granted directory {}: {error}", preopen.directory),
+        };
+        let directory = preopen.directory.open().map_err(|error| failure(&error))?;
+        // wasmtime opens a path; this one is what was opened just now, whatever became of its name.
+        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        wasi.preopened_dir(path, &preopen.guest, permissions).map_err(|error| failure(&error))?;
     }
     Ok(wasi)
 }

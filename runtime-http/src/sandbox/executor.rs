@@ -16,15 +16,15 @@ use std::{
     time::Instant,
 };
 
-use crate::{
-    epoch,
-    invocation::{CancelReason, CancelToken},
-};
+use crate::{epoch, invocation::CancelReason, memory::MemoryReservation};
 
 /// What bounds a guest call.
 pub struct Bounded<'a> {
     pub deadline: Instant,
-    pub cancel: &'a CancelToken,
+    /// It also has the cancel token.
+    pub memory: &'a MemoryReservation,
+    /// The most bytes that it may cost in all.
+    pub most_memory: u64,
     pub epochs: &'a epoch::Awake,
 }
 
@@ -74,16 +74,24 @@ impl Bounded<'_> {
         let (state, waker) = thread_waker();
         let mut context = Context::from_waker(&waker);
         self.epochs.touch();
+        let cancel = &self.memory.cancel;
         loop {
             state.woken.store(false, Ordering::Release);
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-                return Ok(output);
+                // What comes after the deadline was not there in time, although nothing was left to end.
+                return match cancel.reason() {
+                    Some(CancelReason::Deadline) => Err(CancelReason::Deadline),
+                    _ => Ok(output),
+                };
+            }
+            if self.memory.settle() > self.most_memory {
+                cancel.cancel(CancelReason::MemoryLimit);
             }
             self.epochs.touch();
             when_pending(&mut context);
-            self.cancel.register(&waker);
+            cancel.register(&waker);
             loop {
-                if let Some(reason) = self.cancel.reason() {
+                if let Some(reason) = cancel.reason() {
                     return Err(reason);
                 }
                 let left = self.deadline.saturating_duration_since(Instant::now());

@@ -66,13 +66,14 @@ pub fn limit_hit(limiter: &Limiter, hits: LimitHits, bounds: Bounds) -> Option<F
     }
 }
 
-/// The failure of an invocation that was cancelled.
-pub fn cancelled(reason: CancelReason, bounds: Bounds) -> Failure {
+/// The failure of an invocation that was cancelled when it cost `bytes` of memory in all.
+pub fn cancelled(reason: CancelReason, bytes: u64, bounds: Bounds) -> Failure {
     match reason {
         CancelReason::Deadline => Failure::DeadlineExceeded { timeout_ms: bounds.timeout_ms },
         CancelReason::ClientGone => Failure::ClientGone,
         CancelReason::OutputLimit => Failure::OutputLimit { limit: bounds.output },
         CancelReason::Draining => Failure::Draining,
         CancelReason::Evicted => Failure::Evicted,
+        CancelReason::MemoryLimit => Failure::MemoryLimit { wanted: bytes, limit: bounds.memory },
     }
 }

@@ -27,6 +27,7 @@ use super::{
     failure::{LimitHits, cancelled, classify, limit_hit},
     limiter::Limiter,
     outbound::Outbound,
+    resource_table,
     stderr::Stderr,
 };
 use crate::{
@@ -78,7 +79,7 @@ pub(super) fn run(
     epochs: &epoch::Awake,
     reply: &ReplySender,
 ) -> Ended {
-    let mut wasi = match granted_context(&setup.grants) {
+    let mut wasi = match granted_context(setup) {
         Ok(wasi) => wasi,
         Err(failure) => return Ended::not_started(failure),
     };
@@ -87,9 +88,9 @@ pub(super) fn run(
     wasi.args(&setup.grants.args).stdout(stderr.clone()).stderr(stderr);
     let host = ComponentHost {
         wasi: wasi.build(),
-        table: ResourceTable::new(),
+        table: resource_table(setup),
         http: WasiHttpCtx::new(),
-        outbound: Outbound::new(setup.grants.clone()),
+        outbound: Outbound::new(setup),
         limiter: setup.limiter(),
     };
     let mut store = bounded_store(program.engine(), host, |host| &mut host.limiter);
@@ -115,7 +116,7 @@ pub(super) fn run(
     };
     let hits = LimitHits { body: body.end(), ..LimitHits::default() };
     let result = judge(setup, &slot, hits, &store.data().limiter, reply, result);
-    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains(Some(Left::Component(store))) }
+    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains::of(Left::Component(store)) }
 }
 
 /// Decides how the call ended; gives the response, unless it was streamed.
@@ -128,7 +129,7 @@ fn judge(
     result: Result<wasmtime::Result<()>, CancelReason>,
 ) -> Result<Option<Answer>, Failure> {
     let failure = match &result {
-        Err(reason) => Some(cancelled(*reason, setup.bounds())),
+        Err(reason) => Some(cancelled(*reason, setup.memory.settle(), setup.bounds())),
         Ok(Err(error)) => {
             tracing::debug!(id = %setup.id, "guest call failed: {error:?}");
             // `exit(0)` of a handler that has not answered is still no answer: see below.

@@ -12,7 +12,10 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiterAsync;
 use wasmtime_wasi::async_trait;
 
-use crate::memory::MemoryReservation;
+use crate::{
+    engine::{MOST_CORE_INSTANCES, MOST_MEMORIES, MOST_TABLES},
+    memory::MemoryReservation,
+};
 
 /// A table element is a pointer.
 const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
@@ -64,8 +67,21 @@ impl Limiter {
     }
 }
 
+/// As many as the pools have for each invocation: see [`crate::engine`].
 #[async_trait]
 impl ResourceLimiterAsync for Limiter {
+    fn instances(&self) -> usize {
+        MOST_CORE_INSTANCES as usize
+    }
+
+    fn memories(&self) -> usize {
+        MOST_MEMORIES as usize
+    }
+
+    fn tables(&self) -> usize {
+        MOST_TABLES as usize
+    }
+
     async fn memory_growing(
         &mut self,
         current: usize,

@@ -27,7 +27,8 @@ mod stdout;
 
 use std::{sync::Arc, time::Instant};
 
-use wasmtime::Store;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use wasmtime::{Store, component::ResourceTable};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -70,6 +71,8 @@ pub struct Setup {
     pub buffer_limit: usize,
     /// Bytes of memory to make resident before the guest runs.
     pub preallocated: u64,
+    /// Descriptors that files of guests may take, of all together.
+    pub descriptors: Arc<Semaphore>,
     /// Its memory, and the signal to end. What is reserved is given back when this is dropped: after the store, whose pages it is.
     pub memory: Arc<MemoryReservation>,
 }
@@ -85,7 +88,19 @@ pub struct Ended {
 
 /// What is left of a guest. Dropping it closes its streams and gives its memory back to the system, which takes its time.
 #[must_use = "whoever drops it works for the box, not for the guest"]
-pub struct Remains(#[expect(dead_code, reason = "held to be dropped")] Option<Left>);
+pub struct Remains {
+    #[expect(dead_code, reason = "held to be dropped")]
+    store: Option<Left>,
+    /// After the store, whose files they are.
+    #[expect(dead_code, reason = "held to be dropped")]
+    files: Option<OwnedSemaphorePermit>,
+}
+
+impl Remains {
+    fn of(store: Left) -> Remains {
+        Remains { store: Some(store), files: None }
+    }
+}
 
 #[expect(dead_code, reason = "held to be dropped")]
 enum Left {
@@ -109,29 +124,62 @@ impl Setup {
         (self.buffer_limit + channel) as u64
     }
 
+    /// Descriptors for as many files as it may open.
+    fn reserve_files(&self) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
+        if self.grants.preopens.is_empty() {
+            return Ok(None);
+        }
+        self.descriptors.clone().try_acquire_many_owned(MOST_FILES).map(Some)
+    }
+
     fn limiter(&self) -> Limiter {
         Limiter::new(self.limits.memory.bytes(), self.memory.clone())
     }
 
     fn bounded<'a>(&'a self, epochs: &'a epoch::Awake) -> Bounded<'a> {
-        Bounded { deadline: self.deadline, cancel: &self.memory.cancel, epochs }
+        let most_memory = self.limits.memory.bytes().saturating_add(HOST_ALLOWANCE);
+        Bounded { deadline: self.deadline, memory: &self.memory, most_memory, epochs }
     }
 }
 
 impl Ended {
     /// Of a guest that was not started.
     fn not_started(failure: Failure) -> Ended {
-        Ended { result: Err(failure), memory_peak: 0, remains: Remains(None) }
+        Ended { result: Err(failure), memory_peak: 0, remains: Remains { store: None, files: None } }
     }
 }
 
 /// Runs to the end, on this thread, which must be in a tokio context. An answer that has to begin before the end is sent to `reply`.
 pub fn run(call: Call, setup: &Setup, epochs: &epoch::Awake, reply: &ReplySender) -> Ended {
-    match call {
+    let Ok(files) = setup.reserve_files() else { return Ended::not_started(Failure::NoSlot) };
+    let _charging = setup.memory.charge();
+    let ended = match call {
         Call::Core(program, input) => command::run_core(&program, input, setup, epochs, reply),
         Call::Command(program, input) => command::run_component(&program, input, setup, epochs, reply),
         Call::Http(program, request) => http::run(&program, request, setup, epochs, reply),
-    }
+    };
+    Ended { remains: Remains { files, ..ended.remains }, ..ended }
+}
+
+/// What the box may hold for an invocation beyond its `Memory-Request`, bytes: a response that waits for its client is a megabyte.
+const HOST_ALLOWANCE: u64 = 2 << 20;
+/// The most handles to the box's resources: streams, headers, files.
+const MOST_HANDLES: usize = 1000;
+/// The same for a guest that may open files: each takes a descriptor of the process.
+const MOST_FILES: u32 = 256;
+/// The most bytes that a component passes to the box in one call.
+const HOSTCALL_BYTES: usize = 1 << 20;
+/// The most handles of a component, its own among them.
+const MOST_COMPONENT_HANDLES: usize = 10_000;
+
+fn handles(setup: &Setup) -> usize {
+    if setup.grants.preopens.is_empty() { MOST_HANDLES } else { MOST_FILES as usize }
+}
+
+fn resource_table(setup: &Setup) -> ResourceTable {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(handles(setup));
+    table
 }
 
 /// A store with this invocation's limits; `limiter` finds the limiter in its data.
@@ -141,6 +189,8 @@ fn bounded_store<T: 'static>(
     limiter: impl Fn(&mut T) -> &mut Limiter + Send + Sync + 'static,
 ) -> Store<T> {
     let mut store = Store::new(engine, data);
+    store.set_hostcall_fuel(HOSTCALL_BYTES);
+    store.set_max_component_handles(MOST_COMPONENT_HANDLES);
     store.limiter_async(move |data| limiter(data));
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);

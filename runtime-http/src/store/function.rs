@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     file::{FileVersion, stem},
-    settings::{FunctionSettings, OutputMode, PathMode},
+    settings::{GrantedSettings, OutputMode, PathMode},
 };
 use crate::{
     admission::{Share, Shares},
@@ -53,7 +53,7 @@ impl Function {
         version: FileVersion,
         program: Program,
         code_bytes: usize,
-        settings: FunctionSettings,
+        (settings, preopens): GrantedSettings,
         defaults: &Defaults,
         metrics: &Metrics,
         shares: &Shares,
@@ -77,7 +77,7 @@ impl Function {
             grants: Arc::new(Grants {
                 args: settings.args,
                 env: settings.env.into_iter().collect(),
-                preopens: settings.preopens,
+                preopens,
                 outbound_hosts: settings.allowed_outbound_hosts,
             }),
         }

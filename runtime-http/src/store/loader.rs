@@ -14,7 +14,7 @@ use super::{
     file::{FileError, FileVersion, FunctionsDir, settings_file},
     function::{Defaults, Function},
     native::Code,
-    settings::{BadSettings, FunctionSettings, OperatorGrants},
+    settings::{BadSettings, FunctionSettings, GrantedSettings, OperatorGrants},
 };
 use crate::{admission::Shares, metrics::Metrics, sandbox::ProgramError};
 
@@ -88,7 +88,7 @@ pub(super) struct Loader {
 struct Files {
     prepared: Prepared,
     version: FileVersion,
-    settings: FunctionSettings,
+    settings: GrantedSettings,
 }
 
 impl Loader {
@@ -154,7 +154,7 @@ impl Loader {
         self.link(code, version, settings)
     }
 
-    fn link(&self, code: Code, version: FileVersion, settings: FunctionSettings) -> Result<Function, LoadError> {
+    fn link(&self, code: Code, version: FileVersion, settings: GrantedSettings) -> Result<Function, LoadError> {
         let code_bytes = code.size();
         let program = match &code {
             Code::Module(module) => self.compiler.toolchain().module(module),
@@ -184,7 +184,7 @@ impl Loader {
                     .map_err(|_| BadSettings::Unreadable { file: settings_file.clone(), reason: "not UTF-8".into() })?;
                 (FunctionSettings::parse(&settings_file, &text, self.defaults.caps, &self.grants)?, Some(identity))
             }
-            Err(FileError::NotFound { .. }) => (FunctionSettings::default(), None),
+            Err(FileError::NotFound { .. }) => (GrantedSettings::default(), None),
             Err(error) => return Err(error.into()),
         };
         let read = self.directory.read(file, self.bounds.module.min(size));

@@ -4,13 +4,13 @@
 //! directories must lie under a root the operator named, outbound hosts must be allowed by the operator too, limits stay below
 //! the operator's caps.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
 use crate::{
     excerpt::excerpt,
-    invocation::{OutboundHost, Preopen},
+    invocation::{HostDirectory, OutboundHost, Preopen, PreopenRoot},
     limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
 };
 
@@ -27,7 +27,7 @@ pub struct FunctionSettings {
     /// Environment variables beside the CGI ones.
     pub env: BTreeMap<String, String>,
     /// Directories of the host that the guest sees.
-    pub preopens: Vec<Preopen>,
+    pub preopens: Vec<PreopenSetting>,
     /// Hosts that a wasi:http guest may send plain HTTP requests to.
     pub allowed_outbound_hosts: Vec<OutboundHost>,
     /// What stdout is.
@@ -44,6 +44,18 @@ pub struct LimitSettings {
     pub cpu_quota: Option<CpuQuota>,
     pub memory_request: Option<MemoryRequest>,
     pub invocation_timeout: Option<InvocationTimeout>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PreopenSetting {
+    /// Absolute, below one of the operator's preopen roots.
+    pub host: PathBuf,
+    /// Where the guest sees it.
+    pub guest: String,
+    /// Read-only unless `true`.
+    #[serde(default)]
+    pub writable: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -82,46 +94,65 @@ pub enum BadSettings {
 }
 
 /// What the operator lets per-function settings grant.
+/// The most bytes of output that are buffered before an answer begins, whoever asks for them.
+pub const LARGEST_OUTPUT_BUFFER: usize = 16 << 20;
+
 #[derive(Debug, Clone, Default)]
 pub struct OperatorGrants {
-    /// Canonical directories below which preopens may lie.
-    pub preopen_roots: Vec<PathBuf>,
+    /// Below which preopens may lie.
+    pub preopen_roots: Vec<Arc<PreopenRoot>>,
     pub outbound_hosts: Vec<OutboundHost>,
 }
 
+/// Settings, and the directories that they name, which are granted.
+pub type GrantedSettings = (FunctionSettings, Vec<Preopen>);
+
 impl FunctionSettings {
-    /// Parses `text` and checks it against what the operator grants.
+    /// Parses `text` and checks it against what the operator grants; gives the granted directories, too.
     ///
     /// # Errors
     /// [`BadSettings`], naming `file` and what is wrong in it.
-    pub fn parse(file: &str, text: &str, caps: LimitCaps, grants: &OperatorGrants) -> Result<Self, BadSettings> {
-        let mut settings: FunctionSettings = toml::from_str(text).map_err(|error| BadSettings::Unreadable {
+    pub fn parse(
+        file: &str,
+        text: &str,
+        caps: LimitCaps,
+        grants: &OperatorGrants,
+    ) -> Result<GrantedSettings, BadSettings> {
+        let settings: FunctionSettings = toml::from_str(text).map_err(|error| BadSettings::Unreadable {
             file: file.to_owned(),
             reason: excerpt(error.to_string().trim()),
         })?;
         settings.check_text(file)?;
         settings.check_caps(file, caps)?;
-        for preopen in &mut settings.preopens {
-            let not_granted = || BadSettings::PreopenNotGranted {
-                file: file.to_owned(),
-                path: excerpt(preopen.host.display()).into(),
-            };
-            // The canonical path is what is opened later, so a symlink below a root cannot lead out of it.
-            let canonical =
-                Some(&preopen.host).filter(|host| host.is_absolute()).and_then(|host| host.canonicalize().ok());
-            let canonical = canonical.ok_or_else(not_granted)?;
-            if !canonical.is_dir() || !grants.preopen_roots.iter().any(|root| canonical.starts_with(root)) {
-                return Err(not_granted());
-            }
-            preopen.host = canonical;
-        }
+        let preopens = settings.granted_preopens(file, grants)?;
         for host in &settings.allowed_outbound_hosts {
             if !grants.outbound_hosts.contains(host) {
                 let host = excerpt(format_args!("{}:{}", host.host, host.port));
                 return Err(BadSettings::OutboundNotGranted { file: file.to_owned(), host });
             }
         }
-        Ok(settings)
+        Ok((settings, preopens))
+    }
+
+    /// The directories to open at each invocation.
+    ///
+    /// # Errors
+    /// [`BadSettings::PreopenNotGranted`], if one of them is none, or not below a root of the operator's.
+    fn granted_preopens(&self, file: &str, grants: &OperatorGrants) -> Result<Vec<Preopen>, BadSettings> {
+        let granted = |setting: &PreopenSetting| {
+            // How it is written is up to the author; what is opened is the place below the root that this means now.
+            let path = Some(&setting.host).filter(|host| host.is_absolute())?.canonicalize().ok()?;
+            let root = grants.preopen_roots.iter().find(|root| path.starts_with(root.path()))?;
+            let path = path.strip_prefix(root.path()).ok()?.to_owned();
+            let directory = HostDirectory::Below { root: root.clone(), path };
+            directory.open().ok()?;
+            Some(Preopen { directory, guest: setting.guest.clone(), writable: setting.writable })
+        };
+        let not_granted = |setting: &PreopenSetting| BadSettings::PreopenNotGranted {
+            file: file.to_owned(),
+            path: excerpt(setting.host.display()).into(),
+        };
+        self.preopens.iter().map(|setting| granted(setting).ok_or_else(|| not_granted(setting))).collect()
     }
 
     fn check_text(&self, file: &str) -> Result<(), BadSettings> {
@@ -156,6 +187,7 @@ impl FunctionSettings {
                 }),
             }
         }
+        check(file, "output-buffer-bytes", [self.output_buffer_bytes, None], LARGEST_OUTPUT_BUFFER)?;
         check(file, "cpu-quota", [self.limits.cpu_quota, self.caps.cpu_quota], caps.cpu_quota)?;
         check(file, "memory-request", [self.limits.memory_request, self.caps.memory_request], caps.memory)?;
         check(file, "invocation-timeout", [self.limits.invocation_timeout, self.caps.invocation_timeout], caps.timeout)

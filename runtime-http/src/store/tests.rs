@@ -22,7 +22,7 @@ impl TestStore {
         let wasm = boot::Wasm::new(&config, &metrics).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let functions = boot::functions_dir(&config).unwrap();
-        let store = boot::store(&config, functions, wasm.compiler, runtime.handle().clone(), metrics);
+        let store = boot::store(&config, functions, wasm.compiler, runtime.handle().clone(), metrics).unwrap();
         TestStore { store, directory, runtime }
     }
 

@@ -1,0 +1,267 @@
+//! What a guest makes the box hold beside its linear memory: handles, headers, instances, descriptors, lines of the log. Each of these
+//! guests asks for nearly no memory.
+
+use std::{
+    fmt::Write,
+    fs,
+    os::unix::fs::symlink,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use wasmbox_tests::{Request, WasmBox, binary::encoded, guest, guest::command_with};
+
+const MIB: u64 = 1 << 20;
+
+/// A `wasi:cli` component that makes `number` `fields` with 120,000 bytes each, drops none, and then runs for ever.
+fn header_hoarder(number: u32) -> Vec<u8> {
+    encoded(&format!(
+        r#"(component
+  (import "wasi:http/types@0.2.0" (instance $types
+    (export "fields" (type $fields (sub resource)))
+    (type $error (variant (case "invalid-syntax") (case "forbidden") (case "immutable")))
+    (export "header-error" (type $header-error (eq $error)))
+    (export "[constructor]fields" (func (result (own $fields))))
+    (export "[method]fields.append"
+      (func (param "self" (borrow $fields)) (param "name" string) (param "value" (list u8))
+        (result (result (error $header-error)))))))
+  (core module $memory (memory (export "memory") 3))
+  (core instance $memory (instantiate $memory))
+  (core func $new (canon lower (func $types "[constructor]fields")))
+  (core func $append (canon lower (func $types "[method]fields.append") (memory (core memory $memory "memory"))))
+  (core module $main
+    (import "host" "new" (func $new (result i32)))
+    (import "host" "append" (func $append (param i32 i32 i32 i32 i32 i32)))
+    (import "memory" "memory" (memory 3))
+    (func (export "run") (result i32) (local $left i32)
+      (i32.store8 (i32.const 0) (i32.const 120))
+      (memory.fill (i32.const 1024) (i32.const 121) (i32.const 120000))
+      (local.set $left (i32.const {number}))
+      (loop $again
+        (call $append (call $new) (i32.const 0) (i32.const 1) (i32.const 1024) (i32.const 120000) (i32.const 16))
+        (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+        (br_if $again (local.get $left)))
+      (loop $forever (br $forever))
+      (i32.const 0)))
+  (core instance $main (instantiate $main
+    (with "host" (instance (export "new" (func $new)) (export "append" (func $append))))
+    (with "memory" (instance $memory))))
+  (func $run (result (result)) (canon lift (core func $main "run")))
+  (instance $run (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $run)))"#
+    ))
+}
+
+#[test]
+fn what_the_box_allocates_for_a_guest_is_the_guests() {
+    let server = WasmBox::launch()
+        .function("hello.wat", guest::hello())
+        .function("some.wasm", header_hoarder(100))
+        .function("many.wasm", header_hoarder(1_000_000))
+        .start();
+    server.get("/hello").ok();
+    let before = server.process().peak_resident_bytes();
+    let small = |path| Request::get(path).header("Memory-Request", "256Ki").header("Invocation-Timeout", "60000");
+    // Twelve megabytes, held.
+    let problem = server.call(small("/some"), "").problem(500, "guest-memory-limit");
+    assert_eq!(problem.member("limit_bytes"), 256 << 10);
+    // Within the memory that it asked for it may do so, until its time is over.
+    let large = Request::get("/some").header("Memory-Request", "64").header("Invocation-Timeout", "1500");
+    server.call(large, "").problem(504, "deadline-exceeded");
+    // It ends by one bound or the other: the memory, or the number of handles.
+    let answer = server.call(small("/many"), "");
+    assert_eq!(answer.status, 500);
+    let more = server.process().peak_resident_bytes() - before;
+    assert!(more < 256 * MIB, "{} MiB", more / MIB);
+    server.get("/hello").ok();
+}
+
+#[test]
+fn random_numbers_are_made_in_pieces() {
+    let random = "(drop (call $random_get (i32.const 0) (i32.const 67108864)))";
+    let server = WasmBox::launch()
+        .function("hello.wat", guest::hello())
+        .function("random.wat", guest::command(random))
+        .function("usual.wat", guest::command("(call $check (call $random_get (i32.const 65536) (i32.const 65536)))"))
+        .start();
+    server.get("/hello").ok();
+    server.get("/usual").ok();
+    let before = server.process().peak_resident_bytes();
+    for _ in 0..3 {
+        server.get("/random").problem(500, "guest-trap");
+    }
+    let more = server.process().peak_resident_bytes() - before;
+    assert!(more < 32 * MIB, "{} MiB", more / MIB);
+}
+
+#[test]
+fn instances_are_bounded_when_a_module_is_loaded() {
+    let globals = "(global i32 (i32.const 0))".repeat(400_000);
+    let mut component = String::from("(component (core module $m (memory 0) (memory 0) (memory 0) (memory 0))");
+    for _ in 0..500 {
+        component.push_str("(core instance (instantiate $m))");
+    }
+    write!(
+        component,
+        r#"(core module $main (func (export "run") (result i32) (i32.const 0)))
+           (core instance $main (instantiate $main))
+           (func $run (result (result)) (canon lift (core func $main "run")))
+           (instance $run (export "run" (func $run)))
+           (export "wasi:cli/run@0.2.0" (instance $run)))"#
+    )
+    .expect("a String takes all");
+    let server = WasmBox::launch()
+        .function("hello.wat", guest::hello())
+        .function("globals.wasm", encoded(&command_with(&globals, "")))
+        .function("instances.wasm", encoded(&component))
+        .start();
+    for path in ["/globals", "/instances"] {
+        let request = Request::get(path).header("Memory-Request", "256Ki");
+        server.call(request, "").problem(422, "module-invalid");
+        server.get("/hello").ok();
+    }
+}
+
+/// Opens `file` below its granted directory again and again, and closes none.
+fn descriptor_hoarder() -> String {
+    command_with(
+        r#"(data (i32.const 1024) "file")"#,
+        "(loop $again
+           (drop (call $path_open (i32.const 3) (i32.const 1) (i32.const 1024) (i32.const 4)
+             (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 32)))
+           (br $again))",
+    )
+}
+
+#[test]
+fn files_that_are_never_closed_leave_descriptors_for_others() {
+    let launch = WasmBox::launch();
+    let granted = launch.directory().join("granted");
+    fs::create_dir(&granted).expect("a new directory");
+    fs::write(granted.join("file"), "content").expect("a new file");
+    let server = launch
+        .function("hello.wat", guest::hello())
+        .function("opens.wat", descriptor_hoarder())
+        .function("opens.toml", format!("preopens = [{{ host = '{}', guest = '/' }}]", granted.display()))
+        .flag("--preopen-root", granted.display())
+        .start();
+    server.get("/hello").ok();
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let hoarder = scope.spawn(|| {
+            let request = Request::get("/opens").header("Invocation-Timeout", "3000");
+            let answer = server.call(request, "");
+            ended.store(true, Ordering::Release);
+            answer
+        });
+        let mut most = 0;
+        while !ended.load(Ordering::Acquire) {
+            most = most.max(server.process().descriptors());
+            server.get("/hello").ok();
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(most < 600, "{most} descriptors");
+        let answer = hoarder.join().expect("it was answered");
+        assert!([500, 504].contains(&answer.status), "{answer:?}");
+    });
+}
+
+#[test]
+fn a_granted_directory_that_became_a_symlink_is_not_followed() {
+    let launch = WasmBox::launch();
+    let root = launch.directory().join("root");
+    let (granted, secret) = (root.join("sub"), launch.directory().join("secret"));
+    fs::create_dir_all(&granted).expect("a new directory");
+    fs::create_dir(&secret).expect("a new directory");
+    fs::write(granted.join("file"), "granted").expect("a new file");
+    fs::write(secret.join("file"), "secret").expect("a new file");
+    let reads = command_with(
+        r#"(data (i32.const 1024) "file")"#,
+        "(call $check (call $path_open (i32.const 3) (i32.const 1) (i32.const 1024) (i32.const 4)
+           (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 32)))
+         (call $copy (i32.load (i32.const 32)) (i32.const 1))",
+    );
+    let server = launch
+        .function("reads.wat", reads)
+        .function("reads.toml", format!("preopens = [{{ host = '{}', guest = '/' }}]", granted.display()))
+        .flag("--preopen-root", root.display())
+        .start();
+    assert_eq!(server.get("/reads").ok().text(), "granted");
+    // As another guest can do that has the root, writable.
+    fs::rename(&granted, root.join("moved")).expect("a directory");
+    symlink("../secret", &granted).expect("a new symlink");
+    let problem = server.get("/reads").problem(500, "internal");
+    assert!(!problem.detail().contains("secret"));
+    server.logged(&["cannot open the granted directory"]);
+    // It is not the name that counts, but what it is.
+    fs::remove_file(&granted).expect("the symlink");
+    fs::rename(root.join("moved"), &granted).expect("a directory");
+    assert_eq!(server.get("/reads").ok().text(), "granted");
+}
+
+#[test]
+fn a_root_of_preopens_overlaps_with_nothing_of_the_box() {
+    let launch = WasmBox::launch();
+    let whole = launch.directory().display().to_string();
+    let said = launch.flag("--preopen-root", &whole).refusal();
+    assert!(said.contains("overlaps") && said.contains(&whole), "{said}");
+    for root in ["/", "/proc/self", "/sys"] {
+        let said = WasmBox::launch().flag("--preopen-root", root).refusal();
+        assert!(said.contains("overlaps"), "{root}: {said}");
+    }
+}
+
+#[test]
+fn a_long_instruction_at_the_least_quota_ends_soon_after_its_deadline() {
+    let fill = "(drop (memory.grow (i32.const 2992))) (memory.fill (i32.const 0) (i32.const 7) (i32.const 196000000))";
+    let server = WasmBox::with("fill.wat", guest::command(fill));
+    let request = Request::get("/fill").header("Cpu-Quota", "1").header("Invocation-Timeout", "1000");
+    server.call(request, "").problem(504, "deadline-exceeded");
+    server.wait_until_idle();
+}
+
+#[test]
+fn what_wasi_does_not_implement_is_no_line_of_the_log() {
+    let accepts = r#"(module
+      (import "wasi_snapshot_preview1" "sock_accept" (func $accept (param i32 i32 i32) (result i32)))
+      (memory (export "memory") 1)
+      (func (export "_start") (local $left i32)
+        (local.set $left (i32.const 1000))
+        (loop $again
+          (drop (call $accept (i32.const 3) (i32.const 0) (i32.const 0)))
+          (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+          (br_if $again (local.get $left)))))"#;
+    let server = WasmBox::launch().function("accepts.wat", accepts).function("hello.wat", guest::hello()).start();
+    let answer = server.get("/accepts");
+    server.logged(&["invocation", answer.header("wasmbox-invocation-id")]);
+    let log = server.log();
+    assert!(!log.contains("sock_accept"), "{log}");
+}
+
+#[test]
+fn a_function_buffers_no_more_than_an_operator_could_let_it() {
+    let server = WasmBox::launch()
+        .function("greedy.wat", guest::hello())
+        .function("greedy.toml", "output-buffer-bytes = 1000000000000")
+        .function("large.wat", guest::command(&format!("{} (call $sleep (i64.const {}))", prints(100), 0)))
+        .function("waits.wat", guest::command(&format!("{} (call $sleep (i64.const {}))", prints(100), 86_400_000)))
+        .function("large.toml", "output-buffer-bytes = 16777216")
+        .function("waits.toml", "output-buffer-bytes = 16777216")
+        .start();
+    server.get("/greedy").problem(422, "module-invalid").names(&["output-buffer-bytes", "16777216"]);
+    // What it buffers is memory that it has asked for, or has not.
+    assert_eq!(server.get("/large").ok().body.len(), 100 << 16);
+    server.call(Request::get("/waits").header("Memory-Request", "256Ki"), "").problem(500, "guest-memory-limit");
+}
+
+/// Prints so many pages of 64 KiB.
+fn prints(pages: u32) -> String {
+    format!(
+        "(local $left i32) (local.set $left (i32.const {pages}))
+         (loop $again
+           (call $print (i32.const 65536) (i32.const 65536))
+           (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+           (br_if $again (local.get $left)))"
+    )
+}
