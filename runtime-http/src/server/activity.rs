@@ -121,7 +121,6 @@ impl Activity {
 
     /// An answer on HTTP/2, which its client may leave unread while it reads others.
     pub fn watch(&self, stream: &Arc<Mutex<Stream>>) {
-        self.is_http2.store(true, Ordering::Relaxed);
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if streams.len() == streams.capacity() {
             streams.retain(|stream| stream.strong_count() > 0);
@@ -173,7 +172,8 @@ impl Activity {
     }
 
     /// A request's head is complete. It is in flight until what is returned is dropped.
-    pub fn begin(self: &Arc<Self>) -> InFlight {
+    pub fn begin(self: &Arc<Self>, is_http2: bool) -> InFlight {
+        self.is_http2.store(is_http2, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlight(self.clone())
@@ -213,7 +213,7 @@ mod tests {
     fn what_is_noted() {
         let activity = Activity::new();
         assert_eq!(activity.idle().map(|(kind, _)| kind), Some(Idle::Silent));
-        let request = activity.begin();
+        let request = activity.begin(false);
         assert_eq!((activity.in_flight(), activity.idle()), (1, None));
         let waiting = activity.bodies.begin();
         assert_eq!(activity.idle().map(|(kind, _)| kind), Some(Idle::Unfinished));

@@ -103,10 +103,10 @@ mod tests {
     async fn the_longest_idle_one_makes_room_and_silent_ones_first() {
         let connections = Connections::new(3, IntGauge::new("open", "connections").unwrap());
         let served = connections.place().await;
-        drop(served.activity.begin());
+        drop(served.activity.begin(false));
         let silent = connections.place().await;
         let busy = connections.place().await;
-        let request = busy.activity.begin();
+        let request = busy.activity.begin(false);
         connections.close_longest_idle();
         let orders = |places: [&Place; 3]| places.map(|place| place.activity.order());
         assert_eq!(orders([&served, &silent, &busy]), [Order::Serve, Order::Close, Order::Serve]);

@@ -224,7 +224,7 @@ async fn connection<F, R>(
         service_fn(move |mut request: Request<Incoming>| {
             let is_http1 = request.version() <= Version::HTTP_11;
             let reserved = reserve(&request, &budgets, &windows);
-            let in_flight = activity.begin();
+            let in_flight = activity.begin(!is_http1);
             if !request.body().is_end_stream() {
                 request.extensions_mut().insert(activity.bodies.clone());
             }
