@@ -41,7 +41,7 @@ impl Attack {
     pub fn within(mebibytes: u64) -> Attack {
         let container = TestCgroup::with_memory(mebibytes);
         let launch = WasmBox::launch().within(&container).function("hello.wat", guest::hello());
-        Attack { mebibytes, launch, container, descriptors: 512, log_bytes: 2 << 20 }
+        Attack { mebibytes, launch, container, descriptors: 512, log_bytes: 16 << 20 }
     }
 
     /// Adds a file to the functions directory.
