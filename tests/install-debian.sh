@@ -29,5 +29,8 @@ fi
 # cgroup v2 is tested in a virtual machine.
 tests/vm/install-debian.sh
 
+# And a node with systemd in another.
+tests/vm/install-systemd.sh
+
 # The shim is tested with several versions of containerd.
 tests/containerd/install-debian.sh

@@ -1,4 +1,5 @@
-//! Tests that run in a virtual machine with a pure cgroup v2 hierarchy (`tests/vm/run.sh`).
+//! Tests that run in a virtual machine with a pure cgroup v2 hierarchy (`tests/vm/run.sh`): with this machine's files, or as a node with systemd
+//! and containerd.
 //!
 //! All tests of a binary share one virtual machine, for each boot costs seconds: the first of them that is run boots it and runs
 //! this same binary in it, with the same filter. A test then has passed if it passed in there, and never without having run there.
@@ -21,11 +22,24 @@ const INSIDE: &str = "WASMBOX_TEST_INSIDE_VM";
 /// # Panics
 /// If it fails there, with its output, or if it did not run there.
 pub fn inside<F: FnOnce()>(test: F) {
+    static OUTPUT: OnceLock<String> = OnceLock::new();
+    within(&OUTPUT, &[], test);
+}
+
+/// As [`inside`], on a node: systemd is the first process, containerd one of its units.
+///
+/// # Panics
+/// If it fails there, with its output, or if it did not run there.
+pub fn on_a_node<F: FnOnce()>(test: F) {
+    static OUTPUT: OnceLock<String> = OnceLock::new();
+    within(&OUTPUT, &["--systemd", "--memory", "2560"], test);
+}
+
+fn within<F: FnOnce()>(output: &OnceLock<String>, machine: &[&str], test: F) {
     if env::var_os(INSIDE).is_some() {
         return test();
     }
-    static OUTPUT: OnceLock<String> = OnceLock::new();
-    let output = OUTPUT.get_or_init(run);
+    let output = output.get_or_init(|| run(machine));
     let name = name_of::<F>();
     let result = output.lines().find_map(|line| line.strip_prefix(&format!("test {name} ... ")));
     match result {
@@ -55,12 +69,13 @@ fn marked(output: &str) -> String {
 }
 
 /// Runs this binary in the virtual machine, gives all that it and the machine said.
-fn run() -> String {
+fn run(machine: &[&str]) -> String {
     let (reader, writer) = pipe().expect("a pipe");
     // Should the tests be killed, the virtual machine ends, too.
-    let mut machine = Command::new("setpriv")
+    let mut child = Command::new("setpriv")
         .args(["--pdeathsig", "TERM"])
         .arg(workspace::root().join("tests/vm/run.sh"))
+        .args(machine)
         // Each test gives up by itself; this is for all of them, on a machine that is busy.
         .args(["--deadline", "600", "--"])
         .arg(env::current_exe().expect("this binary has a path"))
@@ -79,7 +94,7 @@ fn run() -> String {
         output += &line;
         output.push('\n');
     }
-    let status = machine.wait().expect("the child is ours");
+    let status = child.wait().expect("the child is ours");
     output + &format!("tests/vm/run.sh: {status}\n")
 }
 

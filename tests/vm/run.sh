@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Runs a command in a virtual machine with a pure cgroup v2 hierarchy, on any machine: software emulation, so 2 to 26 times slower.
 #
-#   tests/vm/run.sh [--memory MIB] [--deadline SECONDS] [--] COMMAND...
+#   tests/vm/run.sh [--systemd] [--memory MIB] [--deadline SECONDS] [--] COMMAND...
 #
 # The command runs as root in this working copy. It sees the host's files and may change them; the changes are in the virtual machine's memory
 # and end with it. /tmp, /var/tmp, /run, /dev, /proc and /sys are its own, /sys/fs/cgroup is cgroup v2 with all controllers for children. Of the
 # environment it gets PATH, HOME, RUST_BACKTRACE, and what begins with WASMBOX_; there is no network but the loopback interface.
+#
+# With --systemd it is a node: Debian's files, systemd as the first process, containerd as its unit; of the host it has the working copy alone.
 #
 # Output is passed on as it comes. The exit code is the command's; 124: the deadline (300 s) passed; 125: the virtual machine failed.
 set -euo pipefail
@@ -14,10 +16,12 @@ usage() {
     sed -n '4s/^# *//p' "$0" >&2
     exit 125
 }
+systemd=
 memory=1024
 deadline=300
 while [ $# -gt 0 ]; do
     case $1 in
+        --systemd) systemd=1; shift ;;
         --memory) memory=${2-}; shift 2 || usage ;;
         --deadline) deadline=${2-}; shift 2 || usage ;;
         --) shift; break ;;
@@ -59,6 +63,8 @@ fail() {
 
 [ "$(id -u)" = 0 ] || fail "must be run by root, whom virtiofsd needs to be to show all of the host's files"
 [ -e "$vm/version" ] || fail "target/tools/vm is not there: run tests/vm/install-debian.sh, which takes it from Debian's packages"
+[ -z "$systemd" ] || [ -e "$root/target/tools/systemd/version" ] ||
+    fail "target/tools/systemd is not there: run tests/vm/install-systemd.sh, which takes it from Debian's packages"
 virtiofsd=$(find "$vm/usr/lib/qemu" "$vm/usr/libexec" -name virtiofsd 2>/dev/null | head -n 1)
 [ -n "$virtiofsd" ] || fail "virtiofsd is not in $vm: its package is qemu-system-common, or virtiofsd"
 for command in unshare:util-linux setpriv:util-linux timeout:coreutils; do
@@ -79,6 +85,7 @@ printf '%s' "$root" >"$work/files/directory"
 # The host's env: busybox prefers programs of its own.
 echo "exec /usr/bin/env -i ${words[*]@Q} ${*@Q}" >"$work/files/command"
 cp -r "$vm/busybox" "$vm/modules" "$root/tests/vm/init" "$root/tests/vm/session" "$work/files"
+[ -z "$systemd" ] || touch "$work/files/systemd"
 (cd "$work/files" && find . | "$vm/busybox" cpio -o -H newc >../initramfs 2>/dev/null)
 rm -r "$work/files"
 
@@ -106,13 +113,14 @@ for _ in {1..100}; do
 done
 [ -S "$work/files.socket" ] || fail "virtiofsd does not start: $(cat "$work/virtiofsd.log")"
 
+# no_timer_check: the kernel would take a processor that waits for a busy machine for a broken timer, and panic.
 setpriv --pdeathsig TERM timeout --kill-after=5 "$deadline" setpriv --pdeathsig KILL \
     "${export_libraries[@]}" "$vm/usr/bin/qemu-system-x86_64" \
     -L "$vm/usr/share/qemu" -L "$vm/usr/share/seabios" -nodefaults -no-user-config -display none -no-reboot \
     -accel tcg,thread=multi -cpu max -smp 2 -m "${memory}M" \
     -object "memory-backend-memfd,id=memory,size=${memory}M,share=on" -machine q35,memory-backend=memory \
     -kernel "$vm/kernel" -initrd "$work/initramfs" \
-    -append "console=ttyS0 quiet panic=-1 cgroup_no_v1=all rdinit=/init" \
+    -append "console=ttyS0 quiet panic=-1 no_timer_check cgroup_no_v1=all rdinit=/init" \
     -chardev "file,id=console,path=$work/console" -serial chardev:console \
     -device virtio-serial-pci \
     -chardev "file,id=stdout,path=$work/stdout" -device virtserialport,nr=1,chardev=stdout \
