@@ -65,9 +65,8 @@ pub async fn read_ahead(
             if reserved.bytes() < held {
                 match body.reserve((held - reserved.bytes()).max(FRAME)) {
                     Some(more) => reserved.add(more),
-                    None if may_be_parameter => return Err(no_memory()),
-                    // The rest is read when it is wanted.
-                    None => break,
+                    // A function that would wait for the rest would hold its permit meanwhile.
+                    None => return Err(no_memory()),
                 }
             }
             match body.frame().await {
