@@ -262,14 +262,16 @@ fn compile_error_code(error: &CompileError) -> Code {
         | CompileError::Text(_)
         | CompileError::Node(_)
         | CompileError::PrecompiledUnusable(_)
+        // It needs more than the pools have for one invocation.
+        | CompileError::Unloadable(_)
         | CompileError::Compiler(
             CompilerError::Invalid(_) | CompilerError::TooLong { .. } | CompilerError::Crashed { .. },
         ) => Code::ModuleInvalid,
         // It is tried again in a moment.
         CompileError::Compiler(CompilerError::Killed) => Code::Compiling,
-        CompileError::Compiler(CompilerError::Unconfined(_) | CompilerError::Io { .. })
-        | CompileError::Unloadable(_)
-        | CompileError::Memory(_) => Code::Internal,
+        CompileError::Compiler(CompilerError::Unconfined(_) | CompilerError::Io { .. }) | CompileError::Memory(_) => {
+            Code::Internal
+        }
     }
 }
 
