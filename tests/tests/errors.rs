@@ -280,10 +280,11 @@ fn guest_no_response() {
 #[test]
 fn internal() {
     let launch = WasmBox::launch().function("hello.wat", guest::hello());
-    let granted = launch.directory().join("granted");
-    fs::create_dir(&granted).expect("a new directory");
+    let root = launch.directory().join("root");
+    let granted = root.join("granted");
+    fs::create_dir_all(&granted).expect("a new directory");
     let settings = format!("preopens = [{{ host = '{}', guest = '/data' }}]", granted.display());
-    let server = launch.function("hello.toml", settings).flag("--preopen-root", granted.display()).start();
+    let server = launch.function("hello.toml", settings).flag("--preopen-root", root.display()).start();
     server.get("/hello").ok();
     // What was granted is gone: neither the client nor the guest is to blame.
     fs::remove_dir(&granted).expect("the directory is empty");
@@ -361,10 +362,11 @@ fn deadline_exceeded() {
 #[test]
 fn errors_name_no_directory_of_the_server() {
     let launch = WasmBox::launch().function("hello.wat", guest::hello()).function("garbage.wasm", "garbage");
-    let granted = launch.directory().join("granted");
-    fs::create_dir(&granted).expect("a new directory");
+    let root = launch.directory().join("root");
+    let granted = root.join("granted");
+    fs::create_dir_all(&granted).expect("a new directory");
     let settings = format!("preopens = [{{ host = '{}', guest = '/data' }}]", granted.display());
-    let server = launch.function("hello.toml", settings).flag("--preopen-root", granted.display()).start();
+    let server = launch.function("hello.toml", settings).flag("--preopen-root", root.display()).start();
     server.get("/hello").ok();
     fs::remove_dir(&granted).expect("the directory is empty");
     let directory = server.launched().directory().display().to_string();
