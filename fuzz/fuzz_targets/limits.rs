@@ -8,7 +8,10 @@ use std::{fmt::Display, str::FromStr};
 
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::{Corpus, fuzz_target};
-use wasmbox_fuzz::limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest, RequestedLimits};
+use wasmbox_fuzz::limits::{
+    ByteSize, ConfigDuration, Cores, CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit, MemoryRequest,
+    PlainBytes, RequestedLimits,
+};
 
 const NAMES: [&str; 4] = ["cpu_quota", "cpu-quota", "memory-request", "invocation-timeout"];
 
@@ -22,6 +25,12 @@ fuzz_target!(|input: &[u8]| -> Corpus {
             same_again::<CpuQuota>(text);
             same_again::<MemoryRequest>(text);
             same_again::<InvocationTimeout>(text);
+            same_again::<ByteSize>(text);
+            same_again::<PlainBytes>(text);
+            same_again::<ConfigDuration>(text);
+            same_again::<MemoryLimit>(text);
+            same_again::<Fraction>(text);
+            same_again::<Cores>(text);
         }
         headers.append(NAMES[usize::from(name & 3)], value);
     }
@@ -47,8 +56,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
 fn same_again<T: FromStr + Display + PartialEq>(text: &str) {
     if let Ok(value) = text.parse::<T>() {
         assert!(!text.contains(['-', '+', ' ', 'e', 'N', 'I']), "{text:?} was accepted");
-        if let Ok(again) = value.to_string().parse::<T>() {
-            assert!(again == value, "{text:?} became {value}");
-        }
+        let again = value.to_string().parse::<T>();
+        assert!(again.is_ok_and(|again| again == value), "{text:?} became {value}, which is read otherwise");
     }
 }

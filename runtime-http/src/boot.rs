@@ -87,12 +87,13 @@ pub fn store(
     runtime: Handle,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<ModuleStore>, BootError> {
-    let defaults = Defaults { limits: config.defaults, caps: config.caps, buffer_limit: config.output_buffer_bytes };
+    let defaults =
+        Defaults { limits: config.defaults, caps: config.caps, buffer_limit: config.output_buffer.as_usize() };
     let grants =
         OperatorGrants { preopen_roots: preopen_roots(config)?, outbound_hosts: config.allow_outbound.clone() };
     let bounds = StoreBounds {
-        memory: config.module_memory,
-        module: config.max_module_size,
+        memory: config.module_memory.as_usize(),
+        module: config.max_module_size.bytes(),
         reading: config.thresholds.memory_limit / 8,
         compile_jobs: config.compile_jobs,
     };
@@ -129,7 +130,7 @@ fn preopen_roots(config: &Config) -> Result<Vec<Arc<PreopenRoot>>, BootError> {
 fn open_cache(config: &Config) -> Result<Option<ArtifactCache>, CacheError> {
     match &config.cache_dir {
         Some(CacheDir::None) => Ok(None),
-        Some(CacheDir::Path(path)) => ArtifactCache::open(path, config.cache_size).map(Some),
+        Some(CacheDir::Path(path)) => ArtifactCache::open(path, config.cache_size.bytes()).map(Some),
         // In a container the default one would be gone with it.
         None if config.node.is_some() => Ok(None),
         None => {
@@ -139,7 +140,7 @@ fn open_cache(config: &Config) -> Result<Option<ArtifactCache>, CacheError> {
                 );
                 return Ok(None);
             };
-            Ok(ArtifactCache::open(&path, config.cache_size)
+            Ok(ArtifactCache::open(&path, config.cache_size.bytes())
                 .map_err(|error| tracing::warn!("no AOT cache: {error}"))
                 .ok())
         }

@@ -1,13 +1,13 @@
 //! The command line.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     config::{Settings, with_environment_in_help},
     invocation::{HostDirectory, Preopen},
-    limits::{CpuQuota, InvocationTimeout, MemoryRequest},
+    limits::{ByteSize, ConfigDuration, CpuQuota, InvocationTimeout, MemoryRequest},
     node, server,
 };
 
@@ -152,8 +152,8 @@ impl StatusArgs {
                 address.strip_suffix('/').unwrap_or(address).to_owned()
             }
             None => {
-                let host = settings.admin_host.as_deref().unwrap_or_default();
-                server::reachable(host, settings.admin_port.unwrap_or(8086))
+                let host = settings.places.admin_host.as_deref().unwrap_or_default();
+                server::reachable(host, settings.places.admin_port.unwrap_or(8086))
             }
         }
     }
@@ -166,23 +166,19 @@ pub struct CompileServiceArgs {
     pub cache_dir: PathBuf,
     /// Most compiled code in that directory
     #[arg(long, value_name = "SIZE", default_value = "2Gi")]
-    pub cache_size: MemoryRequest,
+    pub cache_size: ByteSize,
     /// Largest module
     #[arg(long, value_name = "SIZE", default_value = "256Mi")]
-    pub max_module_size: MemoryRequest,
+    pub max_module_size: ByteSize,
     /// How long a module may take to arrive
-    #[arg(long, value_name = "TIME", default_value_t = time(node::RECEIVE_TIME))]
-    pub receive_time: InvocationTimeout,
+    #[arg(long, value_name = "TIME", default_value_t = node::RECEIVE_TIME)]
+    pub receive_time: ConfigDuration,
     /// How long compiling may take
-    #[arg(long, value_name = "TIME", default_value_t = time(node::COMPILE_TIME))]
-    pub compile_time: InvocationTimeout,
+    #[arg(long, value_name = "TIME", default_value_t = node::COMPILE_TIME)]
+    pub compile_time: ConfigDuration,
     /// Most memory of one compilation
     #[arg(long, value_name = "SIZE", default_value = "4Gi")]
-    pub compile_memory: MemoryRequest,
-}
-
-fn time(duration: Duration) -> InvocationTimeout {
-    InvocationTimeout::from_duration(duration).unwrap_or(InvocationTimeout::MAX)
+    pub compile_memory: ByteSize,
 }
 
 #[derive(Debug, clap::Args)]

@@ -29,7 +29,7 @@ pub fn compile(config: Config) -> anyhow::Result<ExitCode> {
     let mut failed = 0;
     for name in &names {
         progress.set_message(name.to_string());
-        let line = match compile_one(&wasm, &directory, name, config.max_module_size) {
+        let line = match compile_one(&wasm, &directory, name, config.max_module_size.bytes()) {
             Ok(outcome) => format!("{name}: {outcome}"),
             Err(error) => {
                 failed += 1;

@@ -1,4 +1,8 @@
 //! The one wasmtime engine of a box, sized by configuration and checked against the kernel before it is made.
+//!
+//! - [`features`]: what modules may be made of
+
+pub mod features;
 
 use std::hash::{Hash, Hasher};
 
@@ -97,6 +101,7 @@ impl EngineSize {
                 Enabled::No
             });
         let mut config = Config::new();
+        features::pin(&mut config);
         config
             .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
             .epoch_interruption(true)

@@ -27,6 +27,7 @@ pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod node;
+pub mod privileges;
 pub mod readiness;
 pub mod reporter;
 pub mod run;

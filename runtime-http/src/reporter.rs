@@ -24,9 +24,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    container::Container, cpu_window::CpuWindow, limits::serde_through_text, metrics::Metrics, server::address,
-};
+use crate::{container::Container, cpu_window::CpuWindow, metrics::Metrics, server::address};
 
 /// Connecting, handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,11 +66,11 @@ impl FromStr for QueueProxyHost {
 
     /// The original's manifests write `ws://127.0.0.1`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "none" {
-            return Ok(QueueProxyHost::None);
-        }
         let host = text.strip_prefix("ws://").unwrap_or(text);
         let host = host.strip_suffix('/').unwrap_or(host);
+        if host == "none" {
+            return Ok(QueueProxyHost::None);
+        }
         let has_port = host.matches(':').count() == 1;
         if host.is_empty() || has_port || host.contains(|letter: char| letter == '/' || letter.is_whitespace()) {
             return Err("expected a host's name or address, without a port, also with ws:// before it, or none");
@@ -89,8 +87,6 @@ impl fmt::Display for QueueProxyHost {
         })
     }
 }
-
-serde_through_text!(QueueProxyHost);
 
 /// Whom to report to, and how often.
 #[derive(Debug, Clone, PartialEq, Eq)]

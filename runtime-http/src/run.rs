@@ -31,15 +31,14 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     terminating_signals::end_the_first_process(&runtime)?;
     let metrics = Arc::new(Metrics::new());
-    let config = Config::new(Settings {
-        cache_dir: arguments.cache_dir.clone(),
-        node_cache_dir: arguments.node_cache_dir.clone(),
-        compile_socket: arguments.compile_socket.clone(),
-        max_invocations: Some(1),
-        enable_cgroups: Some(if arguments.cpu_quota.is_some() { Enable::True } else { Enable::False }),
-        cgroup_root: arguments.cgroup_root,
-        ..Settings::default()
-    })?;
+    let mut settings = Settings::default();
+    settings.places.cache_dir = arguments.cache_dir.clone();
+    settings.places.node_cache_dir = arguments.node_cache_dir.clone();
+    settings.places.compile_socket = arguments.compile_socket.clone();
+    settings.capacity.max_invocations = Some(1);
+    settings.cpu.enable_cgroups = Some(if arguments.cpu_quota.is_some() { Enable::True } else { Enable::False });
+    settings.cpu.cgroup_root = arguments.cgroup_root;
+    let config = Config::new(settings)?;
     let wasm = boot::Wasm::new(&config, &metrics)?;
     let cgroups = boot::cgroups(&config, &metrics)?;
     let program = load(&wasm, &arguments.module).with_context(|| arguments.module.display().to_string())?;

@@ -27,6 +27,7 @@ use crate::{
     logging,
     memory::MemoryBudget,
     metrics::Metrics,
+    privileges,
     readiness::Readiness,
     reporter::Reporter,
     sampler::Sampler,
@@ -53,7 +54,13 @@ const ENDED_AT_ONCE: i32 = 128 + 15;
 /// # Errors
 /// Whatever prevents the start, with what to do about it.
 pub fn serve(config: Config) -> anyhow::Result<()> {
+    // Before there is a thread that would keep what is given up.
+    privileges::access::make_cache_dir(&config);
+    let given_up = privileges::give_up(&config)?;
     let logs = logging::start(&config.log_level, config.log_format).map_err(anyhow::Error::msg)?;
+    for missing in &given_up.missing {
+        tracing::warn!("not given up: {missing}; a guest that escapes its sandbox has more to try (--confine)");
+    }
     let metrics = Arc::new(Metrics::new());
     let descriptors = raise_descriptor_limit();
     if config.wasm_runtime == WasmRuntime::Wasmedge {
@@ -102,8 +109,12 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let settings = ApiSettings {
         defaults: config.defaults,
         caps: config.caps,
-        body: BodyBounds { length: config.max_body, pause: config.body_timeout, budget: config.budgets.bodies.clone() },
-        max_output: config.max_output,
+        body: BodyBounds {
+            length: config.max_body.bytes(),
+            pause: config.body_timeout,
+            budget: config.budgets.bodies.clone(),
+        },
+        max_output: config.max_output.bytes(),
         preallocation: config.preallocation,
         pod: HeaderValue::from_str(&config.pod_name).unwrap_or(HeaderValue::from_static("unknown")),
     };
@@ -143,6 +154,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             default_memory_request = %config.defaults.memory,
             max_invocations = config.capacity.invocations,
             %cgroups,
+            given_up = %given_up,
             "serving, {cached} AOT cache"
         );
         let parts = Parts { api: api.clone(), status, server, admin, io, reporter };

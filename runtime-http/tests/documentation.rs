@@ -4,7 +4,14 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use wasmbox::{cli, invocation::Usage, metrics::Metrics};
+use clap::FromArgMatches;
+use wasmbox::{
+    cli::{self, Cli, Command},
+    config::Config,
+    engine::features::FEATURES,
+    invocation::Usage,
+    metrics::Metrics,
+};
 
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)).unwrap()
@@ -49,6 +56,31 @@ fn settings_are_documented_with_their_variables_and_defaults() {
     assert_eq!(documented.len(), expected.len(), "docs/operations.md has settings that do not exist");
 }
 
+/// A default that is a value can be set, and then nothing changes.
+#[test]
+fn documented_defaults_are_the_defaults() {
+    let config = |arguments: &[String]| {
+        let words = ["wasmbox", "serve"].into_iter().map(str::to_owned).chain(arguments.iter().cloned());
+        match Cli::from_arg_matches(&cli::command().get_matches_from(words)).unwrap().command {
+            Command::Serve(serve) => Config::new(serve.settings),
+            _ => panic!("it was `serve`"),
+        }
+    };
+    let usual = config(&[]).unwrap();
+    let mut checked = 0;
+    for row in rows(&document("operations.md"), "--") {
+        let (flag, default) = (row[0].split(' ').next().unwrap(), &row[2]);
+        // Words, or nothing: there is none, or it follows from something else.
+        let is_value =
+            !default.is_empty() && !default.contains([' ', '$', '/']) && !["none", "auto"].contains(&&**default);
+        if is_value {
+            assert_eq!(config(&[format!("{flag}={default}")]).unwrap(), usual, "{flag} {default}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "{checked}");
+}
+
 #[test]
 fn metrics_are_documented_with_their_types() {
     let metrics = Metrics::new();
@@ -63,6 +95,50 @@ fn metrics_are_documented_with_their_types() {
     let rows = rows(&document("operations.md"), "wasmbox_");
     let documented: BTreeMap<&str, &str> = rows.iter().map(|cells| (&*cells[0], &*cells[1])).collect();
     assert_eq!(documented, expected);
+}
+
+#[test]
+fn features_of_modules_are_documented() {
+    let state = |enabled| if enabled { "on" } else { "off" };
+    let expected: Vec<[&str; 3]> =
+        FEATURES.iter().map(|feature| [feature.name, state(feature.enabled), feature.reason]).collect();
+    let api = document("api.md");
+    let (_, section) = api.split_once("## WebAssembly features").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = rows(section, "");
+    let documented: Vec<Vec<&str>> = rows.iter().map(|cells| cells.iter().map(|cell| &**cell).collect()).collect();
+    assert_eq!(documented, expected);
+}
+
+/// A test that the threat model names as showing something is there.
+#[test]
+fn tests_of_the_threat_model_exist() {
+    fn sources(directory: &Path, all: &mut String) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, all);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                all.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut all = String::new();
+    for directory in ["src", "tests", "../tests/tests"] {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &mut all);
+    }
+    let design = document("design.md");
+    let (_, section) = design.split_once("## Threat model").unwrap();
+    let mut checked = 0;
+    for row in section.lines().filter(|line| line.starts_with("| to ")) {
+        let shown = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        assert!(shown.contains('`'), "no test shows: {row}");
+        for name in shown.split('`').skip(1).step_by(2).filter(|name| !name.contains(['.', '/'])) {
+            assert!(all.contains(&format!("fn {name}(")), "there is no test {name}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "{checked}");
 }
 
 #[test]

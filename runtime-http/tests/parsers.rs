@@ -2,13 +2,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Component, Path};
+use std::{
+    fmt::{Debug, Display},
+    path::{Component, Path},
+    str::FromStr,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::{collection::vec, prelude::*};
 use wasmbox::{
+    admission::OverbookingRatio,
     api::{arguments::arguments, route::Route},
-    limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest, RequestedLimits},
+    invocation::OutboundHost,
+    limits::{
+        ByteSize, ConfigDuration, Cores, CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit,
+        MemoryRequest, PlainBytes, RequestedLimits,
+    },
+    reporter::QueueProxyHost,
     store::name::ModuleName,
 };
 
@@ -47,7 +57,74 @@ fn odd_value() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Written down and read again, a value is the same.
+fn same_again<T: FromStr<Err: Debug> + Display + PartialEq + Debug>(value: &T) -> Result<(), TestCaseError> {
+    let again = value.to_string().parse::<T>();
+    prop_assert!(again.as_ref().is_ok_and(|again| again == value), "{} became {:?}", value, again);
+    Ok(())
+}
+
+/// As [`same_again`], if the text is a value.
+fn read_again<T: FromStr<Err: Debug> + Display + PartialEq + Debug>(text: &str) -> Result<(), TestCaseError> {
+    text.parse::<T>().map_or(Ok(()), |value| same_again(&value))
+}
+
+/// Of all magnitudes.
+fn number() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0..64_u32).prop_map(|(bits, shift)| bits >> shift)
+}
+
 proptest! {
+    /// Each value of each type, whatever it is.
+    #[test]
+    fn values_read_back_from_what_is_shown(number in number(), unit in prop::sample::select(vec![1, 1000, 1024, 1_000_000, 1 << 20, 1_000_000_000, 1 << 30])) {
+        let size = ByteSize::of_bytes(number.saturating_mul(unit));
+        same_again(&size)?;
+        same_again(&PlainBytes(size))?;
+        // Both grammars read what either shows.
+        prop_assert_eq!(PlainBytes(size).to_string().parse::<ByteSize>(), Ok(size));
+        same_again(&size.to_string().parse::<MemoryLimit>().unwrap_or("64Ki".parse().unwrap()))?;
+        same_again(&MemoryRequest::from_bytes(size.bytes()).unwrap_or(MemoryRequest::MAX))?;
+        let number = u32::try_from(number >> 32).unwrap();
+        same_again(&ConfigDuration::from_millis(number))?;
+        same_again(&InvocationTimeout::from_millis(number))?;
+        same_again(&CpuQuota::from_millicores(number % 1_024_000 + 1).unwrap())?;
+    }
+
+    /// Each value of those that are made of text only.
+    #[test]
+    fn what_is_read_is_read_again(text in prop_oneof![odd_value(), "[0-9]{0,3}[.][0-9]{0,9}", "[a-z0-9.:\\[\\]/-]{1,16}", "[a-z.]{1,8}:[0-9]{1,5}", "ws://[a-z.]{1,9}"]) {
+        read_again::<Fraction>(&text)?;
+        read_again::<Cores>(&text)?;
+        read_again::<MemoryLimit>(&text)?;
+        read_again::<OverbookingRatio>(&text)?;
+        read_again::<OutboundHost>(&text)?;
+        read_again::<QueueProxyHost>(&text)?;
+        read_again::<ModuleName>(&text)?;
+        read_again::<ByteSize>(&text)?;
+        read_again::<PlainBytes>(&text)?;
+        read_again::<ConfigDuration>(&text)?;
+        read_again::<CpuQuota>(&text)?;
+        read_again::<MemoryRequest>(&text)?;
+        read_again::<InvocationTimeout>(&text)?;
+    }
+
+    /// A header that carries what an answer shows asks for the same.
+    #[test]
+    fn limits_read_back_from_headers(millicores in 1..=2_000_u32, bytes in 64_u64 << 10..=1 << 30, millis in 1..=60_000_u32) {
+        let limits = Limits {
+            cpu_quota: CpuQuota::from_millicores(millicores).unwrap(),
+            memory: MemoryRequest::from_bytes(bytes).unwrap(),
+            timeout: InvocationTimeout::from_millis(millis),
+        };
+        let lines = [
+            ("Cpu-Quota", limits.cpu_quota.to_string()),
+            ("Memory-Request", limits.memory.to_string()),
+            ("Invocation-Timeout", limits.timeout.to_string()),
+        ];
+        prop_assert_eq!(parsed(&lines.each_ref().map(|(name, value)| (*name, value.as_str()))), Some(limits));
+    }
+
     #[test]
     fn one_quota_has_many_spellings(millicores in 1..=1_024_000_u32) {
         let quota = CpuQuota::from_millicores(millicores).unwrap();
@@ -69,7 +146,7 @@ proptest! {
 
     #[test]
     fn one_time_has_many_spellings(seconds in 1..=86_400_u64) {
-        let time = InvocationTimeout::from_duration(std::time::Duration::from_secs(seconds)).unwrap();
+        let time = InvocationTimeout::from_millis(seconds as u32 * 1000);
         for text in [format!("{}", seconds * 1000), format!("{}ms", seconds * 1000), format!("{seconds}s"), time.to_string()] {
             prop_assert_eq!(text.parse::<InvocationTimeout>(), Ok(time), "{}", text);
         }
@@ -86,7 +163,7 @@ proptest! {
             prop_assert!(plain(&["m"]) && (CpuQuota::MIN..=CpuQuota::MAX).contains(&quota));
         }
         if let Ok(size) = text.parse::<MemoryRequest>() {
-            prop_assert!(plain(&["Ki", "Mi", "Gi", "k", "M", "G"]) && !text.contains('.'));
+            prop_assert!(plain(&["Ki", "Mi", "Gi", "k", "M", "G", "B"]) && !text.contains('.'));
             prop_assert!((MemoryRequest::MIN..=MemoryRequest::MAX).contains(&size));
         }
         if let Ok(time) = text.parse::<InvocationTimeout>() {

@@ -46,6 +46,9 @@ pub struct WasmBox {
     admin: SocketAddr,
 }
 
+/// By default a request may ask for half of a box, which are small here.
+const MOST: (&str, &str) = ("--max-memory-request", "4Gi");
+
 impl WasmBox {
     /// A server that is not started yet: with empty directories, free ports, an empty environment.
     pub fn launch() -> Launch {
@@ -137,8 +140,9 @@ impl Launch {
         command.args(words);
         let named = |name: &str| self.flags.iter().any(|flag| flag.starts_with(&format!("{name}=")));
         command.arg("serve");
-        for (name, value) in [("--host", "127.0.0.1"), ("--admin-host", "127.0.0.1"), ("--drain-timeout", "2s")] {
-            if !named(name) {
+        for (name, value) in [("--host", "127.0.0.1"), ("--admin-host", "127.0.0.1"), ("--drain-timeout", "2s"), MOST] {
+            let set = self.environment.iter().any(|(variable, _)| name == MOST.0 && variable == "MAX_MEMORY_REQUEST");
+            if !named(name) && !set {
                 command.arg(format!("{name}={value}"));
             }
         }

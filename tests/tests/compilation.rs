@@ -53,7 +53,7 @@ fn nobody_else_waits_for_a_large_module() {
     let compiled = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            server.call(Request::get("/large").header("Invocation-Timeout", "10m"), "").ok();
+            server.call(Request::get("/large").header("Invocation-Timeout", "5m"), "").ok();
             compiled.store(true, Ordering::Release);
         });
         server.logged(&["compiling", "large.wasm"]);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use wasmbox_tests::{Request, WasmBox, guest, server::Launch};
+use wasmbox_tests::{Request, WasmBox, guest, server::Launch, workspace};
 
 /// The capacity in MiB that a server says it has: what `memory-limit` sets, wherever it comes from.
 fn capacity(launch: Launch) -> String {
@@ -74,16 +74,14 @@ fn a_value_out_of_bounds_is_named_with_them() {
         ("--io-threads", "0", "1 to 64"),
         ("--compile-jobs", "65", "1 to 64"),
         ("--max-connections", "0", "1 to 1000000"),
-        ("--max-wasm-stack", "1000", "65536 to 67108864"),
-        ("--output-buffer-bytes", "99999999", "0 to 16777216"),
+        ("--max-wasm-stack", "1k", "64Ki to 64Mi"),
+        ("--output-buffer-bytes", "99999999B", "0B to 16Mi"),
         ("--concurrent-resource-request", "0", "1 to"),
-        ("--max-memory-request", "5Gi", "4294967296"),
+        ("--max-memory-request", "5120Mi", "64Ki to 4096Mi"),
         ("--log-level", "loud", "error, warn, info"),
         ("--preopen-root", "/nowhere", "an existing directory"),
     ] {
         let said = WasmBox::launch().flag(flag, value).refusal();
-        // An amount is said in bytes.
-        let value = if value == "5Gi" { "5368709120" } else { value };
         for part in [flag, value, bounds] {
             // Its environment variable names a setting as well as its flag does.
             let variable = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
@@ -109,6 +107,64 @@ fn a_wrong_file_is_named() {
     let said = WasmBox::launch().flag("--config", "/nowhere/wasmbox.toml").refusal();
     assert!(said.contains("/nowhere/wasmbox.toml"), "{said}");
     assert!(WasmBox::launch().flag("--prot", 1).refusal().contains("--port"), "a similar one is proposed");
+}
+
+/// The values in backticks that docs/operations.md gives as examples of a kind (`SIZE`), and those settings of its tables that have it, but
+/// for `--memory-limit`: flag and first variable.
+fn documented(kind: &str) -> (Vec<String>, Vec<(String, String)>) {
+    let document = fs::read_to_string(workspace::root().join("docs/operations.md")).expect("the document");
+    let document_in_one_line = document.replace('\n', " ");
+    let (_, sentence) = document_in_one_line.split_once(&format!("{kind} is ")).expect("a sentence");
+    let (sentence, _) = sentence.split_once(". ").expect("its end");
+    let examples = sentence.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    let settings = document.lines().filter_map(|line| {
+        let (flag, rest) = line.strip_prefix("| `")?.split_once(&format!(" {kind}` | `"))?;
+        Some((flag.to_owned(), rest.split('`').next()?.to_owned()))
+    });
+    (examples, settings.filter(|(flag, _)| flag != "--memory-limit").collect())
+}
+
+/// As flags, as variables, and in a file.
+fn starts_everywhere(values: &[(String, String, String)]) {
+    let launch = WasmBox::launch;
+    let by_flags = values.iter().fold(launch(), |launch, (flag, _, value)| launch.flag(flag, value));
+    let by_variables = values.iter().fold(launch(), |launch, (_, variable, value)| launch.env(variable, value));
+    let line = |(flag, _, value): &(String, String, String)| format!("{} = '{value}'\n", flag.trim_start_matches('-'));
+    let in_file = with_file(launch(), &values.iter().map(line).collect::<String>());
+    for launch in [by_flags, by_variables, in_file] {
+        launch.start().admin("/live").ok();
+    }
+}
+
+#[test]
+fn each_documented_example_starts_a_server() {
+    let kinds = ["SIZE", "TIME", "QUOTA"].map(documented);
+    assert_eq!(kinds.each_ref().map(|(examples, _)| examples.len()), [7, 4, 3], "what the document says is found");
+    assert_eq!(kinds.each_ref().map(|(_, settings)| settings.len()), [8, 10, 2], "what the document says is found");
+    for round in 0..7 {
+        let value = |examples: &[String]| examples[round % examples.len()].clone();
+        let values = kinds.iter().flat_map(|(examples, settings)| {
+            settings.iter().map(|(flag, variable)| (flag.clone(), variable.clone(), value(examples)))
+        });
+        // A second and more is no period of quotas, less than 64 MiB no memory of a compiler.
+        let usable = |(flag, _, value): &(String, String, String)| match flag.as_str() {
+            "--cpu-period" => value == "500ms",
+            "--compile-memory" => !["64Ki", "500k"].contains(&value.as_str()),
+            _ => true,
+        };
+        starts_everywhere(&values.filter(usable).collect::<Vec<_>>());
+        let limit = ("--memory-limit".to_owned(), "MEMORY_LIMIT".to_owned(), value(&kinds[0].0));
+        starts_everywhere(&[limit]);
+    }
+    // The lines of a file, as the document shows them.
+    let document = fs::read_to_string(workspace::root().join("docs/operations.md")).expect("the document");
+    let (document, _) = document.split_once("SIZE is ").expect("what precedes it is about the file");
+    let lines: Vec<String> =
+        document.replace('\n', " ").split('`').filter(|text| text.contains(" = ")).map(str::to_owned).collect();
+    assert!(lines.len() >= 3, "{lines:?}");
+    for line in lines.iter().filter(|line| !line.starts_with("port")) {
+        let _server = with_file(WasmBox::launch(), line).start();
+    }
 }
 
 /// A manifest of the original WasmBox works unchanged: each of its variables is known or does no harm.

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::limits::{InvalidLimit, number, serde_through_text};
+use crate::limits::{InvalidLimit, number};
 
 /// Memory-Request admitted per memory, 0.1 to 100. Functions seldom use all they request: above 1 the difference is put to use.
 ///
@@ -42,8 +42,6 @@ impl fmt::Display for OverbookingRatio {
         f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
     }
 }
-
-serde_through_text!(OverbookingRatio);
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,6 @@ use std::{
 };
 
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use self::{
     bandwidth::Bandwidth,
@@ -43,8 +42,7 @@ use crate::metrics::CgroupMetrics;
 pub const DEFAULT_PERIOD: Duration = Duration::from_millis(100);
 
 /// Whether CPU limits are enforced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Enable {
     /// The box does not start without.
     True,
@@ -55,8 +53,7 @@ pub enum Enable {
 }
 
 /// Which cgroup an invocation runs in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
     /// Its worker's, which stays.
     Pinned,

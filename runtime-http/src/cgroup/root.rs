@@ -75,24 +75,32 @@ impl From<LeafError> for Impossible {
 }
 
 /// Finds the place: `named`, or else the delegated subtree, the host's cgroups at `/data`, this process's own cgroup, whichever is there
-/// first. What is a cgroup there must work: a delegated subtree that does not is not passed over in silence.
+/// first.
+///
+/// # Errors
+/// [`NotFound`].
+pub fn place(named: Option<&Path>, pod_uid: Option<&str>) -> Result<Cgroup, NotFound> {
+    match named {
+        Some(path) => Cgroup::at(path, "cpu"),
+        None => match Cgroup::at(Path::new(DELEGATED), "cpu") {
+            Ok(delegated) => Ok(delegated),
+            Err(NotFound::Io { path, source }) if source.kind() != ErrorKind::NotFound => {
+                Err(NotFound::Io { path, source })
+            }
+            Err(_) => match Cgroup::at(Path::new(HOST_VOLUME), "cpu") {
+                Ok(host) => host.own_below(pod_uid),
+                Err(_) => Cgroup::own("cpu"),
+            },
+        },
+    }
+}
+
+/// Opens the [`place`]. What is a cgroup there must work: a delegated subtree that does not is not passed over in silence.
 ///
 /// # Errors
 /// [`Impossible`].
 pub fn find(named: Option<&Path>, pod_uid: Option<&str>) -> Result<Root, Impossible> {
-    let cgroup = match named {
-        Some(path) => Cgroup::at(path, "cpu")?,
-        None => match Cgroup::at(Path::new(DELEGATED), "cpu") {
-            Ok(delegated) => delegated,
-            Err(NotFound::Io { path, source }) if source.kind() != ErrorKind::NotFound => {
-                return Err(NotFound::Io { path, source }.into());
-            }
-            Err(_) => match Cgroup::at(Path::new(HOST_VOLUME), "cpu") {
-                Ok(host) => host.own_below(pod_uid)?,
-                Err(_) => Cgroup::own("cpu")?,
-            },
-        },
-    };
+    let cgroup = place(named, pod_uid)?;
     let root = Root::open(cgroup.version, cgroup.path)?;
     probe(&root)?;
     Ok(root)

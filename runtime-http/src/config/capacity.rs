@@ -1,148 +1,141 @@
-//! What is admitted where nothing is set: capacity, the default `Memory-Request` and the queue, which fit each other in a box of any size.
-//!
-//! A request that names no `Memory-Request` gets 200 MiB, but at most a quarter of the capacity: [`AT_ONCE`] of them run at once also in a
-//! small box, since one alone would keep all others from running, however little it used. A quarter of a small box may be too little for a
-//! function, so it is never less than [`LEAST`].
-//!
-//! Units say how much may wait only where boxes are large. In a small one few requests are worth as many units as the box has, and waiting
-//! costs no units. So [`DEPTH_INVOCATIONS`] wait in any box. A depth that is set counts alone.
+//! How much runs at once, and what happens when memory is short.
 
-use super::{ConfigError, MIB, Settings, within};
+use super::{ConfigError, admitted, settings::settings, within};
 use crate::{
     admission::{Capacity, OverbookingRatio},
-    limits::MemoryRequest,
+    container::Container,
+    engine::invocations_that_fit,
+    limits::{ConfigDuration, Cores, Fraction, MemoryLimit},
+    sampler::Thresholds,
+    server::patience::Timeouts,
 };
 
-/// Of admission: 4 PiB.
-const MOST_UNITS: u64 = u32::MAX as u64;
-/// Requests that name no `Memory-Request` and run at once, at least.
-const AT_ONCE: u64 = 4;
-/// Of the default `Memory-Request`, where the capacity is as much: MiB.
-const LEAST: u64 = 16;
-/// What four at once can do within a minute, the default deadline, if each takes a second.
-const DEPTH_INVOCATIONS: usize = 256;
-
-/// The most MiB of `Memory-Request` in flight, in a box with so many bytes of memory.
-///
-/// # Errors
-/// [`ConfigError::Value`], if what was set is not within the bounds.
-pub(super) fn units(settings: &Settings, memory_limit: u64) -> Result<u64, ConfigError> {
-    let overbooked = settings.overbooking_ratio.unwrap_or(OverbookingRatio::ONE).times(memory_limit / MIB);
-    let units = settings.concurrent_resource_request.unwrap_or(overbooked.clamp(1, MOST_UNITS));
-    within("--concurrent-resource-request", units, 1, MOST_UNITS)?;
-    Ok(units)
-}
-
-/// What a request gets that names no `Memory-Request`.
-///
-/// # Errors
-/// [`ConfigError::Value`], if what was set is never admitted.
-pub(super) fn default_request(settings: &Settings, units: u64) -> Result<MemoryRequest, ConfigError> {
-    let mebibytes = |units: u64| MemoryRequest::from_bytes(units.saturating_mul(MIB)).unwrap_or(MemoryRequest::MAX);
-    let most = mebibytes(units);
-    match settings.memory_request {
-        Some(set) if set > most => Err(ConfigError::Value {
-            name: "--memory-request",
-            value: set.to_string(),
-            expected: format!("at most what is admitted at once, {most}"),
-        }),
-        Some(set) => Ok(set),
-        None => Ok(MemoryRequest::DEFAULT.min(mebibytes((units / AT_ONCE).max(LEAST).min(units)))),
+settings! {
+    /// How much runs at once.
+    pub struct CapacitySettings {
+        /// Memory of the box, MiB or with suffix; what is admitted follows from it [default: the container's limit, else the machine's memory]
+        #[arg(long, value_name = "SIZE")]
+        memory_limit: MemoryLimit = ["MEMORY_LIMIT"],
+        /// Share of the memory limit above which nothing new starts, and growing guests wait [default: 0.85]
+        #[arg(long, value_name = "SHARE")]
+        memory_high: Fraction = ["MEMORY_HIGH"],
+        /// Share of the memory limit above which the youngest invocations are ended [default: 0.95]
+        #[arg(long, value_name = "SHARE")]
+        memory_eviction: Fraction = ["MEMORY_EVICTION"],
+        /// Share of the memory limit above which the box gives back what it keeps for later [default: 0.7]
+        #[arg(long, value_name = "SHARE")]
+        gc_utilization_threshold: Fraction = ["GC_UTILIZATION_TRESHOLD", "GC_UTILIZATION_THRESHOLD"],
+        /// Make a share of each invocation's memory resident before it runs
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+        enable_mem_pre_allocation: bool = ["ENABLE_MEM_PRE_ALLOCATION"],
+        /// That share of its Memory-Request, as far as its memory exists already [default: 0.5]
+        #[arg(long, value_name = "SHARE")]
+        mem_pre_allocation_ratio: Fraction = ["MEM_PRE_ALLOCATION_RATIO"],
+        /// Cores in use, decimal, above which nothing new starts [default: none]
+        #[arg(long, value_name = "CORES")]
+        resource_utilization_threshold: Cores = ["RESOURCE_UTILIZATION_THRESHOLD"],
+        /// How much more Memory-Request is admitted than there is memory, 0.1 to 100 [default: 1]
+        #[arg(long, value_name = "RATIO")]
+        overbooking_ratio: OverbookingRatio = ["OVERBOOKING_RATIO"],
+        /// Memory-Request admitted at once, in MiB [default: the memory limit times the overbooking ratio]
+        #[arg(long, value_name = "MIB")]
+        concurrent_resource_request: u64 = ["CONCURRENT_RESOURCE_REQUEST"],
+        /// Memory-Request waiting at most, in MiB [default: twice what is admitted, or 256 invocations if that is more]
+        #[arg(long, value_name = "MIB")]
+        queue_depth_resource_units: u64 = ["QUEUE_DEPTH_RESOURCE_UNITS"],
+        /// Most invocations at once, whatever their size [default: 1000, or what capacity and vm.max_map_count allow]
+        #[arg(long, value_name = "NUMBER")]
+        max_invocations: u32 = ["MAX_INVOCATIONS"],
+        /// Most client connections at once [default: 8192, or what a twentieth of the memory holds]
+        #[arg(long, value_name = "NUMBER")]
+        max_connections: usize = ["MAX_CONNECTIONS"],
+        /// How long a new connection may take to send its first request's head [default: 10s]
+        #[arg(long, value_name = "TIME")]
+        head_timeout: ConfigDuration = ["HEAD_TIMEOUT"],
+        /// How long a connection may be idle between requests [default: 2m]
+        #[arg(long, value_name = "TIME")]
+        idle_timeout: ConfigDuration = ["IDLE_TIMEOUT"],
+        /// How long a client may send nothing of a request body that is waited for [default: 30s]
+        #[arg(long, value_name = "TIME")]
+        body_timeout: ConfigDuration = ["BODY_TIMEOUT"],
+        /// How long a client may take nothing of its answer [default: 30s]
+        #[arg(long, value_name = "TIME")]
+        send_timeout: ConfigDuration = ["SEND_TIMEOUT"],
+        /// Threads that serve connections [default: one for two cores, at most 4]
+        #[arg(long, value_name = "NUMBER")]
+        io_threads: usize = ["IO_THREADS"],
+        /// How long an idle worker thread is kept [default: 10s]
+        #[arg(long, value_name = "TIME")]
+        worker_idle: ConfigDuration = ["WORKER_IDLE"],
+        /// How long running invocations may take after SIGTERM [default: 30s]
+        #[arg(long, value_name = "TIME")]
+        drain_timeout: ConfigDuration = ["DRAIN_TIMEOUT"],
     }
 }
 
-/// The bounds of admission.
-pub(super) fn capacity(settings: &Settings, units: u64, invocations: usize) -> Capacity {
-    let (depth, depth_invocations) = match settings.queue_depth_resource_units {
-        Some(depth) => (depth, 0),
-        None => (units.saturating_mul(2), DEPTH_INVOCATIONS),
-    };
-    Capacity { units, depth, depth_invocations, invocations }
+/// What a box has to give.
+pub(super) struct ResolvedCapacity {
+    pub capacity: Capacity,
+    /// [`Capacity::invocations`].
+    pub invocations: u32,
+    /// What was set, although there may be less.
+    pub asked_memory_limit: Option<u64>,
+    pub thresholds: Thresholds,
 }
 
-#[cfg(test)]
-mod tests {
-    use std::{collections::VecDeque, sync::Arc};
-
-    use proptest::{collection::vec, prelude::*, sample::Index};
-
-    use super::*;
-    use crate::{
-        admission::{
-            Share,
-            state::{AdmissionState, Arrival},
-        },
-        config::Config,
-    };
-
-    /// Of a box with so many MiB, whatever this machine has.
-    fn of(settings: &Settings, mebibytes: u64) -> (Capacity, u64) {
-        let units = units(settings, mebibytes * MIB).unwrap();
-        let memory = default_request(settings, units).unwrap().mebibytes();
-        let invocations = usize::try_from(units.min(1000)).unwrap();
-        (capacity(settings, units, invocations), memory)
+impl CapacitySettings {
+    pub(super) fn resolve(&self) -> Result<ResolvedCapacity, ConfigError> {
+        // More than there is would only make the box believe so.
+        let asked_memory_limit = self.memory_limit.map(MemoryLimit::bytes);
+        let memory_limit = asked_memory_limit.unwrap_or(u64::MAX).min(available_memory());
+        let units = admitted::units(self, memory_limit)?;
+        // Each occupies a unit at least.
+        let admissible = u32::try_from(units).unwrap_or(u32::MAX);
+        let invocations = self.max_invocations.unwrap_or_else(|| invocations_that_fit().min(1000).min(admissible));
+        within("--max-invocations", u64::from(invocations), 1, 10_000)?;
+        Ok(ResolvedCapacity {
+            capacity: admitted::capacity(self, units, invocations as usize),
+            invocations,
+            asked_memory_limit,
+            thresholds: self.thresholds(memory_limit)?,
+        })
     }
 
-    #[test]
-    fn the_default_request_is_200_where_four_of_them_fit() {
-        let memory = |mebibytes| of(&Settings::default(), mebibytes).1;
-        let sizes = [1, 10, 32, 64, 128, 256, 512, 799, 800, 1024, 65_536];
-        assert_eq!(sizes.map(memory), [1, 10, 16, 16, 32, 64, 128, 199, 200, 200, 200]);
-    }
-
-    #[test]
-    fn what_is_set_counts() {
-        let settings = Settings {
-            memory_request: Some("200".parse().unwrap()),
-            queue_depth_resource_units: Some(300),
-            ..Settings::default()
-        };
-        let (capacity, memory) = of(&settings, 256);
-        assert_eq!((capacity.units, capacity.depth, capacity.depth_invocations, memory), (256, 300, 0, 200));
-        let settings = Settings { concurrent_resource_request: Some(1000), ..Settings::default() };
-        assert_eq!(of(&settings, 256).1, 200, "a quarter of what is admitted, which may be more than there is");
-        let (small, large) = (of(&Settings::default(), 64).0, of(&Settings::default(), 4096).0);
-        assert_eq!([small.depth, large.depth], [128, 8192]);
-        assert_eq!([small.depth_invocations, large.depth_invocations], [256, 256]);
-        let too_large = Settings {
-            memory_request: Some("65".parse().unwrap()),
-            concurrent_resource_request: Some(64),
-            ..Settings::default()
-        };
-        let message = Config::new(too_large).unwrap_err().to_string();
-        assert!(message.starts_with("--memory-request 65"), "{message}");
-    }
-
-    proptest! {
-        /// 64 clients that name no limit, each with one request after the other, of some functions: none is refused in a box of 64 MiB to
-        /// 64 GiB, and where that many are there, four run at once.
-        #[test]
-        fn sixty_four_clients_are_served_at_every_size(
-            mebibytes in prop_oneof![64_u64..=1024, 64_u64..=65_536],
-            functions in 1_usize..5,
-            ends in vec(any::<Index>(), 300),
-        ) {
-            let (capacity, memory) = of(&Settings::default(), mebibytes);
-            let mut state = AdmissionState::new(capacity);
-            let shares: Vec<Arc<Share>> = (0..functions).map(|_| Arc::new(Share::new())).collect();
-            let (mut running, mut clients) = (Vec::new(), (0..64_usize).collect::<VecDeque<_>>());
-            for end in ends {
-                while let Some(client) = clients.pop_front() {
-                    match state.arrive(&shares[client % functions], memory, || client) {
-                        Ok(Arrival::Starts) => running.push(client),
-                        Ok(Arrival::Waits { decisions, .. }) => prop_assert!(decisions.is_empty()),
-                        Err(refused) => panic!("{mebibytes} MiB: {refused}"),
-                    }
-                }
-                prop_assert!(running.len() >= 4, "{} of {memory} MiB run in {mebibytes}", running.len());
-                prop_assert!(running.len() as u64 * memory <= mebibytes);
-                let client = running.swap_remove(end.index(running.len()));
-                for decision in state.release(&shares[client % functions], memory) {
-                    prop_assert_eq!(decision.result, Ok(()));
-                    running.push(decision.waiter);
-                }
-                clients.push_back(client);
-            }
+    pub(super) fn timeouts(&self) -> Timeouts {
+        let time = |set: Option<ConfigDuration>, default| set.unwrap_or(ConfigDuration::from_secs(default)).duration();
+        Timeouts {
+            head: time(self.head_timeout, 10),
+            idle: time(self.idle_timeout, 120),
+            send: time(self.send_timeout, 30),
         }
     }
+
+    fn thresholds(&self, memory_limit: u64) -> Result<Thresholds, ConfigError> {
+        let thresholds = Thresholds {
+            memory_limit,
+            high: self.memory_high.unwrap_or(Fraction::percent(85)),
+            eviction: self.memory_eviction.unwrap_or(Fraction::percent(95)),
+            reclaim: self.gc_utilization_threshold.unwrap_or(Fraction::percent(70)),
+            cpu: self.resource_utilization_threshold,
+        };
+        let high = |expected: String| ConfigError::Value {
+            name: "--memory-high",
+            value: thresholds.high.to_string(),
+            expected,
+        };
+        if thresholds.high.get() < 0.1 {
+            return Err(high("0.1 to 1".into()));
+        }
+        if thresholds.high.get() > thresholds.eviction.get() {
+            return Err(high(format!("at most --memory-eviction, {}", thresholds.eviction)));
+        }
+        Ok(thresholds)
+    }
+}
+
+/// The container's memory limit or the machine's memory, whichever is less; bytes.
+fn available_memory() -> u64 {
+    let system = rustix::system::sysinfo();
+    let machine = system.totalram.saturating_mul(u64::from(system.mem_unit).max(1));
+    Container::open().memory_limit().map_or(machine, |limit| limit.min(machine))
 }

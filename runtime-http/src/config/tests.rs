@@ -1,9 +1,18 @@
-use clap::CommandFactory;
+use clap::{CommandFactory, FromArgMatches};
 
-use super::{settings::Alone, *};
+use proptest::prelude::*;
+
+use super::{
+    settings::{Alone, variables},
+    *,
+};
 
 fn environment(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     Settings::from_environment(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+}
+
+fn flags(arguments: &[&str]) -> Settings {
+    Alone::from_arg_matches(&Alone::command().try_get_matches_from(arguments).unwrap()).unwrap().settings
 }
 
 #[test]
@@ -13,11 +22,13 @@ fn each_setting_has_a_variable_and_each_variable_a_setting() {
         .filter_map(|argument| argument.get_long().map(str::to_owned))
         .filter(|flag| flag != "help")
         .collect();
-    let named: Vec<&str> = ENVIRONMENT.iter().map(|(setting, _)| *setting).collect();
-    for flag in &flags {
-        assert!(named.contains(&flag.as_str()), "--{flag} has no environment variable");
-    }
-    assert_eq!(flags.len(), named.len());
+    let named: Vec<String> = variables().map(|(setting, _)| setting.replace('_', "-")).collect();
+    assert_eq!(flags, named);
+    let mut names: Vec<&str> = variables().flat_map(|(_, names)| names).copied().collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "a variable sets one thing");
 }
 
 #[test]
@@ -25,10 +36,10 @@ fn the_originals_names_and_their_order() {
     let settings =
         environment(&[("PORT", "1"), ("WEBSERVER_PORT", "2"), ("WASM_RUNTIME", "wasmedge"), ("LOG_LEVEL", "")])
             .unwrap();
-    assert_eq!(settings.port, Some(2));
-    assert_eq!(settings.wasm_runtime, Some(WasmRuntime::Wasmedge));
-    assert_eq!(settings.log_level, None);
-    assert_eq!(environment(&[("PORT", "1")]).unwrap().port, Some(1));
+    assert_eq!(settings.places.port, Some(2));
+    assert_eq!(settings.modules.wasm_runtime, Some(WasmRuntime::Wasmedge));
+    assert_eq!(settings.places.log_level, None);
+    assert_eq!(environment(&[("PORT", "1")]).unwrap().places.port, Some(1));
 }
 
 #[test]
@@ -48,15 +59,16 @@ fn a_bad_variable_names_itself_its_value_and_what_is_expected() {
 
 #[test]
 fn flags_over_environment_over_file() {
-    let file: Settings =
-        toml::from_str("port = 1\nhost = 'a'\ncpu-quota = 250\nmemory-request = '64Mi'\nallow-outbound = ['x:1']")
-            .unwrap();
-    let flags = Settings { port: Some(3), ..Settings::default() };
+    let file = Settings::from_toml(
+        "port = 1\nhost = 'a'\ncpu-quota = 250\nmemory-request = '64Mi'\nallow-outbound = ['x:1', 'y:2']",
+    )
+    .unwrap();
+    let flags = flags(&["--port=3"]);
     let all = flags.over(environment(&[("PORT", "2"), ("DEFAULT_CPU_QUOTA", "0.5")]).unwrap().over(file));
-    assert_eq!((all.port, all.host.as_deref()), (Some(3), Some("a")));
+    assert_eq!((all.places.port, all.places.host.as_deref()), (Some(3), Some("a")));
     let config = Config::new(all).unwrap();
     assert_eq!((config.defaults.cpu_quota.millicores(), config.defaults.memory.mebibytes()), (500, 64));
-    assert_eq!(config.allow_outbound, [OutboundHost { host: "x".into(), port: 1 }]);
+    assert_eq!(config.allow_outbound, ["x:1".parse().unwrap(), "y:2".parse().unwrap()]);
 }
 
 #[test]
@@ -67,7 +79,7 @@ fn capacity_follows_from_memory_and_overbooking() {
     assert_eq!(units(&[limit, ("OVERBOOKING_RATIO", "2.5")]), 750);
     assert_eq!(units(&[limit, ("OVERBOOKING_RATIO", "2.5"), ("CONCURRENT_RESOURCE_REQUEST", "10")]), 10);
     assert_eq!(units(&[("MEMORY_LIMIT", "64Ki"), ("OVERBOOKING_RATIO", "0.1")]), 1);
-    let file: Settings = toml::from_str("memory-limit = '1Gi'\noverbooking-ratio = 1.5").unwrap();
+    let file = Settings::from_toml("memory-limit = '1Gi'\noverbooking-ratio = 1.5").unwrap();
     assert_eq!(Config::new(file).unwrap().capacity.units, 1536);
     for bad in ["0", "-1", "NaN", "1e1", "101"] {
         let message = environment(&[("OVERBOOKING_RATIO", bad)]).unwrap_err().to_string();
@@ -76,18 +88,76 @@ fn capacity_follows_from_memory_and_overbooking() {
 }
 
 #[test]
-fn a_misspelt_key_in_the_file_is_an_error() {
-    assert!(toml::from_str::<Settings>("prot = 1").unwrap_err().to_string().contains("prot"));
+fn what_is_wrong_in_the_file_is_named() {
+    for (file, parts) in [
+        ("prot = 1", &["prot", "--port"][..]),
+        ("port = [1]", &["port", "not a text, a number"]),
+        ("port = -1", &["port", "-1"]),
+        ("[port]", &["port", "not a text, a number"]),
+        ("cache-size = 1.5", &["cache-size", "1.5", "MiB"]),
+        ("help = true", &["help"]),
+        ("\"port=1\" = 1", &["port=1"]),
+        ("port = 1\nport = 2", &["line 2"]),
+    ] {
+        let message = Settings::from_toml(file).unwrap_err();
+        for part in parts {
+            assert!(message.contains(part), "{file}: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_number_with_a_point_keeps_it() {
+    let quota = |file: &str| Settings::from_toml(file).unwrap().invocation.cpu_quota.unwrap().millicores();
+    assert_eq!((quota("cpu-quota = 2.0"), quota("cpu-quota = 0.5"), quota("cpu-quota = 2")), (2000, 500, 2));
+}
+
+#[test]
+fn paths_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"/srv/\xff");
+    let odd_flag = std::ffi::OsStr::from_bytes(b"--functions-dir=/srv/\xff");
+    let matches = Alone::command().try_get_matches_from([odd_flag]).unwrap();
+    let flags = Alone::from_arg_matches(&matches).unwrap().settings;
+    let environment = Settings::from_environment(|name| (name == "CACHE_DIR").then(|| odd.to_owned())).unwrap();
+    let config = Config::new(flags.over(environment)).unwrap();
+    assert_eq!((config.functions_dir, config.cache_dir), (odd.into(), Some(CacheDir::Path(odd.into()))));
+    let message = Settings::from_environment(|name| (name == "LOG_LEVEL").then(|| odd.to_owned())).unwrap_err();
+    assert!(message.to_string().contains("LOG_LEVEL"), "{message}");
 }
 
 #[test]
 fn values_out_of_bounds_are_named() {
-    let message = Config::new(Settings { max_invocations: Some(0), ..Settings::default() }).unwrap_err().to_string();
-    assert_eq!(message, "--max-invocations 0: expected 1 to 10000");
-    let message = Config::new(Settings { preopen_roots: Some(vec!["/no/such".into()]), ..Settings::default() })
-        .unwrap_err()
-        .to_string();
-    assert_eq!(message, "--preopen-root /no/such: expected an existing directory");
+    for (flag, message) in [
+        ("--max-invocations=0", "--max-invocations 0: expected 1 to 10000"),
+        ("--preopen-root=/no/such", "--preopen-root /no/such: expected an existing directory"),
+        ("--max-memory-request=5Gi", "--max-memory-request 5120Mi: expected 64Ki to 4096Mi"),
+        ("--output-buffer-bytes=99999999", "--output-buffer-bytes 99999999B: expected 0B to 16Mi"),
+        ("--max-wasm-stack=1000", "--max-wasm-stack 1k: expected 64Ki to 64Mi"),
+        ("--cpu-period=2s", "--cpu-period 2000: expected 1 to 1000"),
+    ] {
+        assert_eq!(Config::new(flags(&[flag])).unwrap_err().to_string(), message);
+    }
+}
+
+/// One request leaves half of the box to others; what an operator says is not doubted.
+#[test]
+fn a_request_may_ask_for_half_of_the_box() {
+    let caps = |arguments: &[&str]| {
+        let caps = Config::new(flags(arguments)).unwrap().caps;
+        (caps.memory.bytes() >> 20, caps.timeout.duration().as_secs())
+    };
+    let of = |units: &str| caps(&[&format!("--concurrent-resource-request={units}")]).0;
+    assert_eq!([of("1024"), of("2000"), of("8192"), of("100000")], [512, 1000, 4096, 4096]);
+    assert_eq!(caps(&[]).1, 300);
+    let config = Config::new(flags(&["--concurrent-resource-request=300"])).unwrap();
+    assert!(config.caps.memory >= config.defaults.memory, "what is asked for by nobody is granted");
+    // Explicit ones.
+    assert_eq!(caps(&["--concurrent-resource-request=1000", "--memory-request=800"]).0, 800);
+    assert_eq!(caps(&["--concurrent-resource-request=1000", "--max-memory-request=1000"]).0, 1000);
+    assert_eq!(caps(&["--invocation-timeout=10m"]).1, 600);
+    assert_eq!(caps(&["--max-invocation-timeout=15m"]).1, 900);
+    assert_eq!(caps(&["--invocation-timeout=10m", "--max-invocation-timeout=1m"]).1, 60);
 }
 
 #[test]
@@ -97,19 +167,65 @@ fn what_slots_keep_is_a_small_part_of_the_memory() {
     for (limit, invocations) in [(GIB / 4, 256), (GIB / 4, 1), (GIB, 1000), (64 << 20, 10_000)] {
         assert!(keep_resident(limit, invocations) as u64 * u64::from(invocations) <= limit / 8);
     }
-    let small = Config::new(Settings { memory_limit: Some("256.5".parse().unwrap()), ..Settings::default() }).unwrap();
+    let small = Config::new(flags(&["--memory-limit=256.5"])).unwrap();
     assert_eq!(small.thresholds.memory_limit, (256 << 20) + (512 << 10));
     assert_eq!((small.capacity.units, small.engine.invocations), (256, 256), "each occupies a unit at least");
 }
 
 #[test]
 fn the_marks_of_memory_are_in_order() {
-    let share = |text: &str| Some(text.parse().unwrap());
-    let settings = Settings { memory_high: share("0.9"), memory_eviction: share("0.8"), ..Settings::default() };
-    let message = Config::new(settings).unwrap_err().to_string();
+    let message = Config::new(flags(&["--memory-high=0.9", "--memory-eviction=0.8"])).unwrap_err().to_string();
     assert_eq!(message, "--memory-high 0.9: expected at most --memory-eviction, 0.8");
     for variable in ["GC_UTILIZATION_TRESHOLD", "GC_UTILIZATION_THRESHOLD"] {
         let config = Config::new(environment(&[(variable, "0.5")]).unwrap()).unwrap();
         assert_eq!(config.thresholds.reclaim.get(), 0.5);
+    }
+}
+
+/// What people write as values, right and wrong.
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => "[0-9]{1,12}([.][0-9]{1,4})?(Ki|Mi|Gi|k|M|G|B|ms|s|m)?",
+        2 => "true|false|auto|none|pinned|fresh|json|text|wasmedge|info,guest=off|ws://127.0.0.1|a:1,b:2|::1|/tmp|/tmp,/",
+        1 => "[ -~]{1,12}",
+        1 => "\\PC{1,8}",
+    ]
+}
+
+proptest! {
+    /// Whichever value a setting is given, all three sources say the same of it, and what is made of it is a configuration or a message.
+    #[test]
+    fn a_setting_means_the_same_wherever_it_stands(index in any::<prop::sample::Index>(), value in value()) {
+        let all: Vec<_> = variables().collect();
+        let (setting, names) = *index.get(&all);
+        let flag = setting.replace('_', "-");
+        let by_flag = Alone::command()
+            .try_get_matches_from([format!("--{flag}={value}")])
+            .and_then(|matches| Alone::from_arg_matches(&matches))
+            .map(|alone| alone.settings);
+        let by_variable = environment(&[(names[0], &value)]);
+        let mut table = toml::Table::new();
+        table.insert(flag.clone(), value.clone().into());
+        let by_file = Settings::from_toml(&table.to_string());
+        match by_flag {
+            Ok(settings) => {
+                prop_assert_ne!(&settings, &Settings::default());
+                prop_assert_eq!(Some(&settings), by_variable.as_ref().ok());
+                prop_assert_eq!(Some(&settings), by_file.as_ref().ok());
+                // Over itself and over nothing it is itself.
+                prop_assert_eq!(&settings.clone().over(settings.clone()), &settings);
+                prop_assert_eq!(&settings.clone().over(Settings::default()), &settings);
+                prop_assert_eq!(&Settings::default().over(settings.clone()), &settings);
+                if let Err(error) = Config::new(settings) {
+                    prop_assert!(error.to_string().contains(": expected "), "{}", error);
+                }
+            }
+            Err(_) => {
+                let message = by_variable.unwrap_err().to_string();
+                prop_assert!(message.contains(names[0]), "{}", message);
+                let message = by_file.unwrap_err();
+                prop_assert!(message.contains(&flag), "{}", message);
+            }
+        }
     }
 }

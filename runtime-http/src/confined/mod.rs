@@ -17,12 +17,13 @@ pub mod process;
 pub mod syscalls;
 
 use std::{
-    io,
+    fs, io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Child, Command, ExitStatus},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -154,6 +155,8 @@ impl Compiler {
             Isolation::Namespaces { user } => command.arg(format!("--user={user}")),
             Isolation::Unprivileged => command.arg(format!("--parent={}", std::process::id())),
         };
+        // The child cannot say it itself, if what starts it has given up the right to write to other processes' files.
+        let first = KilledFirst::begin();
         let child = command
             .env_clear()
             // The allocator takes memory as it needs it, not a gibibyte at first.
@@ -163,6 +166,7 @@ impl Compiler {
             // Last words, such as those of a panic, are the reason.
             .stderr(output.stdio()?)
             .spawn()?;
+        drop(first);
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(ended) => Ok(Compiler { child, ended }),
             Err(errno) => {
@@ -171,6 +175,32 @@ impl Compiler {
                 let _ = child.wait();
                 Err(errno.into())
             }
+        }
+    }
+}
+
+/// Children that start meanwhile are the first to be killed when memory is short: they have that from this process, for which it is undone at
+/// once. Where it cannot be said, it is not worth failing.
+struct KilledFirst {
+    usual: Option<String>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl KilledFirst {
+    const FILE: &str = "/proc/self/oom_score_adj";
+
+    fn begin() -> KilledFirst {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let usual = fs::read_to_string(Self::FILE).ok().filter(|_| fs::write(Self::FILE, "1000").is_ok());
+        KilledFirst { usual, _alone: alone }
+    }
+}
+
+impl Drop for KilledFirst {
+    fn drop(&mut self) {
+        if let Some(usual) = &self.usual {
+            let _ = fs::write(Self::FILE, usual.trim());
         }
     }
 }

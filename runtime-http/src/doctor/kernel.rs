@@ -7,7 +7,11 @@ use rustix::{
 use wasmtime::PoolingAllocationConfig;
 
 use super::Finding;
-use crate::{config::Config, engine::EngineError};
+use crate::{
+    config::Config,
+    engine::EngineError,
+    privileges::{self, Confine},
+};
 
 /// Descriptors beside those of connections: the log, event loops, modules that are read, guests' directories.
 const OTHER_FILES: u64 = 256;
@@ -71,5 +75,26 @@ pub fn open_files(config: &Config) -> Finding {
             format!("at most {most}, {} connections need {needed}", config.budgets.connections),
             format!("ulimit -Hn {needed} (systemd: LimitNOFILE={needed}), or lower --max-connections"),
         ),
+    }
+}
+
+/// Gives up what `serve` does, on a thread that ends with it.
+pub fn confinement(config: &Config) -> Finding {
+    if config.confine == Confine::False {
+        return Finding::ok("nothing is given up, as configured");
+    }
+    let tried = std::thread::scope(|scope| scope.spawn(|| privileges::give_up(config)).join());
+    match tried {
+        Ok(Ok(given_up)) if given_up.missing.is_empty() => Finding::ok(format!("given up at the start: {given_up}")),
+        Ok(Ok(given_up)) => {
+            let missing: Vec<String> = given_up.missing.iter().map(ToString::to_string).collect();
+            Finding::warn(
+                format!("given up at the start: {given_up}; not given up: {}", missing.join("; ")),
+                "use Linux 6.12 or newer with Landlock among its security modules (boot parameter lsm=), and a container's seccomp \
+                 profile that allows landlock_* and seccomp",
+            )
+        }
+        Ok(Err(error)) => Finding::fail(error.to_string(), "--confine=auto (CONFINE) does without"),
+        Err(_) => Finding::fail("giving up privileges panicked", "--confine=false (CONFINE)"),
     }
 }

@@ -56,6 +56,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "mappings", examine: kernel::mappings },
     Check { name: "addresses", examine: kernel::address_space },
     Check { name: "open files", examine: kernel::open_files },
+    Check { name: "confine", examine: kernel::confinement },
     Check { name: "cgroups", examine: container::cgroups },
     Check { name: "quotas", examine: container::quotas },
     Check { name: "memory", examine: container::memory },

@@ -113,8 +113,8 @@ impl<'de> Deserialize<'de> for OutboundHost {
     }
 }
 
-impl serde::Serialize for OutboundHost {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}:{}", self.host, self.port))
+impl fmt::Display for OutboundHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{InvalidLimit, number, serde_through_text};
+use super::{InvalidLimit, number};
 
 /// More than 0, at most 10,000; decimal.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,5 +28,3 @@ impl fmt::Display for Cores {
         self.0.fmt(f)
     }
 }
-
-serde_through_text!(Cores);

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{InvalidLimit, number, serde_through_text};
+use super::{InvalidLimit, number};
 
 /// A number from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,8 +37,6 @@ impl fmt::Display for Fraction {
         self.0.fmt(f)
     }
 }
-
-serde_through_text!(Fraction);
 
 #[cfg(test)]
 mod tests {

@@ -2,35 +2,33 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{InvalidLimit, number, serde_through_text};
-
-const MIB: u64 = 1 << 20;
+use super::{ByteSize, InvalidLimit, serde_through_text};
 
 /// An amount of guest memory: linear memories and tables together. At least 64 KiB (one Wasm page), less than 16 TiB.
 ///
-/// Written in MiB (`200`) or as a Kubernetes quantity with a binary or decimal suffix (`256Mi`, `1Gi`, `64Ki`, `100M`).
+/// Written like a [`ByteSize`]: in MiB (`200`), or as a Kubernetes quantity with a binary or decimal suffix (`256Mi`, `1Gi`, `64Ki`, `100M`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MemoryRequest(u64);
+pub struct MemoryRequest(ByteSize);
 
 impl MemoryRequest {
-    pub const DEFAULT: MemoryRequest = MemoryRequest(200 * MIB);
-    pub const MIN: MemoryRequest = MemoryRequest(64 << 10);
-    pub const MAX: MemoryRequest = MemoryRequest((16 << 40) - 1);
+    pub const DEFAULT: MemoryRequest = MemoryRequest(ByteSize::of_mebibytes(200));
+    pub const MIN: MemoryRequest = MemoryRequest(ByteSize::of_bytes(64 << 10));
+    pub const MAX: MemoryRequest = MemoryRequest(ByteSize::of_bytes((16 << 40) - 1));
 
     const EXPECTED: &str = "MiB (200) or a quantity with suffix Ki, Mi, Gi, k, M or G (256Mi)";
 
     /// `None` outside the type's bounds.
     pub fn from_bytes(bytes: u64) -> Option<Self> {
-        (Self::MIN.0..=Self::MAX.0).contains(&bytes).then_some(MemoryRequest(bytes))
+        (Self::MIN.bytes()..=Self::MAX.bytes()).contains(&bytes).then_some(MemoryRequest(ByteSize::of_bytes(bytes)))
     }
 
-    pub fn bytes(self) -> u64 {
-        self.0
+    pub const fn bytes(self) -> u64 {
+        self.0.bytes()
     }
 
     /// Whole MiB, rounded up: the unit of admission.
-    pub fn mebibytes(self) -> u64 {
-        self.0.div_ceil(MIB)
+    pub const fn mebibytes(self) -> u64 {
+        self.0.mebibytes()
     }
 }
 
@@ -38,32 +36,15 @@ impl FromStr for MemoryRequest {
     type Err = InvalidLimit;
 
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
-        let invalid = |reason| InvalidLimit { reason, expected: Self::EXPECTED };
-        let digits_end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
-        let (digits, suffix) = text.split_at(digits_end);
-        let unit = match suffix {
-            "" | "Mi" => MIB,
-            "Ki" => 1 << 10,
-            "Gi" => 1 << 30,
-            "k" => 1_000,
-            "M" => 1_000_000,
-            "G" => 1_000_000_000,
-            _ => return Err(invalid("unknown suffix or not a number")),
-        };
-        let number = number::digits(digits).ok_or(invalid("not a number"))?;
-        Self::from_bytes(number.saturating_mul(unit)).ok_or(invalid("not between 64Ki and 16383Gi"))
+        let size: ByteSize = text.parse().map_err(|invalid| InvalidLimit { expected: Self::EXPECTED, ..invalid })?;
+        Self::from_bytes(size.bytes())
+            .ok_or(InvalidLimit { reason: "not between 64Ki and 16383Gi", expected: Self::EXPECTED })
     }
 }
 
 impl fmt::Display for MemoryRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_multiple_of(MIB) {
-            write!(f, "{}Mi", self.0 / MIB)
-        } else if self.0.is_multiple_of(1 << 10) {
-            write!(f, "{}Ki", self.0 >> 10)
-        } else {
-            write!(f, "{} bytes", self.0)
-        }
+        self.0.fmt(f)
     }
 }
 
@@ -72,6 +53,8 @@ serde_through_text!(MemoryRequest);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MIB: u64 = 1 << 20;
 
     #[test]
     fn every_spelling() {

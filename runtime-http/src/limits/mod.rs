@@ -4,12 +4,17 @@
 //! anything: [`crate::sandbox`] enforces memory and time, the worker's cgroup enforces CPU.
 //!
 //! - [`cpu_quota`]: [`CpuQuota`], millicores
-//! - [`memory_request`]: [`MemoryRequest`], bytes, written in MiB or as a Kubernetes quantity
-//! - [`timeout`]: [`InvocationTimeout`], milliseconds
+//! - [`memory_request`]: [`MemoryRequest`], a size in bytes that a guest can have
+//! - [`timeout`]: [`InvocationTimeout`], a time in which an invocation can end
 //! - [`requested`]: reading the three from request headers, within the operator's caps
+//! - [`byte_size`], [`config_duration`]: sizes in bytes and spans of time in general
 //! - [`memory_limit`], [`fraction`], [`cores`]: what operators say of a whole box
 //! - [`number`]: what all of them are written with
+//!
+//! Each value reads back from what it is shown as: `value.to_string().parse() == Ok(value)`.
 
+pub mod byte_size;
+pub mod config_duration;
 pub mod cores;
 pub mod cpu_quota;
 pub mod fraction;
@@ -19,6 +24,8 @@ pub mod number;
 pub mod requested;
 pub mod timeout;
 
+pub use byte_size::{ByteSize, PlainBytes};
+pub use config_duration::ConfigDuration;
 pub use cores::Cores;
 pub use cpu_quota::CpuQuota;
 pub use fraction::Fraction;
@@ -50,7 +57,7 @@ pub struct InvalidLimit {
     pub expected: &'static str,
 }
 
-/// Implements `Deserialize` (from a number or a string) and `Serialize` (as the canonical string) through `FromStr` and `Display`.
+/// Implements `Deserialize`, from a number or a string, through `FromStr`: for what functions' settings name.
 macro_rules! serde_through_text {
     ($type:ty) => {
         impl<'de> serde::Deserialize<'de> for $type {
@@ -64,16 +71,10 @@ macro_rules! serde_through_text {
                 }
                 let text = match NumberOrText::deserialize(deserializer)? {
                     NumberOrText::Integer(number) => number.to_string(),
-                    NumberOrText::Float(number) => number.to_string(),
+                    NumberOrText::Float(number) => $crate::limits::number::written(number),
                     NumberOrText::Text(text) => text,
                 };
                 text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-
-        impl serde::Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
             }
         }
     };

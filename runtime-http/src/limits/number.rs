@@ -29,3 +29,14 @@ pub fn decimal(text: &str) -> Option<f64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.parse().ok().filter(|_| plain)
 }
+
+/// The digits in front, and what follows them.
+pub fn with_suffix(text: &str) -> (&str, &str) {
+    let digits_end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    text.split_at(digits_end)
+}
+
+/// A number that was written with a point, as text with a point: `2.0` cores are not `2` millicores.
+pub fn written(number: f64) -> String {
+    if number.fract() == 0.0 { format!("{number:.1}") } else { number.to_string() }
+}

@@ -2,26 +2,24 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use super::{InvalidLimit, number, serde_through_text};
+use super::{ConfigDuration, InvalidLimit, serde_through_text};
 
-/// Wall-clock time, 1 ms to 24 h. Written in milliseconds (`60000`), or with a unit (`500ms`, `60s`, `5m`).
+/// Wall-clock time, 1 ms to 24 h, written like a [`ConfigDuration`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct InvocationTimeout(Duration);
+pub struct InvocationTimeout(ConfigDuration);
 
 impl InvocationTimeout {
-    pub const DEFAULT: InvocationTimeout = InvocationTimeout(Duration::from_secs(60));
-    pub const MIN: InvocationTimeout = InvocationTimeout(Duration::from_millis(1));
-    pub const MAX: InvocationTimeout = InvocationTimeout(Duration::from_secs(24 * 3600));
+    pub const DEFAULT: InvocationTimeout = InvocationTimeout(ConfigDuration::from_secs(60));
+    pub const MIN: InvocationTimeout = InvocationTimeout(ConfigDuration::from_millis(1));
+    pub const MAX: InvocationTimeout = InvocationTimeout(ConfigDuration::MAX);
 
-    const EXPECTED: &str = "milliseconds (60000), or a number with unit ms, s or m (60s)";
-
-    /// `None` outside the type's bounds.
-    pub fn from_duration(duration: Duration) -> Option<Self> {
-        (Self::MIN.0..=Self::MAX.0).contains(&duration).then_some(InvocationTimeout(duration))
+    /// The nearest there is.
+    pub const fn from_millis(millis: u32) -> Self {
+        InvocationTimeout(ConfigDuration::from_millis(if millis == 0 { 1 } else { millis }))
     }
 
-    pub fn duration(self) -> Duration {
-        self.0
+    pub const fn duration(self) -> Duration {
+        self.0.duration()
     }
 }
 
@@ -29,24 +27,17 @@ impl FromStr for InvocationTimeout {
     type Err = InvalidLimit;
 
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
-        let invalid = |reason| InvalidLimit { reason, expected: Self::EXPECTED };
-        let digits_end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
-        let (digits, suffix) = text.split_at(digits_end);
-        let unit = match suffix {
-            "" | "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            _ => return Err(invalid("unknown unit or not a number")),
-        };
-        let number = number::digits(digits).ok_or(invalid("not a number"))?;
-        Self::from_duration(Duration::from_millis(number.saturating_mul(unit)))
-            .ok_or(invalid("not between 1 ms and 24 h"))
+        let duration: ConfigDuration = text.parse()?;
+        if duration < Self::MIN.0 {
+            return Err(InvalidLimit { reason: "not between 1 ms and 24 h", expected: ConfigDuration::EXPECTED });
+        }
+        Ok(InvocationTimeout(duration))
     }
 }
 
 impl fmt::Display for InvocationTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}ms", self.0.as_millis())
+        self.0.fmt(f)
     }
 }
 

@@ -57,7 +57,7 @@ impl CompileService {
         let failed = |step| move |source| ClientError::Io { step, source };
         let stream = UnixStream::connect(&self.0).map_err(failed("connecting"))?;
         stream.set_read_timeout(Some(GREETING_TIME)).map_err(failed("connecting"))?;
-        stream.set_write_timeout(Some(RECEIVE_TIME)).map_err(failed("connecting"))?;
+        stream.set_write_timeout(Some(RECEIVE_TIME.duration())).map_err(failed("connecting"))?;
         let mut lines = BufReader::new((&stream).take(2 * LONGEST_LINE));
         let greeting = line(&mut lines).map_err(failed("waiting for its greeting"))?;
         match (Greeting::parse(&greeting), Answer::parse(&greeting)) {
@@ -68,7 +68,9 @@ impl CompileService {
         }
         let sent = (&stream).write_all(module).and_then(|()| stream.shutdown(Shutdown::Write));
         // One that refuses says why, and does not read on. Another box's compilation of the same module may come first.
-        stream.set_read_timeout(Some(2 * (SLOT_TIME + COMPILE_TIME))).map_err(failed("waiting for its answer"))?;
+        stream
+            .set_read_timeout(Some(2 * (SLOT_TIME + COMPILE_TIME.duration())))
+            .map_err(failed("waiting for its answer"))?;
         let answer = line(&mut lines);
         match answer.as_deref().ok().and_then(Answer::parse) {
             Some(Answer::Done) => Ok(Outcome::InCache),

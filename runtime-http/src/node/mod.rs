@@ -16,12 +16,14 @@ pub mod service;
 
 use std::{fmt, time::Duration};
 
+use crate::limits::ConfigDuration;
+
 /// How long a module may take to arrive.
-pub const RECEIVE_TIME: Duration = Duration::from_secs(30);
+pub const RECEIVE_TIME: ConfigDuration = ConfigDuration::from_secs(30);
 /// How long one waits for a place among those that compile; then the box had better do it itself.
 pub const SLOT_TIME: Duration = Duration::from_secs(5);
 /// How long compiling may take.
-pub const COMPILE_TIME: Duration = Duration::from_secs(300);
+pub const COMPILE_TIME: ConfigDuration = ConfigDuration::from_secs(300);
 
 /// Which code the service makes: [`crate::engine::compatibility_key`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

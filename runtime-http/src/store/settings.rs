@@ -127,7 +127,7 @@ impl FunctionSettings {
         let preopens = settings.granted_preopens(file, grants)?;
         for host in &settings.allowed_outbound_hosts {
             if !grants.outbound_hosts.contains(host) {
-                let host = excerpt(format_args!("{}:{}", host.host, host.port));
+                let host = excerpt(host);
                 return Err(BadSettings::OutboundNotGranted { file: file.to_owned(), host });
             }
         }

@@ -15,9 +15,11 @@ impl TestStore {
     fn new(test: &str) -> TestStore {
         let directory = std::env::temp_dir().join(format!("wasmbox-store-{test}-{}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
-        let settings =
-            Settings { functions_dir: Some(directory.clone()), cache_dir: Some(CacheDir::None), ..Settings::default() };
-        let config = Config::new(Settings { max_invocations: Some(1), ..settings }).unwrap();
+        let mut settings = Settings::default();
+        settings.places.functions_dir = Some(directory.clone());
+        settings.places.cache_dir = Some(CacheDir::None);
+        settings.capacity.max_invocations = Some(1);
+        let config = Config::new(settings).unwrap();
         let metrics = Arc::new(Metrics::new());
         let wasm = boot::Wasm::new(&config, &metrics).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -167,7 +167,7 @@ fn lack_of_memory_is_told(version: Version) {
     // A box keeps below the limit that it was started with, so only a changed one ends it.
     kubelet.cri.update(&wasmbox, memory(96));
     let address = SocketAddr::new(kubelet.cri.address(&pod), PORT);
-    let answer = kubelet.containerd.node().call(address, Request::get("/filling").header("Memory-Request", "300"), "");
+    let answer = kubelet.containerd.node().call(address, Request::get("/filling").header("Memory-Request", "250"), "");
     assert!(answer.is_err(), "{answer:?}");
     for container in [&ordinary, &wasmbox] {
         let status = kubelet.cri.ended(container);

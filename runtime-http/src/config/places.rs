@@ -1,0 +1,76 @@
+//! Where things are: directories, addresses, the log.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use super::{ConfigError, NodeSettings, settings::settings};
+use crate::logging::LogFormat;
+
+/// Where compiled code is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheDir {
+    /// Written `none`.
+    None,
+    Path(PathBuf),
+}
+
+impl From<OsString> for CacheDir {
+    fn from(text: OsString) -> Self {
+        if text == "none" { CacheDir::None } else { CacheDir::Path(text.into()) }
+    }
+}
+
+settings! {
+    /// Where things are.
+    pub struct PlaceSettings {
+        /// Directory of the functions: NAME.wasm, NAME.wat, and NAME.toml with a function's settings [default: ./functions]
+        #[arg(long, value_name = "DIR")]
+        functions_dir: PathBuf = ["FUNCTIONS_DIR"],
+        /// Address of the function port [default: 0.0.0.0]
+        #[arg(long, value_name = "ADDRESS")]
+        host: String = ["WEBSERVER_HOST"],
+        /// Port of the functions [default: 8095]
+        #[arg(long)]
+        port: u16 = ["WEBSERVER_PORT", "PORT"],
+        /// Address of the admin port (/live, /ready, /status, /metrics, /functions) [default: 0.0.0.0]
+        #[arg(long, value_name = "ADDRESS")]
+        admin_host: String = ["HEALTHCHECK_HOST"],
+        /// Admin port [default: 8086]
+        #[arg(long, value_name = "PORT")]
+        admin_port: u16 = ["HEALTHCHECK_PORT"],
+        /// Directory of compiled code, private to this user; `none` compiles anew at each start [default: $XDG_CACHE_HOME/wasmbox or ~/.cache/wasmbox]
+        #[arg(long, value_name = "DIR")]
+        cache_dir: CacheDir = ["CACHE_DIR"],
+        /// Directory of code that the node compiled, read-only for this box; `none` does without [default: none]
+        #[arg(long, value_name = "DIR")]
+        node_cache_dir: CacheDir = ["NODE_CACHE_DIR"],
+        /// Socket of the node's compile service, which fills that directory [default: none]
+        #[arg(long, value_name = "SOCKET")]
+        compile_socket: PathBuf = ["COMPILE_SOCKET"],
+        /// Value of the answers' header `Pod` [default: the host's name]
+        #[arg(long, value_name = "NAME")]
+        pod_name: String = ["POD_NAME"],
+        /// error, warn, info, debug or trace; also by target: info,guest=off [default: info]
+        #[arg(long, value_name = "LEVEL")]
+        log_level: String = ["LOG_LEVEL"],
+        /// How log lines look [default: text]
+        #[arg(long, value_name = "FORMAT")]
+        log_format: LogFormat = ["LOG_FORMAT"],
+    }
+}
+
+impl PlaceSettings {
+    /// What the node offers.
+    pub(super) fn node(&self) -> Result<Option<NodeSettings>, ConfigError> {
+        match (&self.node_cache_dir, &self.compile_socket) {
+            (Some(CacheDir::Path(cache_dir)), compile_socket) => {
+                Ok(Some(NodeSettings { cache_dir: cache_dir.clone(), compile_socket: compile_socket.clone() }))
+            }
+            (Some(CacheDir::None), _) | (None, None) => Ok(None),
+            (None, Some(socket)) => Err(ConfigError::Value {
+                name: "--compile-socket",
+                value: socket.display().to_string(),
+                expected: "--node-cache-dir, too: what is compiled is found there".into(),
+            }),
+        }
+    }
+}
