@@ -96,6 +96,8 @@ fn files(config: &Config) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
     let mut files = vec![
         (config.functions_dir.clone(), read),
         ("/dev/null".into(), AccessFs::ReadFile | AccessFs::WriteFile),
+        // A static binary reads random numbers from the latter, when the former says that there are some.
+        ("/dev/random".into(), read),
         ("/dev/urandom".into(), read),
     ];
     files.extend(beside_link(&config.functions_dir).map(|directory| (directory, read)));
