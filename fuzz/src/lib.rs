@@ -12,4 +12,5 @@ pub mod excerpt;
 pub mod limits;
 
 pub mod api;
+pub mod invocation;
 pub mod store;

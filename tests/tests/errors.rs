@@ -37,6 +37,12 @@ fn bad_module_name() {
 }
 
 #[test]
+fn bad_request() {
+    let server = WasmBox::with("hello.wat", guest::hello());
+    server.wire("GET /hello HTTP/1.1\r\n\r\n").answer().problem(400, "bad-request").names(&["Host"]);
+}
+
+#[test]
 fn bad_limit() {
     let server = WasmBox::with("hello.wat", guest::hello());
     for (header, value, bounds) in [
@@ -324,20 +330,11 @@ fn queue_timeout() {
 
 #[test]
 fn draining() {
-    let mut server = WasmBox::launch()
-        .function("echo.wat", guest::echo())
-        .function("hello.wat", guest::hello())
-        .flag("--drain-timeout", "60s")
-        .start();
-    server.get("/hello").ok();
-    let mut running = server.wire("POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n");
-    running.send_chunk(b"x");
-    server.wait_until_running("echo", 1);
+    let mut server = WasmBox::launch().function("busy.wat", guest::busy()).flag("--drain-timeout", "300ms").start();
+    let mut running = server.wire("GET /busy HTTP/1.1\r\nHost: box\r\n\r\n");
+    server.wait_until_running("busy", 1);
     server.signal(rustix::process::Signal::TERM);
-    server.logged(&["SIGTERM", "draining"]);
-    server.get("/hello").problem(503, "draining");
-    running.send_chunk(b"");
-    assert_eq!(running.answer().ok().body, "x");
+    running.answer().problem(503, "draining");
     assert_eq!(server.wait().code(), Some(0));
 }
 
