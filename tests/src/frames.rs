@@ -33,6 +33,9 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// `SETTINGS_INITIAL_WINDOW_SIZE`.
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
+/// Who takes nothing for so long has stopped reading.
+const STALLED: Duration = Duration::from_secs(2);
+
 /// A connection.
 pub struct Frames(TcpStream);
 
@@ -93,7 +96,7 @@ impl Frames {
     pub fn connect(address: SocketAddr, values: &[(u16, u32)]) -> Frames {
         let stream = TcpStream::connect(address).expect("the server accepts connections");
         stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
-        stream.set_write_timeout(Some(PATIENCE)).expect("the timeout is not zero");
+        stream.set_write_timeout(Some(STALLED)).expect("the timeout is not zero");
         stream.set_nodelay(true).expect("an option of TCP");
         let mut frames = Frames(stream);
         let begin = [PREFACE, &frame(kind::SETTINGS, 0, 0, &settings(values))].concat();
@@ -128,6 +131,8 @@ impl Frames {
     pub fn upload(&mut self, streams: &[u32], piece: &[u8], deadline: Instant) -> Result<()> {
         // RFC 9113, section 6.9.2.
         const WINDOW: u64 = 65_535;
+        // A window that stays shut is waited for no longer than that.
+        self.0.set_read_timeout(Some(STALLED))?;
         let (mut all, mut each) = (WINDOW, BTreeMap::new());
         let size = piece.len() as u64;
         let mut turn = 0;

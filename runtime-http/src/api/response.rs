@@ -124,7 +124,9 @@ fn output_head(mode: OutputMode, output: Bytes) -> Result<(Response<()>, Bytes),
 
 /// The answer to HEAD: its body is left out, its length is not. (Over HTTP/2, hyper would send the body.)
 pub fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    // One without a body has no length either (RFC 9110, section 8.6).
     if let Some(length) = response.body().size_hint().exact()
+        && !framing::is_bodiless(response.status())
         && !response.headers().contains_key(header::CONTENT_LENGTH)
     {
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());

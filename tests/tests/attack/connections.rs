@@ -1,7 +1,7 @@
 //! Clients that occupy connections.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::{SocketAddr, TcpStream},
     thread,
     time::Duration,
@@ -9,10 +9,13 @@ use std::{
 
 use wasmbox_tests::{
     Attack,
-    attack::{goes_on, together},
+    attack::{TIME, goes_on, together, until_closed},
     frames::{PREFACE, frame, kind, request},
     guest,
 };
+
+/// How many connections an enemy has.
+const MANY: usize = 2000;
 
 /// The file descriptors of this process are as many as it may have: it holds the other ends.
 fn raise_descriptors() {
@@ -34,6 +37,21 @@ fn connections(address: SocketAddr, number: usize, first: &[u8]) -> Vec<TcpStrea
     (0..number).filter_map(stream).collect()
 }
 
+/// How many are not closed yet.
+fn open(streams: &mut Vec<TcpStream>) -> usize {
+    let mut data = [0; 4096];
+    streams.retain_mut(|stream| {
+        loop {
+            match stream.read(&mut data) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        }
+    });
+    streams.len()
+}
+
 /// What a client may say and then be silent: nothing, a byte, half a preface, a head that does not end.
 fn first_words() -> Vec<Vec<u8>> {
     let settings = frame(kind::SETTINGS, 0, 0, &[]);
@@ -52,6 +70,52 @@ fn first_words() -> Vec<Vec<u8>> {
     ]
 }
 
+/// They cost little, and are closed in the end. The victim is served meanwhile.
+#[test]
+fn connections_that_say_nothing_or_little() {
+    let words = first_words();
+    // As always, but with a shorter wait for the end.
+    let attack = ["--head-timeout", "--idle-timeout", "--body-timeout"]
+        .into_iter()
+        .fold(Attack::within(256), |attack, name| attack.flag(name, "2s"))
+        .flag("--memory-request", 1)
+        .descriptors(MANY + 600);
+    attack.run(|server| {
+        let mut all: Vec<_> =
+            words.iter().flat_map(|first| connections(server.address(), MANY / words.len(), first)).collect();
+        until_closed("silent connections", || open(&mut all));
+    });
+}
+
+/// More than there may be at all. They are silent, so that they make room.
+#[test]
+fn more_silent_connections_than_there_may_be() {
+    let attack = Attack::within(256).flag("--max-connections", 300).descriptors(800);
+    attack.run(|server| {
+        let mut all = Vec::new();
+        for _ in 0..8 {
+            all.extend(connections(server.address(), 100, b""));
+            thread::sleep(TIME / 8);
+        }
+        drop(all);
+    });
+}
+
+/// The admin port is for probes: that of a box that lives must not fail because somebody occupies it.
+#[test]
+fn silent_connections_on_the_admin_port() {
+    let attack = Attack::within(256).descriptors(1200);
+    attack.run(|server| {
+        let all: Vec<_> =
+            first_words().iter().flat_map(|first| connections(server.admin_address(), 30, first)).collect();
+        for _ in 0..5 {
+            server.admin("/live").ok();
+            thread::sleep(Duration::from_millis(300));
+        }
+        drop(all);
+    });
+}
+
 /// Bytes that come one by one, so that something always has come.
 #[test]
 fn bytes_one_by_one() {
@@ -59,8 +123,8 @@ fn bytes_one_by_one() {
     attack.run(|server| {
         let head = b"POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 1000000\r\nX-Padding: ";
         let body = b"POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 1000000\r\nInvocation-Timeout: 3000\r\n\r\n";
-        let mut all = connections(server.address(), 300, head);
-        all.extend(connections(server.address(), 100, body));
+        let mut all = connections(server.address(), 150, head);
+        all.extend(connections(server.address(), 50, body));
         let started = std::time::Instant::now();
         while goes_on(started) {
             for stream in &mut all {
@@ -68,6 +132,36 @@ fn bytes_one_by_one() {
             }
             thread::sleep(Duration::from_millis(100));
         }
+    });
+}
+
+/// Answers that nobody reads are not kept for ever.
+#[test]
+fn answers_that_nobody_reads() {
+    let attack = Attack::within(256)
+        .function("flood.wat", guest::flood(0))
+        .function("large.wat", guest::flood(15))
+        .descriptors(1200)
+        .flag("--memory-request", 1)
+        .flag("--invocation-timeout", "4s");
+    attack.run(|server| {
+        let endless = b"GET /flood HTTP/1.1\r\nHost: box\r\n\r\n";
+        let large = b"GET /large HTTP/1.1\r\nHost: box\r\n\r\n";
+        let held: Vec<_> = [endless.as_slice(), large]
+            .iter()
+            .flat_map(|first| {
+                raise_descriptors();
+                (0..150)
+                    .map(|_| {
+                        let mut stream = TcpStream::connect(server.address()).expect("the kernel accepts connections");
+                        let _ = stream.write_all(first);
+                        stream
+                    })
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        thread::sleep(TIME);
+        drop(held);
     });
 }
 

@@ -2,7 +2,10 @@
 //! always its own caller's.
 
 use http::Version;
-use wasmbox_tests::{Attack, Request, WasmBox, component::http_guest, strict};
+use wasmbox_tests::{Attack, Request, WasmBox, attack::together, client, component::http_guest, guest, strict};
+
+/// What another's client would take for an answer.
+const FORGED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nSet-Cookie: owned=1\r\n\r\nforged\n";
 
 /// Sends a request to the attacker, and one to the victim behind it on the same connection, as a proxy does. Gives the code that the
 /// attacker's caller gets, or `whole`, or `broken`.
@@ -44,8 +47,20 @@ fn paths() -> Vec<String> {
 }
 
 #[test]
+fn a_component_that_announces_another_length() {
+    Attack::within(1024).function("http.wasm", http_guest()).run(|server| {
+        for path in paths() {
+            for method in ["GET", "HEAD", "POST"] {
+                let outcome = behind(server, method, &path);
+                assert!(["whole", "broken", "guest-no-response"].contains(&outcome.as_str()), "{path}: {outcome}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_component_that_announces_another_length_over_http2() {
-    Attack::within(512).function("http.wasm", http_guest()).run(|server| {
+    Attack::within(1024).function("http.wasm", http_guest()).run(|server| {
         for path in paths() {
             for method in ["GET", "HEAD"] {
                 let request = Request::builder().method(method).uri(&path).version(Version::HTTP_2);
@@ -65,7 +80,7 @@ fn a_component_that_announces_another_length_over_http2() {
 /// Statuses that end nothing, and heads that no client takes.
 #[test]
 fn a_component_with_an_impossible_head() {
-    Attack::within(512).function("http.wasm", http_guest()).run(|server| {
+    Attack::within(1024).function("http.wasm", http_guest()).run(|server| {
         for status in [100, 101, 103, 199] {
             let outcome = behind(server, "GET", &format!("/http/hostile?lie,5,{status},now"));
             assert_eq!(outcome, "guest-no-response", "{status}");
@@ -79,6 +94,65 @@ fn a_component_with_an_impossible_head() {
         }
         for number in [10, 1000, 20_000] {
             let _ = server.try_call(Request::get(format!("/http/hostile?trailers,{number}")), "");
+        }
+    });
+}
+
+#[test]
+fn a_cgi_program_that_says_how_long_it_is() {
+    let heads = [
+        "Content-Length: 5",
+        "Content-Length: 5000",
+        "Content-Length: 5\nContent-Length: 6",
+        "Content-Length: -1",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: gzip, chunked\nContent-Length: 3",
+        "Connection: close",
+        "Connection: keep-alive, content-length",
+        "Upgrade: h2c\nConnection: Upgrade",
+        "Trailer: x-sum",
+        "Keep-Alive: timeout=1000000",
+        "Status: 100 Continue",
+        "Status: 101 Switching Protocols\nUpgrade: h2c",
+        "Status: 204 No Content",
+        "Status: 304 Not Modified\nContent-Length: 9",
+        "Status: 205",
+        "Status: 999",
+        "Status: 200 OK\rContent-Length: 5",
+        "X-A: b\rSet-Cookie: owned=1",
+        "X-A: b\0c",
+        " folded: 1",
+        ": no name",
+    ];
+    let mut attack = Attack::within(512);
+    for (index, head) in heads.iter().enumerate() {
+        attack = attack
+            .function(&format!("cgi{index}.wat"), guest::printing(format!("{head}\n\nfirst{FORGED}"), ""))
+            .function(&format!("cgi{index}.toml"), "output = \"cgi\"\n");
+    }
+    attack.run(|server| {
+        for index in 0..heads.len() {
+            for method in ["GET", "HEAD", "POST"] {
+                let outcome = behind(server, method, &format!("/cgi{index}"));
+                let head = heads[index];
+                assert!(["whole", "guest-bad-header"].contains(&outcome.as_str()), "{head:?}: {outcome}");
+            }
+        }
+    });
+}
+
+/// Through connections that are shared by all, as those of a proxy are: the victim's answers are right. That is what the victim
+/// beside it cannot see, as it has connections of its own.
+#[test]
+fn shared_connections() {
+    Attack::within(1024).function("http.wasm", http_guest()).run(|server| {
+        let proxy = client::Http2::connect(server.address());
+        together(2, |client| {
+            behind(server, "GET", &format!("/http/hostile?lie,{},200,now", 5 + client * 1000));
+        });
+        let paths: Vec<String> = (0..40).map(|_| "/hello".into()).collect();
+        for answer in proxy.get_all(&paths) {
+            assert_eq!(answer.ok().text(), "hello\n");
         }
     });
 }

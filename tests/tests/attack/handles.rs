@@ -12,7 +12,7 @@ const LOG: u64 = 32 << 20;
 
 fn taken(what: &str) {
     let path = format!("/http/hostile?{what}");
-    Attack::within(256).function("http.wasm", http_guest()).log_bytes(LOG).run(|server| {
+    Attack::within(1024).function("http.wasm", http_guest()).log_bytes(LOG).run(|server| {
         together(8, |_| assert_coded(&call(server, &path), &[REFUSED, CROWDED].concat()));
     });
 }
@@ -23,6 +23,21 @@ fn empty_fields() {
 }
 
 #[test]
+fn requests_that_are_never_sent() {
+    taken("outgoing-requests");
+}
+
+#[test]
+fn responses_that_are_never_set() {
+    taken("outgoing-responses");
+}
+
+#[test]
+fn timers_for_tomorrow() {
+    taken("pollables");
+}
+
+#[test]
 fn waiting_for_thousands_of_timers() {
     taken("poll,5000");
 }
@@ -30,4 +45,14 @@ fn waiting_for_thousands_of_timers() {
 #[test]
 fn waiting_for_one_timer_a_hundred_thousand_times() {
     taken("poll-one,100000");
+}
+
+#[test]
+fn tcp_sockets() {
+    taken("tcp-sockets");
+}
+
+#[test]
+fn udp_sockets() {
+    taken("udp-sockets");
 }

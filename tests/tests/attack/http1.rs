@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -24,6 +25,45 @@ fn answered(server: &WasmBox, bytes: impl AsRef<[u8]>) -> Vec<u16> {
     );
     let answers = strict::answers(&all, &[]).unwrap_or_else(|error| panic!("{error}"));
     answers.iter().map(|answer| answer.status).collect()
+}
+
+#[test]
+fn heads_that_are_none() {
+    let line = "GET /hello HTTP/1.1\r\nHost: box\r\n";
+    let cases: Vec<(String, &[u16])> = vec![
+        (format!("{line}{}\r\n", "X-A: b\r\n".repeat(5000)), &[431, 400]),
+        (format!("{line}X-A: {}\r\n\r\n", "x".repeat(200_000)), &[431, 400]),
+        (format!("GET /{} HTTP/1.1\r\nHost: box\r\n\r\n", "x".repeat(200_000)), &[414, 431, 400]),
+        (format!("{} /hello HTTP/1.1\r\n\r\n", "G".repeat(200_000)), &[400, 431, 414]),
+        (format!("{line}Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"), &[400]),
+        (format!("{line}Content-Length: +5\r\n\r\nabcde"), &[400]),
+        (format!("{line}Content-Length: 5, 5\r\n\r\nabcde"), &[400, 200]),
+        (format!("{line}Content-Length: 18446744073709551616\r\n\r\n"), &[400, 413, 431]),
+        (format!("{line}Content-Length: 18446744073709551615\r\n\r\n"), &[400, 413, 431]),
+        (format!("{line}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"), &[400, 501]),
+        (format!("{line}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"), &[400]),
+        (format!("{line}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"), &[400, 200, 501]),
+        (format!("{line}X-A: b\rX-B: c\r\n\r\n"), &[400]),
+        (format!("{line} folded: 1\r\n\r\n"), &[400]),
+        (format!("{line}: no name\r\n\r\n"), &[400]),
+        (format!("{line}X-\0: b\r\n\r\n"), &[400]),
+        ("GET /hello HTTP/9.9\r\n\r\n".into(), &[400, 505]),
+        ("GET /hello\r\n\r\n".into(), &[400]),
+        ("GET  /hello  HTTP/1.1\r\n\r\n".into(), &[400]),
+        ("\r\n".repeat(100_000), &[400, 431]),
+        ("\0".repeat(100_000), &[400]),
+    ];
+    Attack::within(256).function("echo.wat", guest::echo()).run(|server| {
+        for (bytes, expected) in &cases {
+            let statuses = answered(server, bytes);
+            let shown = &bytes[..bytes.len().min(120)];
+            // What is not understood may be closed without a word.
+            assert!(statuses.first().is_none_or(|status| expected.contains(status)), "{statuses:?} to {shown:?}");
+        }
+        together(8, |client| {
+            answered(server, &cases[client % cases.len()].0);
+        });
+    });
 }
 
 /// A request that a proxy may read in another way than the box: either it is refused, or the connection ends behind it.
@@ -54,6 +94,57 @@ fn requests_inside_requests() {
 }
 
 #[test]
+fn chunks_that_cost_more_than_they_carry() {
+    let line = "POST /echo HTTP/1.1\r\nHost: box\r\nConnection: close\r\nInvocation-Timeout: 4000\r\n\
+        Transfer-Encoding: chunked\r\n\r\n";
+    let cases = [
+        format!("{line}{}0\r\n\r\n", "1\r\nx\r\n".repeat(200_000)),
+        format!("{line}{}0\r\n\r\n", format!("1;{}\r\nx\r\n", "e".repeat(10_000)).repeat(300)),
+        format!("{line}1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(1_000_000)),
+        format!("{line}{}1\r\nx\r\n0\r\n\r\n", "0".repeat(1_000_000)),
+        format!("{line}FFFFFFFFFFFFFFFF\r\nx"),
+        format!("{line}FFFFFFFFFFFFFFFFF\r\nx"),
+        format!("{line}1\r\nx\r\n0\r\n{}\r\n", "X-A: b\r\n".repeat(100_000)),
+        format!("{line}1\r\nx\r\n0\r\nX-A: {}\r\n\r\n", "x".repeat(2_000_000)),
+        format!("{line}-1\r\nx\r\n0\r\n\r\n"),
+        format!("{line}1 \r\nx\r\n0\r\n\r\n"),
+        format!("{line}1\nx\n0\n\n"),
+    ];
+    Attack::within(256).function("echo.wat", guest::echo()).run(|server| {
+        for case in &cases {
+            let statuses = answered(server, case);
+            assert!(
+                statuses.len() <= 1 && statuses.iter().all(|status| [200, 400, 413, 431].contains(status)),
+                "{statuses:?}"
+            );
+        }
+        together(6, |client| drop(answered(server, &cases[client % cases.len()])));
+    });
+}
+
+/// Ten thousand requests at once on one connection, and nobody reads: what is not read is not made.
+#[test]
+fn requests_without_reading_answers() {
+    let request = "GET /flood HTTP/1.1\r\nHost: box\r\nMemory-Request: 1\r\n\r\n".repeat(10_000);
+    let attack = Attack::within(256).function("flood.wat", guest::flood(20)).descriptors(700);
+    attack.run(|server| {
+        let mut streams: Vec<_> = (0..100)
+            .map(|_| {
+                let stream = TcpStream::connect(server.address()).expect("the server accepts connections");
+                stream.set_nonblocking(true).expect("an option of sockets");
+                stream
+            })
+            .collect();
+        for _ in 0..40 {
+            for stream in &mut streams {
+                let _ = stream.write(request.as_bytes());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+}
+
+#[test]
 fn old_versions_and_half_closed_connections() {
     let attack = Attack::within(256).function("echo.wat", guest::echo()).function("large.wat", guest::flood(100));
     attack.run(|server| {
@@ -74,5 +165,22 @@ fn old_versions_and_half_closed_connections() {
                 "{statuses:?} to {request:?}"
             );
         });
+    });
+}
+
+/// Heads that name the variables of a proxy in front, so that programs take them for its own.
+#[test]
+fn names_that_become_those_of_a_proxy() {
+    let attack = Attack::within(256).function("env.wat", guest::command("(call $print_environment)"));
+    attack.run(|server| {
+        let names = ["X_Remote_User", "x_remote_user", "X_REMOTE-USER", "X-Remote_User"];
+        for name in names {
+            let head = format!(
+                "GET /env HTTP/1.1\r\nHost: box\r\n{name}: forged\r\nX-Remote-User: right\r\nProxy: forged\r\n\r\n"
+            );
+            let answer = server.wire(head).answer().ok();
+            assert!(!answer.text().contains("forged"), "{name}: {:?}", answer.text());
+            assert!(answer.text().contains("HTTP_X_REMOTE_USER=right\0"), "{name}: {:?}", answer.text());
+        }
     });
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use wasmbox_tests::{
     Attack,
     attack::{TIME, goes_on, together},
-    frames::{END_HEADERS, END_STREAM, Frames, PADDED, frame, kind, request},
+    frames::{END_HEADERS, END_STREAM, Frames, INITIAL_WINDOW_SIZE, PADDED, frame, kind, request},
     guest,
 };
 
@@ -37,8 +37,11 @@ struct Attack2<F> {
 
 impl<F: Fn(usize, &wasmbox_tests::WasmBox) + Sync> Attack2<F> {
     fn run(self) {
-        let attack =
-            Attack::within(256).function("sleeping.wat", guest::sleeping()).function("echo.wat", guest::echo());
+        let attack = Attack::within(256)
+            .function("sleeping.wat", guest::sleeping())
+            .function("echo.wat", guest::echo())
+            // A line for each stream.
+            .log_bytes(128 << 20);
         attack.run(|server| together(self.clients, |client| (self.act)(client, server)));
     }
 }
@@ -66,6 +69,16 @@ fn window_updates_until_they_overflow() {
 #[test]
 fn frames_of_unknown_kinds() {
     flood(4, |stream| frame(0xfa, 0xff, stream, &[0; 1000]).repeat(100)).run();
+}
+
+/// CVE-2023-44487.
+#[test]
+fn streams_that_are_reset_at_once() {
+    flood(4, |stream| {
+        let open = frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &request("GET", "/sleeping", &[]));
+        [open, frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+    })
+    .run();
 }
 
 /// The same, with the box as the one that resets: CVE-2025-8671.
@@ -108,6 +121,16 @@ fn field_blocks_that_grow_when_they_are_read() {
 }
 
 #[test]
+fn table_sizes_that_change_all_the_time() {
+    flood(4, |stream| {
+        // Dynamic table size updates to 0 and 4096.
+        let block = [[0x20, 0x3f, 0xe1, 0x1f].repeat(2000), request("GET", "/nothing", &[])].concat();
+        frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &block)
+    })
+    .run();
+}
+
+#[test]
 fn data_that_is_padding() {
     flood(4, |stream| {
         let mut bytes = frame(kind::HEADERS, END_HEADERS, stream, &request("POST", "/echo", &[]));
@@ -136,6 +159,26 @@ fn frames_that_are_too_long_or_on_the_wrong_stream() {
     .run();
 }
 
+/// A window that stays shut: answers wait for a reader who never reads, and what makes them waits too.
+#[test]
+fn windows_that_stay_shut() {
+    let attack = Attack::within(256).function("flood.wat", guest::flood(40)).descriptors(700);
+    attack.run(|server| {
+        let mut all: Vec<_> = (0..20).map(|_| Frames::connect(server.address(), &[(INITIAL_WINDOW_SIZE, 0)])).collect();
+        let started = Instant::now();
+        let mut stream = 1;
+        while goes_on(started) {
+            let fields = [("memory-request", "1"), ("invocation-timeout", "5000")];
+            for frames in &mut all {
+                let _ =
+                    frames.send(kind::HEADERS, END_HEADERS | END_STREAM, stream, &request("GET", "/flood", &fields));
+            }
+            stream += 2;
+            std::thread::sleep(TIME / 200);
+        }
+    });
+}
+
 /// Bodies that are read ahead before anybody has admitted them: nine connections of 250 streams of a MiB.
 #[test]
 fn bodies_before_admission() {
@@ -156,5 +199,24 @@ fn bodies_before_admission() {
                 });
             }
         });
+    });
+}
+
+/// All streams that there may be, each with a request that waits, from many connections.
+#[test]
+fn as_many_streams_as_there_may_be() {
+    let attack = Attack::within(256).function("sleeping.wat", guest::sleeping()).descriptors(700);
+    attack.run(|server| {
+        let fields = [("memory-request", "1"), ("invocation-timeout", "2000")];
+        let mut all: Vec<_> = (0..40).map(|_| Frames::connect(server.address(), &[])).collect();
+        for frames in &mut all {
+            for stream in (1..600).step_by(2) {
+                let block = request("GET", "/sleeping", &fields);
+                if frames.send(kind::HEADERS, END_HEADERS | END_STREAM, stream, &block).is_err() {
+                    break;
+                }
+            }
+        }
+        std::thread::sleep(TIME);
     });
 }

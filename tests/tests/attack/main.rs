@@ -13,7 +13,7 @@
 //! | with answers | [`framing`] |
 //! | with the log | [`log`] |
 //! | a client of HTTP/1.1, of HTTP/2 | [`http1`], [`http2`], [`connections`], [`requests`] |
-//! | a writer of the functions' volume | [`volume`] |
+//! | a writer of the functions' volume, or of a preopened directory | [`volume`], [`preopens`] |
 
 mod connections;
 mod framing;
@@ -23,6 +23,7 @@ mod http1;
 mod http2;
 mod log;
 mod modules;
+mod preopens;
 mod requests;
 mod time;
 mod volume;

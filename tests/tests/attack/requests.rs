@@ -100,6 +100,32 @@ fn paths_that_lead_elsewhere() {
     });
 }
 
+/// More calls at once than there is room for, of functions that take what they may.
+#[test]
+fn crowds() {
+    let attack = Attack::within(256)
+        .function("growing.wat", guest::growing(12, 100))
+        .function("busy.wat", guest::busy())
+        .function("sleeping.wat", guest::sleeping())
+        .function("trap.wat", guest::command("unreachable"));
+    attack.run(|server| {
+        together(80, |client| {
+            let path = ["/growing", "/busy", "/sleeping", "/trap"][client % 4];
+            let request = Request::get(path).header("Memory-Request", "14").header("Invocation-Timeout", "1000");
+            let answer = server.call(request.header("Cpu-Quota", "100"), "");
+            if answer.status == 503 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            if answer.status != 200 {
+                assert_coded(
+                    &answer,
+                    &[&["deadline-exceeded", "guest-trap", "evicted", "compiling"], CROWDED].concat(),
+                );
+            }
+        });
+    });
+}
+
 /// Output without end, read as fast as it comes.
 #[test]
 fn storms_of_output() {

@@ -1,11 +1,40 @@
 //! Authors who want time, or what others wait for.
 
+use std::time::Duration;
+
 use wasmbox_tests::{Attack, Request, attack::together, binary, guest, guest::command_with};
 
 use crate::{
     assert_coded,
     host_memory::{CROWDED, call_with},
 };
+
+/// One instruction cannot be interrupted, and with a small quota it takes minutes. The deadline counts, not the quota.
+#[test]
+fn one_long_instruction_with_the_smallest_quota() {
+    Attack::within(512).function("filling.wat", guest::filling(187, 0)).run(|server| {
+        // Compiled before, so that only the run is limited.
+        server.call(Request::options("/filling"), "");
+        let request = Request::get("/filling").header("Cpu-Quota", "1").header("Memory-Request", "190");
+        let answer = server.call(request.header("Invocation-Timeout", "1000"), "");
+        assert_coded(&answer, &["deadline-exceeded", "queue-timeout", "compiling"]);
+        // Nor does it hold what it was given for longer.
+        server.wait_until_idle();
+    });
+}
+
+/// The client leaves: nobody waits for the instruction then, and the permit comes back.
+#[test]
+fn one_long_instruction_whose_client_leaves() {
+    Attack::within(512).function("filling.wat", guest::filling(187, 0)).run(|server| {
+        server.call(Request::options("/filling"), "");
+        let head = "GET /filling HTTP/1.1\r\nHost: box\r\nCpu-Quota: 1\r\nMemory-Request: 190\r\n\r\n";
+        let wire = server.wire(head);
+        server.wait_until_running("filling", 1);
+        drop(wire);
+        server.wait_until_idle();
+    });
+}
 
 #[test]
 fn loops_of_all_kinds() {
@@ -33,6 +62,79 @@ fn loops_of_all_kinds() {
                 request.header("Invocation-Timeout", "1000").header("Cpu-Quota", [1, 20, 500, 1000][client / 7]);
             let codes = [&["deadline-exceeded", "guest-trap", "compiling"], CROWDED].concat();
             assert_coded(&server.call(request, ""), &codes);
+        });
+    });
+}
+
+/// What the host calls beside the function itself: the allocator, and what cleans up after a call.
+#[test]
+fn loops_in_what_the_host_calls() {
+    let forever = "(loop $again (br $again))";
+    let run = |post: &str, body: &str| {
+        format!(
+            r#"(component
+              (core module $m
+                (func (export "run") (result i32) {body} (i32.const 0))
+                (func (export "post") (param i32) {post}))
+              (core instance $i (instantiate $m))
+              (func $run (result (result)) (canon lift (core func $i "run") (post-return (core func $i "post"))))
+              (instance $out (export "run" (func $run)))
+              (export "wasi:cli/run@0.2.0" (instance $out)))"#
+        )
+    };
+    let environment = r#"(component
+        (import "wasi:cli/environment@0.2.0" (instance $env
+          (export "get-arguments" (func (result (list string))))))
+        (core module $libc
+          (memory (export "memory") 1)
+          (func (export "realloc") (param i32 i32 i32 i32) (result i32) (loop $again (br $again)) unreachable))
+        (core instance $libc (instantiate $libc))
+        (core func $arguments (canon lower (func $env "get-arguments") (memory (core memory $libc "memory"))
+          (realloc (core func $libc "realloc"))))
+        (core module $m
+          (import "host" "arguments" (func $arguments (param i32)))
+          (func (export "run") (result i32) (call $arguments (i32.const 0)) (i32.const 0)))
+        (core instance $i (instantiate $m (with "host" (instance (export "arguments" (func $arguments))))))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance $out (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $out)))"#;
+    let attack = Attack::within(256)
+        .function("post.wat", run(forever, ""))
+        .function("trap.wat", run("unreachable", ""))
+        .function("run.wat", run("", forever))
+        .function("realloc.wat", environment);
+    attack.run(|server| {
+        together(8, |client| {
+            let path = ["/post", "/trap", "/run", "/realloc"][client % 4];
+            let request = Request::get(path).header("Memory-Request", "1").header("Invocation-Timeout", "1000");
+            let answer = server.call(request, "");
+            // What a command has said counts, whatever its clean-up does.
+            if answer.status != 200 {
+                let codes = [&["deadline-exceeded", "guest-trap", "compiling"], CROWDED].concat();
+                assert_coded(&answer, &codes);
+            }
+        });
+    });
+}
+
+/// One component that is hundreds of instances: they are slots that others need.
+#[test]
+fn all_instance_slots_for_one() {
+    let instances: String = (0..500).map(|index| format!("(core instance $i{index} (instantiate $m))")).collect();
+    let component = format!(
+        r#"(component
+          (core module $m (memory 0) (memory 0) (memory 0) (memory 0))
+          {instances}
+          (core module $run (func (export "run") (result i32) (loop $again (br $again)) (i32.const 0)))
+          (core instance $r (instantiate $run))
+          (func $run (result (result)) (canon lift (core func $r "run")))
+          (instance $out (export "run" (func $run)))
+          (export "wasi:cli/run@0.2.0" (instance $out)))"#
+    );
+    Attack::within(512).function("slots.wasm", binary::encoded(&component)).run(|server| {
+        together(20, |_| {
+            let answer = call_with(server, "/slots", "64Ki");
+            assert_coded(&answer, &["module-invalid", "compiling"]);
         });
     });
 }
@@ -78,5 +180,22 @@ fn a_crowd_with_tiny_quotas() {
                 assert_coded(&answer, &[&["deadline-exceeded", "compiling", "evicted"], CROWDED].concat());
             }
         });
+    });
+}
+
+/// One client asks for all there is, for as long as it may, and sends a body that never ends.
+#[test]
+fn all_capacity_for_a_body_that_never_ends() {
+    Attack::within(256).function("echo.wat", guest::echo()).run(|server| {
+        let mut waiting = Vec::new();
+        for share in [256, 250, 200, 128, 64, 32, 16, 8] {
+            let mut wire = server.wire(format!(
+                "POST /echo HTTP/1.1\r\nHost: box\r\nMemory-Request: {share}\r\nInvocation-Timeout: 15m\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n"
+            ));
+            let _ = wire.try_send("1\r\nx\r\n");
+            waiting.push(wire);
+        }
+        std::thread::sleep(Duration::from_secs(4));
     });
 }
