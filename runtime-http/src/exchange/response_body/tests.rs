@@ -66,7 +66,8 @@ async fn on_http2(announced: Option<u64>, sizes: Vec<usize>) -> Option<usize> {
     let (mut sender, connection) = handshake.unwrap();
     tokio::spawn(connection);
     let request = Request::get("http://box/guest").body(Empty::<Bytes>::new()).unwrap();
-    let body = sender.send_request(request).await.unwrap().into_body().collect().await;
+    // One that is broken off at once may be so before its head is sent.
+    let body = sender.send_request(request).await.ok()?.into_body().collect().await;
     body.ok().map(|body| body.to_bytes().len())
 }
 
