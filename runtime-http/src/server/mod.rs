@@ -51,6 +51,9 @@ use crate::{
 
 /// Also what hyper may hold of a connection's input.
 const LARGEST_HEAD: usize = 64 << 10;
+/// Connections that wait to be accepted; the kernel has a bound of its own, too (net.core.somaxconn). Beyond it, a burst of one client's makes
+/// others wait until they try again, a second later. The default is 128.
+const BACKLOG: i32 = 4096;
 /// Of HTTP/2: requests of one connection at once, and what it may send ahead for one of them and for all.
 const STREAMS: u32 = 256;
 const STREAM_WINDOW: u32 = 64 << 10;
@@ -133,6 +136,8 @@ impl Server {
         let address = address(host, port);
         let error = |source| ListenError { address: address.clone(), setting, source };
         let listener = TcpListener::bind(&address).await.map_err(error)?;
+        // listen(2): on a socket that listens already, this changes its backlog.
+        rustix::net::listen(&listener, BACKLOG).map_err(|errno| error(errno.into()))?;
         let address = listener.local_addr().map_err(error)?;
         let connections = Connections::new(budgets.connections, gauge);
         Ok(Server { listener, address, connections, timeouts, budgets })
