@@ -76,6 +76,8 @@ lint: toolchain $(TOOLS)/bin/cargo-deny-$(CARGO_DENY) ## Check format, clippy, d
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) fmt --check --manifest-path tests/enemies/Cargo.toml
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	# Not among all targets, as it is not among all tests.
+	$(CARGO) clippy --release -p wasmbox-tests --test attack -- -D warnings
 	$(CARGO) clippy --release --locked --manifest-path tests/enemies/Cargo.toml --target-dir target -- -D warnings
 	# For maintainers: private items are documented, and may be linked to.
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --release --workspace --no-deps --document-private-items

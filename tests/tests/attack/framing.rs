@@ -131,10 +131,9 @@ fn a_cgi_program_that_says_how_long_it_is() {
             .function(&format!("cgi{index}.toml"), "output = \"cgi\"\n");
     }
     attack.run(|server| {
-        for index in 0..heads.len() {
+        for (index, head) in heads.iter().enumerate() {
             for method in ["GET", "HEAD", "POST"] {
                 let outcome = behind(server, method, &format!("/cgi{index}"));
-                let head = heads[index];
                 assert!(["whole", "guest-bad-header"].contains(&outcome.as_str()), "{head:?}: {outcome}");
             }
         }

@@ -193,7 +193,7 @@ fn settings_of_all_sizes() {
     let cases = [
         ("large", format!("# {}\n", "x".repeat(64 << 20))),
         ("deep", format!("args = {}{}", "[".repeat(100_000), "]".repeat(100_000))),
-        ("tables", format!("{}a = 1\n", "[a.b]\n".repeat(1))),
+        ("tables", "[a.b]\na = 1\n".into()),
         ("dotted", format!("{}a = 1\n", "a.".repeat(100_000))),
         ("inline", format!("env = {}{}", "{ a = ".repeat(50_000), "}".repeat(50_000))),
         ("name", format!("[env]\n{} = \"x\"\n", "N".repeat(64 << 10))),
