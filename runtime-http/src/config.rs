@@ -121,7 +121,7 @@ impl Config {
         let cgroup = cpu.resolve()?;
         let io_threads = capacity.io_threads.unwrap_or((cores / 2).clamp(1, 4));
         within("--io-threads", io_threads as u64, 1, 64)?;
-        let compile_jobs = modules.compile_jobs.unwrap_or(2);
+        let compile_jobs = modules.jobs(memory_limit);
         within("--compile-jobs", compile_jobs as u64, 1, 64)?;
         let compile = modules.compile(memory_limit, compile_jobs)?;
         let max_connections = capacity.max_connections.unwrap_or(8192);

@@ -153,8 +153,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             capacity_mib = config.capacity.units,
             default_memory_request = %config.defaults.memory,
             max_invocations = config.capacity.invocations,
-            %cgroups,
             given_up = %given_up,
+            %cgroups,
             "serving, {cached} AOT cache"
         );
         let parts = Parts { api: api.clone(), status, server, admin, io, reporter };

@@ -29,10 +29,10 @@ settings! {
         /// Most compiled code in the cache directory [default: 2Gi]
         #[arg(long, value_name = "SIZE")]
         cache_size: ByteSize = ["CACHE_SIZE"],
-        /// Modules compiled at once [default: 2]
+        /// Modules compiled at once [default: 2, below 1Gi of memory 1]
         #[arg(long, value_name = "NUMBER")]
         compile_jobs: usize = ["COMPILE_JOBS"],
-        /// Most memory of one compilation, at least 64Mi [default: half of the memory limit divided by --compile-jobs, at most 4Gi]
+        /// Most memory of one compilation, at least 64Mi [default: half of the memory limit, below 1Gi of it five eighths, divided by --compile-jobs, at most 4Gi]
         #[arg(long, value_name = "SIZE")]
         compile_memory: ByteSize = ["COMPILE_MEMORY"],
         /// Longest compilation, ms or with unit [default: 10m]
@@ -56,10 +56,19 @@ settings! {
 /// The compiler itself, with its threads, needs about half of this.
 const LEAST_COMPILE_MEMORY: ByteSize = ByteSize::of_mebibytes(64);
 
+/// With less memory, one module is compiled at a time, and may use more of it: a component of 250 KB needs about 150 MiB.
+const SMALL_BOX: u64 = 1 << 30;
+
 impl ModuleSettings {
-    /// What each of `jobs` compilations may use: by default so that all of them together use half of the memory at most.
+    pub(super) fn jobs(&self, memory_limit: u64) -> usize {
+        self.compile_jobs.unwrap_or(if memory_limit < SMALL_BOX { 1 } else { 2 })
+    }
+
+    /// What each of `jobs` compilations may use: by default so that all of them together leave guests half of the memory, in small boxes three
+    /// eighths.
     pub(super) fn compile(&self, memory_limit: u64, jobs: usize) -> Result<Allowance, ConfigError> {
-        let share = ByteSize::of_bytes(memory_limit / 2 / jobs as u64);
+        let all = if memory_limit < SMALL_BOX { memory_limit / 8 * 5 } else { memory_limit / 2 };
+        let share = ByteSize::of_bytes(all / jobs as u64);
         let memory =
             self.compile_memory.unwrap_or_else(|| share.clamp(LEAST_COMPILE_MEMORY, ByteSize::of_mebibytes(4 << 10)));
         within("--compile-memory", memory, LEAST_COMPILE_MEMORY, ByteSize::MAX)?;
