@@ -9,8 +9,8 @@ use std::{fmt::Display, str::FromStr};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use wasmbox_fuzz::limits::{
-    ByteSize, ConfigDuration, Cores, CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit, MemoryRequest,
-    PlainBytes, RequestedLimits,
+    ByteSize, ConfigDuration, Cores, CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit,
+    MemoryRequest, PlainBytes, RequestedLimits,
 };
 
 const NAMES: [&str; 4] = ["cpu_quota", "cpu-quota", "memory-request", "invocation-timeout"];
