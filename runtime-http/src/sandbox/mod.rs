@@ -6,7 +6,7 @@
 //!
 //! - [`program`]: compiled code that is ready to run, and the linkers behind it
 //! - [`command`]: runs `_start` and `wasi:cli/run`; [`http`] runs `wasi:http/incoming-handler`
-//! - [`reply`]: the one way back to whoever waits
+//! - [`mod@reply`]: the one way back to whoever waits
 //! - [`executor`]: the loop around a guest call: deadline, cancellation
 //! - [`limiter`]: memory; [`populate`]: memory made resident ahead; [`failure`]: what an error of a guest's call was
 //! - [`stdin`], [`stdout`], [`stderr`]: the guest's streams
