@@ -48,6 +48,8 @@ pub enum ServiceError {
     Slow { time: Duration },
     #[error("the module is larger than {limit} bytes")]
     TooLarge { limit: u64 },
+    #[error("the code has {length} bytes, and the node's cache may have {limit} in all")]
+    NoRoom { length: u64, limit: u64 },
     #[error("this node compiles too much at once")]
     Busy,
     #[error(transparent)]
@@ -126,6 +128,11 @@ impl Service {
         match self.compile(&module) {
             Ok(code) => {
                 let code = code.map().map_err(failed("the code"))?;
+                let (length, limit) = (code.len() as u64, self.arguments.cache_size.bytes());
+                // Another place may have room.
+                if length > limit {
+                    return Err(ServiceError::NoRoom { length, limit });
+                }
                 self.cache.put(&key, &code).map_err(failed("writing to the node's cache"))?;
                 Ok(Answer::Done)
             }
@@ -173,7 +180,7 @@ impl Service {
         let allowance = Allowance {
             memory: self.arguments.compile_memory.bytes(),
             time: self.arguments.compile_time.duration(),
-            code: self.arguments.cache_size.bytes(),
+            code: confined::LARGEST_CODE,
         };
         let user = confinement::user_of_child(std::process::id());
         confined::compile(module, allowance, Isolation::Namespaces { user })
