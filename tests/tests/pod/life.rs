@@ -156,7 +156,7 @@ fn nothing_outlives_the_first_process(version: Version) {
 fn lack_of_memory_is_told(version: Version) {
     let kubelet = Kubelet::new(version);
     let filling = kubelet.containerd.directory().join("functions/filling.wat");
-    fs::write(filling, guest::filling(256, 0)).expect("a new file");
+    fs::write(filling, guest::filling(200, 0)).expect("a new file");
     let events = kubelet.containerd.events();
     let pod = kubelet.pod("memory");
     let fill = ["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=256M", "count=1"];
