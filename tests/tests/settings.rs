@@ -28,7 +28,7 @@ fn bad_settings_harm_their_function_alone() {
         ("unknown", "memory-requst = 3".into(), "memory-requst"),
         ("type", "args = 'one'".into(), "args"),
         ("limit", "[limits]\nmemory-request = '1 potato'".into(), "suffix"),
-        ("cap", "[caps]\ninvocation-timeout = '16m'".into(), "900000ms"),
+        ("cap", "[caps]\ninvocation-timeout = '16m'".into(), "300000ms"),
         ("default", "[limits]\nmemory-request = '5Gi'".into(), "4096Mi"),
         ("output", "output = 'fax'".into(), "fax"),
         ("variable", "env = { 'A=B' = 'c' }".into(), "A=B"),
