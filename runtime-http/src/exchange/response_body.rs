@@ -27,11 +27,7 @@ use crate::{
 };
 
 /// A response's body.
-pub struct ResponseBody {
-    state: State,
-    /// Given back when all was passed on.
-    hold: Option<Hold>,
-}
+pub struct ResponseBody(State);
 
 enum State {
     Whole(Bytes),
@@ -83,6 +79,28 @@ pub enum Aborted {
     Guest(wasmtime_wasi_http::Error),
 }
 
+/// Bytes that are charged for as long as somebody has them: a connection takes a frame of any size at once, and keeps it until it is sent.
+struct Charged {
+    bytes: Bytes,
+    _hold: Arc<Hold>,
+}
+
+impl Charged {
+    fn bytes(bytes: Bytes, hold: &Arc<Hold>) -> Bytes {
+        Bytes::from_owner(Charged { bytes, _hold: hold.clone() })
+    }
+
+    fn frame(frame: Frame<Bytes>, hold: &Arc<Hold>) -> Frame<Bytes> {
+        frame.map_data(|bytes| Charged::bytes(bytes, hold))
+    }
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 type NextFrame = Option<Result<Frame<Bytes>, Aborted>>;
 
 fn length_of(frame: &Frame<Bytes>) -> u64 {
@@ -103,10 +121,18 @@ impl ResponseBody {
         ResponseBody::from(State::Frames { frames: frames.into_iter(), left })
     }
 
-    /// With what accounts for it until it is passed on.
+    /// With what accounts for a body that is not streamed until its last byte is sent.
     #[must_use]
     pub fn held(self, hold: Option<Hold>) -> Self {
-        ResponseBody { hold, ..self }
+        let Some(hold) = hold.map(Arc::new) else { return self };
+        ResponseBody(match self.0 {
+            State::Whole(bytes) => State::Whole(Charged::bytes(bytes, &hold)),
+            State::Frames { frames, left } => {
+                let frames: Vec<_> = frames.map(|frame| Charged::frame(frame, &hold)).collect();
+                State::Frames { frames: frames.into_iter(), left }
+            }
+            other => other,
+        })
     }
 
     /// Of at most `limit` bytes.
@@ -131,7 +157,7 @@ impl ResponseBody {
 
 impl From<State> for ResponseBody {
     fn from(state: State) -> Self {
-        ResponseBody { state, hold: None }
+        ResponseBody(state)
     }
 }
 
@@ -183,8 +209,11 @@ impl Streaming {
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
-                    ready!(self.poll_end(context))?;
+                    let hold = ready!(self.poll_end(context))?;
                     self.ended = true;
+                    if let Some(hold) = hold.map(Arc::new) {
+                        self.last = self.last.take().map(|last| Charged::frame(last, &hold));
+                    }
                 }
             }
         }
@@ -211,24 +240,24 @@ impl Streaming {
         Aborted::Failed(failure)
     }
 
-    /// The guest's streams are closed: whether what was sent is whole.
-    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Aborted>> {
+    /// The guest's streams are closed: whether what was sent is whole, and what accounts for the rest of it.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Hold>, Aborted>> {
         let outcome = match &self.source {
             // A guest may finish its body and run on. When it fails before, its outcome is there before its body is closed.
             Source::Guest { .. } => match self.by.outcome.try_recv() {
-                Ok((outcome, _)) => Ok(outcome),
-                Err(TryRecvError::Empty) => Ok(Outcome::default()),
+                Ok(ended) => Ok(ended),
+                Err(TryRecvError::Empty) => Ok((Outcome::default(), None)),
                 Err(TryRecvError::Closed) => Err(Aborted::Worker),
             },
             Source::Output { .. } => {
                 let outcome = ready!(Pin::new(&mut self.by.outcome).poll(context));
-                outcome.map(|(outcome, _)| outcome).map_err(|_| Aborted::Worker)
+                outcome.map_err(|_| Aborted::Worker)
             }
         };
         self.by.on_drop.disarm();
         let result = match outcome {
-            Ok(Outcome { failure: Some(failure), .. }) => Err(Aborted::Failed(failure)),
-            Ok(Outcome { failure: None, .. }) => self.length.end().map_err(|error| {
+            Ok((Outcome { failure: Some(failure), .. }, _)) => Err(Aborted::Failed(failure)),
+            Ok((Outcome { failure: None, .. }, hold)) => self.length.end().map(|()| hold).map_err(|error| {
                 let failure = Failure::from(error);
                 self.by.record.aborted(failure.clone());
                 Aborted::Failed(failure)
@@ -244,7 +273,7 @@ impl Body for ResponseBody {
     type Error = Aborted;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<NextFrame> {
-        let frame = match &mut self.state {
+        let frame = match &mut self.0 {
             State::Whole(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
             State::Frames { frames, left } => match frames.next() {
                 Some(frame) => {
@@ -259,12 +288,12 @@ impl Body for ResponseBody {
             },
             State::Done => None,
         };
-        (self.state, self.hold) = (State::Done, None);
+        self.0 = State::Done;
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.state {
+        match &self.0 {
             State::Frames { frames, .. } => frames.len() == 0,
             // Only the end itself tells whether it is whole.
             State::Whole(_) | State::Streaming(_) => false,
@@ -273,7 +302,7 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.state {
+        match &self.0 {
             State::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             State::Frames { left, .. } => SizeHint::with_exact(*left),
             State::Streaming(streaming) => {

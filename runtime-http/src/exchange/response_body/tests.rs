@@ -1,6 +1,6 @@
 //! What clients get of a streamed response, through hyper, without a socket and without a clock.
 
-use std::{convert::Infallible, time::Instant};
+use std::{cell::RefCell, convert::Infallible, time::Instant};
 
 use futures_util::stream;
 use http::{Request, Response};
@@ -100,6 +100,42 @@ proptest! {
             prop_assert_eq!(whole, Some(sent));
         } else {
             prop_assert!(whole.is_none() || (announced == Some(0) && whole == Some(0)), "{:?}", whole);
+        }
+    }
+}
+
+/// A connection has taken a whole answer, and nobody reads it: it is charged until it is sent, or its client is gone.
+#[tokio::test]
+async fn what_a_connection_has_taken_is_charged_until_it_is_sent() {
+    const SIZE: usize = 1 << 20;
+    let frames = || (0..4).map(|_| Frame::data(Bytes::from(vec![b'x'; SIZE / 4]))).collect();
+    let bodies: [&dyn Fn() -> ResponseBody; 2] =
+        [&|| ResponseBody::full(Bytes::from(vec![b'x'; SIZE])), &|| ResponseBody::frames(frames())];
+    for (body, reads) in bodies.into_iter().flat_map(|body| [(body, true), (body, false)]) {
+        let held = Arc::new(());
+        let body = RefCell::new(Some(body().held(Some(Box::new(held.clone())))));
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        let service = service_fn(move |_| {
+            let body = body.take().map(Response::new);
+            async move { body.ok_or("one request only") }
+        });
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        let mut connection = Box::pin(connection);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").await.unwrap();
+        for _ in 0..10 {
+            assert!(futures_util::poll!(connection.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(Arc::strong_count(&held), 2, "it is not sent");
+        if reads {
+            let mut answer = Vec::new();
+            let (served, read) = tokio::join!(&mut connection, client.read_to_end(&mut answer));
+            assert!(served.is_ok() && read.is_ok() && answer.len() > SIZE);
+            assert_eq!(Arc::strong_count(&held), 1, "it is sent");
+        } else {
+            drop(client);
+            assert!(connection.await.is_err());
+            assert_eq!(Arc::strong_count(&held), 1, "the connection is gone");
         }
     }
 }
