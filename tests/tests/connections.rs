@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, net::SocketAddr};
 
-use wasmbox_tests::{Request, WasmBox, Wire, client::Http2, eventually, guest, server::Launch};
+use wasmbox_tests::{Request, WasmBox, Wire, client::Http2, eventually, guest, server::Launch, wire::parsed};
 
 const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: box\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -12,6 +12,7 @@ fn launch() -> Launch {
         .function("hello.wat", guest::hello())
         .function("echo.wat", guest::echo())
         .function("flood.wat", guest::flood(0))
+        .function("slow.wat", guest::printing("slow", "(call $sleep (i64.const 3000))"))
         .flag("--memory-request", 1)
 }
 
@@ -62,9 +63,7 @@ fn who_is_idle_for_long_is_closed() {
 /// A function that waits is not an idle connection.
 #[test]
 fn a_function_may_take_longer_than_an_idle_connection() {
-    let slow = guest::printing("slow", "(call $sleep (i64.const 1500))");
     let server = launch()
-        .function("slow.wat", slow)
         .flag("--idle-timeout", "200ms")
         .flag("--send-timeout", "200ms")
         .flag("--head-timeout", "200ms")
@@ -104,16 +103,25 @@ fn a_full_port_closes_the_longest_idle_connection() {
     server.wire(HELLO).answer().ok();
     assert_eq!(kept.remove(0).rest(), b"");
     // Busy ones stay, and a further one waits.
-    let mut busy: Vec<_> = (0..4)
-        .map(|_| server.wire("POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"))
-        .collect();
-    server.wait_until_running("echo", 4);
+    let mut busy: Vec<_> = (0..4).map(|_| server.wire("GET /slow HTTP/1.1\r\nHost: box\r\n\r\n")).collect();
+    server.wait_until_running("slow", 4);
     let mut waiting = server.wire(HELLO);
     for wire in &mut busy {
-        wire.send_chunk(b"");
-        assert_eq!(wire.answer().ok().text(), "x");
+        assert_eq!(wire.answer().ok().text(), "slow");
     }
     waiting.answer().ok();
+    // Who does not go on with a body makes room in the end; the others' requests go on.
+    let head = "POST /echo HTTP/1.1\r\nHost: box\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let unfinished: Vec<_> = (0..4).map(|_| server.wire(format!("{head}1\r\nx\r\n"))).collect();
+    server.wait_until_running("echo", 4);
+    server.wire(HELLO).answer().ok();
+    let answers = unfinished.into_iter().flat_map(|mut wire| {
+        // One of them is closed.
+        let _ = wire.try_send("0\r\n\r\n");
+        parsed(&wire.rest(), &[http::Method::POST])
+    });
+    let answers: Vec<_> = answers.map(|answer| answer.ok().text().to_owned()).collect();
+    assert!((1..4).contains(&answers.len()) && answers.iter().all(|text| text == "x"), "{answers:?}");
 }
 
 /// Nobody reads the answer: the function ends, and nothing is held any more.
@@ -134,7 +142,7 @@ fn who_does_not_read_is_cut_off() {
     assert!(matches!(read, Err(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)), "{read:?}");
 }
 
-/// On HTTP/2 that is a stream; another one, which may be another client's behind a proxy, goes on.
+/// On HTTP/2 that is a stream; another one, which may be another client's behind a proxy, goes on. Without another it is the connection.
 #[test]
 fn who_does_not_read_a_stream_loses_that_stream_alone() {
     let server = launch().flag("--send-timeout", "500ms").start();
@@ -148,4 +156,6 @@ fn who_does_not_read_a_stream_loses_that_stream_alone() {
     });
     assert!(connection.rest(unread).is_err());
     assert_eq!(connection.get_all(&["/hello".into()])[0].text(), "hello\n");
+    let _unread = connection.open("/flood");
+    eventually("no connection", || (server.metrics().sum("wasmbox_connections", &[]) == 0.0).then_some(()));
 }

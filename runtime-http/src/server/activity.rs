@@ -94,9 +94,10 @@ impl Activity {
         let mut observed = self.observed();
         if observed.in_flight > 0 && self.is_http2() {
             let unread = self.end_unread_streams(timeouts.send);
-            // Nobody reads anything here any more.
+            // Nobody reads anything here since the last request ended.
             if unread >= observed.in_flight {
-                observed.blocked_since = Some(Duration::ZERO);
+                let idle_since = observed.idle_since;
+                observed.blocked_since = Some(observed.blocked_since.map_or(idle_since, |since| since.min(idle_since)));
             }
         }
         observed.step(timeouts)

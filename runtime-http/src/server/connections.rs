@@ -17,6 +17,8 @@ use super::{activity::Activity, patience::Order};
 
 /// How often a full port looks for an idle connection.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a connection has at least been idle when it makes room: the head of a new one, or the next piece of a body, may be on its way.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// The open connections.
 pub struct Connections {
@@ -57,7 +59,7 @@ impl Connections {
             if let Ok(permit) = self.places.clone().try_acquire_owned() {
                 break permit;
             }
-            self.close_longest_idle();
+            self.close_longest_idle(MOMENT);
             if let Ok(permit) = tokio::time::timeout(LOOK, self.places.clone().acquire_owned()).await {
                 break permit.expect("the semaphore is never closed");
             }
@@ -68,10 +70,10 @@ impl Connections {
         Place { connections: self.clone(), key, activity, _permit: permit }
     }
 
-    fn close_longest_idle(&self) {
+    fn close_longest_idle(&self, at_least: Duration) {
         let open = self.open();
         let idle = open.values().filter_map(|activity| activity.idle().map(|idle| (idle, activity)));
-        if let Some((_, activity)) = idle.max_by_key(|(idle, _)| *idle) {
+        if let Some((_, activity)) = idle.filter(|((_, time), _)| *time >= at_least).max_by_key(|(idle, _)| *idle) {
             activity.set_order(Order::Close);
         }
     }
@@ -107,12 +109,14 @@ mod tests {
         let silent = connections.place().await;
         let busy = connections.place().await;
         let request = busy.activity.begin(false);
-        connections.close_longest_idle();
         let orders = |places: [&Place; 3]| places.map(|place| place.activity.order());
+        connections.close_longest_idle(Duration::from_secs(3600));
+        assert_eq!(orders([&served, &silent, &busy]), [Order::Serve; 3], "none has been idle for that long");
+        connections.close_longest_idle(Duration::ZERO);
         assert_eq!(orders([&served, &silent, &busy]), [Order::Serve, Order::Close, Order::Serve]);
-        connections.close_longest_idle();
+        connections.close_longest_idle(Duration::ZERO);
         assert_eq!(orders([&served, &silent, &busy]), [Order::Close, Order::Close, Order::Serve]);
-        connections.close_longest_idle();
+        connections.close_longest_idle(Duration::ZERO);
         assert_eq!(busy.activity.order(), Order::Serve);
         drop((request, silent));
         assert_eq!(connections.gauge.get(), 2);
