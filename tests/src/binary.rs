@@ -100,6 +100,11 @@ pub fn exhausting(imports: &[(&str, &str)]) -> Vec<u8> {
         body.extend([0x0d, 0, 0x0b]);
     }
     body.push(0x0b);
+    command(imports, &body)
+}
+
+/// A command that imports these functions; `body` is its `_start`, with its locals.
+fn command(imports: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut module = b"\0asm\x01\0\0\0".to_vec();
     module.extend(section(1, b"\x01\x60\0\0"));
     module.extend(importing(imports));
@@ -109,7 +114,7 @@ pub fn exhausting(imports: &[(&str, &str)]) -> Vec<u8> {
     module.extend(section(7, &export));
     let mut code = number(1);
     code.extend(number(body.len()));
-    code.extend(body);
+    code.extend_from_slice(body);
     module.extend(section(10, &code));
     module
 }
@@ -129,13 +134,5 @@ fn importing(imports: &[(&str, &str)]) -> Vec<u8> {
 
 /// A command that does nothing and imports these.
 pub fn command_importing(imports: &[(&str, &str)]) -> Vec<u8> {
-    let mut module = b"\0asm\x01\0\0\0".to_vec();
-    module.extend(section(1, b"\x01\x60\0\0"));
-    module.extend(importing(imports));
-    module.extend(section(3, b"\x01\0"));
-    let mut export = b"\x01\x06_start\0".to_vec();
-    export.extend(number(imports.len()));
-    module.extend(section(7, &export));
-    module.extend(section(10, b"\x01\x02\0\x0b"));
-    module
+    command(imports, b"\0\x0b")
 }

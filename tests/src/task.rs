@@ -7,10 +7,26 @@ use containerd_shim_protos::{
     ttrpc::{Client, Code, Error, Request},
 };
 
-use crate::{Containerd, patience::PATIENCE};
+use crate::{Containerd, Image, containerd::Version, patience::PATIENCE};
 
 /// The names under which the service is known: to containerd 1.x, and to 2.x.
 pub const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+
+/// The container `one`, which runs until it is killed, and its shim.
+pub fn sleeping(version: Version) -> (Containerd, Shim) {
+    let containerd = Containerd::start(version);
+    let image = Image::busybox();
+    containerd.import(&image);
+    containerd.run(&["--detach", image.name(), "one", "/bin/sleep", "1000"]).ok();
+    let shim = Shim::of(&containerd, "one");
+    (containerd, shim)
+}
+
+/// Ends the container of [`sleeping`].
+pub fn end(containerd: &Containerd) {
+    containerd.ctr(&["task", "delete", "--force", "one"]).ok();
+    containerd.ctr(&["container", "delete", "one"]).ok();
+}
 
 /// A connection to the shim that serves a container.
 pub struct Shim(Client);

@@ -20,7 +20,7 @@ use containerd_shim_protos::{
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use wasmbox_tests::{
     Containerd, Cri, Image, Version, eventually, guest, on_each_version,
-    task::{SERVICES, Shim},
+    task::{SERVICES, Shim, end, sleeping},
 };
 
 on_each_version!(
@@ -36,21 +36,6 @@ on_each_version!(
 const RUNTIME: &str = "io.containerd.wasmbox.v1";
 const V2: &str = SERVICES[0];
 const V3: &str = SERVICES[1];
-
-/// A container that runs until it is killed.
-fn sleeping(version: Version) -> (Containerd, Shim) {
-    let containerd = Containerd::start(version);
-    let image = Image::busybox();
-    containerd.import(&image);
-    containerd.run(&["--detach", image.name(), "one", "/bin/sleep", "1000"]).ok();
-    let shim = Shim::of(&containerd, "one");
-    (containerd, shim)
-}
-
-fn end(containerd: &Containerd) {
-    containerd.ctr(&["task", "delete", "--force", "one"]).ok();
-    containerd.ctr(&["container", "delete", "one"]).ok();
-}
 
 fn id() -> String {
     "one".into()

@@ -23,7 +23,7 @@ use containerd_shim_protos::{
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use wasmbox_tests::{
     Containerd, Image, Version, eventually, on_each_version,
-    task::{SERVICES, Shim},
+    task::{SERVICES, Shim, end, sleeping},
 };
 
 on_each_version!(
@@ -38,21 +38,6 @@ on_each_version!(
 
 const RUNTIME: &str = "io.containerd.wasmbox.v1";
 const RUNC: &str = "io.containerd.runc.v2";
-
-/// A container that runs until it is killed.
-fn sleeping(version: Version) -> (Containerd, Shim) {
-    let containerd = Containerd::start(version);
-    let image = Image::busybox();
-    containerd.import(&image);
-    containerd.run(&["--detach", image.name(), "one", "/bin/sleep", "1000"]).ok();
-    let shim = Shim::of(&containerd, "one");
-    (containerd, shim)
-}
-
-fn end(containerd: &Containerd) {
-    containerd.ctr(&["task", "delete", "--force", "one"]).ok();
-    containerd.ctr(&["container", "delete", "one"]).ok();
-}
 
 fn every_call_answers_under_both_names(version: Version) {
     let (containerd, shim) = sleeping(version);
