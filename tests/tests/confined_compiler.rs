@@ -159,7 +159,7 @@ fn a_module_that_exhausts_memory_is_invalid() {
         });
         let answer = patient(&server, "/exhausting");
         ended.store(true, Ordering::Relaxed);
-        answer.problem(422, "module-invalid").names(&["--compile-memory", "128 MiB"]);
+        answer.problem(422, "module-invalid").names(&["--compile-memory", "320 MiB"]);
     });
     // It is not compiled again.
     patient(&server, "/exhausting").problem(422, "module-invalid");
