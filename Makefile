@@ -64,7 +64,7 @@ e2e: toolchain static images ## Build more versions of what the shim works with 
 	PATH="$(TOOLS)/bin:$$PATH" tests/run.sh --ignored
 
 attack: build ## Attack a box in small containers, as its functions' authors, its clients and writers of its volume; as root, alone on the machine
-	$(CARGO) test --release -p wasmbox-tests --test attack -- --nocapture --test-threads=1
+	$(CARGO) test --release --workspace --test attack -- --nocapture --test-threads=1
 
 # The same target directory: what it depends on is built already.
 enemies: build ## Attack it with generated modules, settings and bytes for two minutes (ENEMIES_SECONDS=3600 ENEMIES_SEED=7)
@@ -77,7 +77,7 @@ lint: toolchain $(TOOLS)/bin/cargo-deny-$(CARGO_DENY) ## Check format, clippy, d
 	$(CARGO) fmt --check --manifest-path tests/enemies/Cargo.toml
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	# Not among all targets, as it is not among all tests.
-	$(CARGO) clippy --release -p wasmbox-tests --test attack -- -D warnings
+	$(CARGO) clippy --release --workspace --test attack -- -D warnings
 	$(CARGO) clippy --release --locked --manifest-path tests/enemies/Cargo.toml --target-dir target -- -D warnings
 	# For maintainers: private items are documented, and may be linked to.
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --release --workspace --no-deps --document-private-items
