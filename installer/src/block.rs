@@ -1,5 +1,7 @@
 //! A block of ours in somebody else's text, between two marks. Taken out, the text is what it was, to the byte.
 
+use std::ops::Range;
+
 const BEGIN: &str = "# BEGIN wasmbox";
 /// After the first mark, if the file was not there before.
 const MADE: &str = " (the file is wasmbox-installer's, too)";
@@ -21,10 +23,19 @@ pub fn add(text: Option<&str>, block: &str) -> String {
     format!("{}\n{BEGIN}{made}{NOTE}{block}{END}", text.unwrap_or_default())
 }
 
+/// The block, with its marks. None, if there is none.
+pub fn find(text: &str) -> Option<&str> {
+    range(text).map(|range| &text[range])
+}
+
+fn range(text: &str) -> Option<Range<usize>> {
+    let begin = text.find(&format!("\n{BEGIN}"))?;
+    Some(begin..begin + text[begin..].find(END)? + END.len())
+}
+
 /// None, if there is no block in it.
 pub fn remove(text: &str) -> Option<Without> {
-    let begin = text.find(&format!("\n{BEGIN}"))?;
-    let end = begin + text[begin..].find(END)? + END.len();
+    let Range { start: begin, end } = range(text)?;
     let made = text[begin + 1 + BEGIN.len()..].starts_with(MADE);
     let text = [&text[..begin], &text[end..]].concat();
     Some(Without { made: made && text.is_empty(), text })
@@ -38,7 +49,8 @@ mod tests {
     fn what_is_added_goes_without_a_trace() {
         for text in ["", "version = 2\n", "no line break at the end", "\n\n", "a = 1\r\n# BEGIN something else\n"] {
             let with = add(Some(text), "[x]\ny = 1\n");
-            assert!(with.contains("[x]\ny = 1\n"));
+            assert!(find(&with).unwrap().contains("[x]\ny = 1\n"));
+            assert_eq!(find(text), None);
             assert_eq!(remove(&with).unwrap(), Without { text: text.into(), made: false });
             assert_eq!(remove(text), None);
         }

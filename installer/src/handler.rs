@@ -7,10 +7,10 @@ use crate::dump::{Dump, HANDLER};
 pub const RUNTIME_TYPE: &str = "io.containerd.wasmbox.v1";
 const ANNOTATIONS: &str = "wasmbox.dev/*";
 
-/// Cgroup driver and OCI runtime are those of the node's ordinary containers: a pod has both kinds, in one cgroup.
+/// The OCI runtime is that of the node's ordinary containers. There are no other options, and with runc none at all: of a handler with a
+/// table of options containerd 2 refuses pods with a user namespace. The cgroup driver needs none: the shim takes it from the cgroup's path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handler {
-    systemd_cgroup: bool,
     binary_name: Option<String>,
 }
 
@@ -18,11 +18,7 @@ impl Handler {
     pub fn new(dump: &Dump) -> Handler {
         let ordinary = dump.runtime("runc").or_else(|| dump.runtime(dump.default_runtime()?));
         let options = ordinary.and_then(|runtime| runtime.get("options")).and_then(Value::as_table);
-        let option = |name: &str| options.and_then(|options| options.get(name));
-        Handler {
-            systemd_cgroup: option("SystemdCgroup").and_then(Value::as_bool).unwrap_or(false),
-            binary_name: option("BinaryName").and_then(Value::as_str).filter(|name| !name.is_empty()).map(Into::into),
-        }
+        Handler { binary_name: binary_name(options).map(Into::into) }
     }
 
     /// As a table, for a file whose runtimes belong to `plugin`.
@@ -31,12 +27,10 @@ impl Handler {
         let table = format!("plugins.\"{plugin}\".containerd.runtimes.{HANDLER}");
         let mut text = format!(
             "[{table}]\nruntime_type = \"{RUNTIME_TYPE}\"\n\
-             pod_annotations = [\"{ANNOTATIONS}\"]\ncontainer_annotations = [\"{ANNOTATIONS}\"]\n\
-             [{table}.options]\nSystemdCgroup = {}\n",
-            self.systemd_cgroup
+             pod_annotations = [\"{ANNOTATIONS}\"]\ncontainer_annotations = [\"{ANNOTATIONS}\"]\n"
         );
         if let Some(name) = &self.binary_name {
-            text += &format!("BinaryName = {}\n", string(name));
+            text += &format!("[{table}.options]\nBinaryName = {}\n", string(name));
         }
         text
     }
@@ -51,10 +45,18 @@ impl Handler {
             && runtime.get("runtime_path").and_then(Value::as_str).is_none_or(str::is_empty)
             && runtime.get("pod_annotations") == Some(&annotations)
             && runtime.get("container_annotations") == Some(&annotations)
-            && options.and_then(|options| options.get("SystemdCgroup")) == Some(&Value::Boolean(self.systemd_cgroup))
-            && options.and_then(|options| options.get("BinaryName")).and_then(Value::as_str)
-                == self.binary_name.as_deref()
+            && binary_name(options) == self.binary_name.as_deref()
     }
+}
+
+/// Whether the handler in this text is of an earlier version, which named the cgroup driver.
+pub fn is_outdated(text: &str) -> bool {
+    text.contains(&format!(".runtimes.{HANDLER}.options]\nSystemdCgroup = "))
+}
+
+/// Empty is containerd's way to say that it is not set.
+fn binary_name(options: Option<&Table>) -> Option<&str> {
+    options?.get("BinaryName")?.as_str().filter(|name| !name.is_empty())
 }
 
 /// A runtime as containerd has it by itself, in a form to write down.

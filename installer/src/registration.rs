@@ -84,13 +84,14 @@ impl Registration<'_> {
     /// [`RegistrationError`]; the files are then as they were.
     pub fn add(&self) -> Result<Option<Undo>> {
         let live = self.dump(&self.node.config);
+        let edited = self.edited()?;
+        let drop_ins = self.drop_ins(live.as_ref().ok());
         if let Ok(live) = &live
             && Handler::new(live).is_in(live)
+            && !is_outdated(&edited, &drop_ins)?
         {
             return Ok(None);
         }
-        let edited = self.edited()?;
-        let drop_ins = self.drop_ins(live.as_ref().ok());
         let backup = backup(&edited);
         let saved = |path: &PathBuf| Ok(Saved { path: path.clone(), text: replace::read(path)? });
         let saved = [&edited, &backup].into_iter().chain(&drop_ins).map(saved).collect::<Result<_>>()?;
@@ -269,6 +270,19 @@ impl Registration<'_> {
 
 fn version(text: &str) -> Option<i64> {
     text.parse::<Table>().ok()?.get("version").and_then(Value::as_integer)
+}
+
+/// Whether it is as an earlier version wrote it.
+fn is_outdated(edited: &Path, drop_ins: &[PathBuf]) -> Result<bool> {
+    if replace::read(edited)?.as_deref().and_then(block::find).is_some_and(handler::is_outdated) {
+        return Ok(true);
+    }
+    for path in drop_ins {
+        if replace::read(path)?.as_deref().is_some_and(handler::is_outdated) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The text as if we had never been there; none, if the file would not be either.

@@ -149,9 +149,10 @@ for pair in 1.6:2 1.7:2 2.1:3; do
     { [ "${pair#*:}" = 3 ] || echo 'version = 2'; cat "$fragment"; } >"$work/config.toml"
     "target/tools/containerd/$version/containerd" --config "$work/config.toml" config dump 2>/dev/null >"$work/dump"
     sed -n '/runtimes.wasmbox\]/,/^ *ShimCgroup/p' "$work/dump" | tr "'" '"' >"$work/handler"
-    for line in 'runtime_type = "io.containerd.wasmbox.v1"' 'pod_annotations = ["wasmbox.dev/*"]' 'SystemdCgroup = true'; do
+    for line in 'runtime_type = "io.containerd.wasmbox.v1"' 'pod_annotations = ["wasmbox.dev/*"]'; do
         grep -qF "$line" "$work/handler" || fail "containerd $version: $fragment: no $line"
     done
+    ! grep -qF SystemdCgroup "$work/handler" || fail "containerd $version: $fragment: options, with which there are no user namespaces"
 done
 
 part "the image"

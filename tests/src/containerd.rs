@@ -437,7 +437,7 @@ impl Drop for Containerd {
 }
 
 /// Pods get addresses behind a bridge of the node's.
-const NETWORK: &str = r#"{
+pub const NETWORK: &str = r#"{
   "cniVersion": "0.4.0",
   "name": "test",
   "plugins": [{

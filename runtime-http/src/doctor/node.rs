@@ -184,12 +184,21 @@ pub fn handler(_: &Config) -> Finding {
             );
         }
     };
-    let Some((name, _)) = ours(&configuration) else {
+    let Some((name, runtime)) = ours(&configuration) else {
         return Finding::warn(
             format!("no runtime handler has the type {RUNTIME_TYPE}: `ctr` runs boxes, Kubernetes does not"),
             "add one to containerd's configuration, as docs/shim.md shows, and restart containerd",
         );
     };
+    let is_2 = configuration.get("version").and_then(toml::Value::as_integer).is_some_and(|version| version >= 3);
+    if is_2 && runtime.get("options").is_some_and(|options| options.get("SystemdCgroup").is_some()) {
+        return Finding::warn(
+            format!(
+                "{name} has the option SystemdCgroup: containerd 2 refuses pods with a user namespace (hostUsers: false)"
+            ),
+            "remove it with its table, and restart containerd (wasmbox-installer install does both): the cgroup's path tells the driver",
+        );
+    }
     Finding::ok(format!("{name}, of type {RUNTIME_TYPE}"))
 }
 

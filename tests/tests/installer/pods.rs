@@ -13,8 +13,11 @@ use std::{
 use rustix::process::Signal;
 use wasmbox_tests::{
     ContainerConfig, Cri, Image, Request,
-    containerd::signal,
-    cri::{ContainerState, KeyValue, LinuxSandbox, Mount, Namespaces, Pod, SandboxSecurity},
+    containerd::{NETWORK, signal},
+    cri::{
+        ContainerSecurity, ContainerState, IdMapping, KeyValue, LinuxContainer, LinuxSandbox, Mount, Namespaces, Pod,
+        SandboxSecurity, UserNamespace,
+    },
     eventually, guest,
     node::{Node, Ran},
     workspace,
@@ -55,6 +58,11 @@ struct Pods {
 
 impl Machine {
     fn new(version: &str) -> Machine {
+        Machine::with_runc(version, "containerd/runc")
+    }
+
+    /// `runc`: below `target/tools`.
+    fn with_runc(version: &str, runc: &str) -> Machine {
         let machine = Machine { node: Node::new(), tools: workspace::tool(version) };
         let directory = machine.node.directory();
         for name in ["etc", "image", "functions", "cni", "temporary"] {
@@ -69,7 +77,7 @@ impl Machine {
         for name in ["containerd", "ctr"] {
             machine.link(&machine.tools.join(name));
         }
-        machine.link(&workspace::tool("containerd/runc"));
+        machine.link(&workspace::tool(runc));
         for name in ["wasmbox", SHIM, "wasmbox-installer"] {
             let to = machine.node.directory().join("image").join(name);
             fs::hard_link(workspace::installed(name), &to)
@@ -141,6 +149,13 @@ impl Machine {
     fn installer(&self, action: &str) -> Ran {
         let installer = self.node.directory().join("image/wasmbox-installer");
         self.run(&installer.display().to_string(), &[action, "--restart", "/usr/local/sbin/restart", "--wait", "20"])
+    }
+
+    /// What the doctor finds of one thing.
+    fn doctor(&self, check: &str) -> String {
+        let ran = self.run(&format!("{INSTALLED}/wasmbox"), &["doctor"]);
+        let found = ran.stdout.lines().find(|line| line.get(6..).is_some_and(|rest| rest.starts_with(check)));
+        found.unwrap_or_else(|| panic!("{check}: {ran:?}")).to_owned()
     }
 
     fn restart(&self) {
@@ -284,6 +299,60 @@ pub fn they_outlive_containerd(version: &str) {
     end(&machine);
 }
 
+/// `hostUsers: false`, on a node as the installer leaves it: an ordinary container and a box, each with users of the pod's own.
+pub fn they_have_users_of_their_own(version: &str) {
+    const FIRST: u32 = 300_000;
+    // That of Debian 12 maps no users of mounts.
+    let machine = Machine::with_runc(version, "go/runc");
+    machine.shell(&format!("mkdir /opt/cni && ln -s {} /opt/cni/bin", workspace::tool("containerd/cni").display()));
+    fs::write(machine.node.directory().join("cni/10-test.conflist"), NETWORK).expect("a new file");
+    machine.installer("install").ok();
+    let cri = Cri::on(&machine.node);
+    let ids = || vec![IdMapping { host: FIRST, container: 0, length: 65536 }];
+    let namespaces = |pid| {
+        let users = Some(UserNamespace { mode: 0, uids: ids(), gids: ids() });
+        Some(Namespaces { network: 0, pid, ipc: 0, users })
+    };
+    let mut sandbox = cri.sandbox("users");
+    sandbox.linux = sandbox.linux.map(|linux| LinuxSandbox {
+        security: Some(SandboxSecurity { namespaces: namespaces(0), ..SandboxSecurity::default() }),
+        ..linux
+    });
+    let pod = cri.run(sandbox);
+    let own = |container: ContainerConfig| {
+        let security = ContainerSecurity { namespaces: namespaces(1), ..ContainerSecurity::default() };
+        let linux = Some(LinuxContainer { resources: None, security: Some(security) });
+        cri.start(&pod, ContainerConfig { linux, ..container })
+    };
+    let sidecar = own(ContainerConfig::new("sidecar", "docker.io/library/busybox:test", &["/bin/sleep", "100000"]));
+    let script =
+        "id -u; cat /proc/self/uid_map; busybox stat -c %u /bin/busybox; echo x >/made && busybox stat -c %u /made";
+    let (code, out, error) = cri.exec(&sidecar, &["/bin/sh", "-c", script]).expect("it runs");
+    let words: Vec<_> = out.split_whitespace().collect();
+    assert_eq!((code, words), (0, vec!["0", "0", "300000", "65536", "0", "0"]), "{error}");
+    let functions = machine.node.directory().join("functions").display().to_string();
+    own(ContainerConfig {
+        mounts: vec![Mount {
+            container_path: "/functions".into(),
+            host_path: functions,
+            readonly: true,
+            ..Mount::default()
+        }],
+        ..ContainerConfig::new("box", "docker.io/library/box:test", &[])
+    });
+    let address = SocketAddr::new(cri.address(&pod), 8095);
+    let answer = eventually("the box answers", || machine.node.call(address, Request::get("/hi"), "").ok());
+    assert_eq!((answer.status, answer.text()), (200, "hello\n"));
+    let function_box =
+        machine.node.processes().into_iter().find(|(_, words)| words.contains("/run/wasmbox/wasmbox serve"));
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", function_box.expect("the box runs").0)).expect("it runs");
+    assert!(status.contains(&format!("\nUid:\t{FIRST}\t")), "{status}");
+    cri.remove(&pod);
+    eventually("the shim's end", || (machine.shims() == 0).then_some(()));
+    end(&machine);
+}
+
 /// As it was installed before: by a path in the configuration alone.
 pub fn they_outlive_the_mending_of_an_older_installation(version: &str) {
     let machine = Machine::new(version);
@@ -293,8 +362,8 @@ pub fn they_outlive_the_mending_of_an_older_installation(version: &str) {
     let file = written.iter().find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(runtime)));
     let file = file.expect("the handler is in one of the files");
     let text = fs::read_to_string(file).expect("it is there");
-    let old = text.replace(runtime, &format!("{runtime}runtime_path = \"{INSTALLED}/{SHIM}\"\n"));
-    fs::write(file, old).expect("a file of the node's");
+    let by_path = text.replace(runtime, &format!("{runtime}runtime_path = \"{INSTALLED}/{SHIM}\"\n"));
+    fs::write(file, by_path).expect("a file of the node's");
     fs::remove_file(machine.node.path(LINK)).expect("the link is there");
     machine.restart();
     let mut pods = machine.pods();
@@ -306,6 +375,20 @@ pub fn they_outlive_the_mending_of_an_older_installation(version: &str) {
         machine.restart();
         pods.all_run(&machine);
     });
+    // Later ones found the shim by its name, and named the cgroup driver.
+    let annotations = "container_annotations = [\"wasmbox.dev/*\"]\n";
+    let table = text.lines().find(|line| line.ends_with(".runtimes.wasmbox]")).expect("the handler's table");
+    let options = table.replace(".wasmbox]", ".wasmbox.options]") + "\nSystemdCgroup = false\n";
+    fs::write(file, text.replace(annotations, &format!("{annotations}{options}"))).expect("a file of the node's");
+    machine.restart();
+    let names_the_driver = || machine.doctor("handler").contains("SystemdCgroup");
+    assert_eq!(names_the_driver(), is_2(version), "{}", machine.doctor("handler"));
+    machine.under_load(|| {
+        machine.installer("install").ok();
+        assert_eq!(fs::read_to_string(file).expect("it is there"), text);
+        assert!(!names_the_driver());
+        pods.all_run(&machine);
+    });
     pods.remove(&machine);
     end(&machine);
 }
@@ -315,11 +398,7 @@ pub fn what_containerd_lost_is_named(version: &str) {
     let machine = Machine::new(version);
     machine.installer("install").ok();
     let pods = machine.pods();
-    let doctor = |check: &str| {
-        let ran = machine.run(&format!("{INSTALLED}/wasmbox"), &["doctor"]);
-        let found = ran.stdout.lines().find(|line| line.get(6..).is_some_and(|rest| rest.starts_with(check)));
-        found.unwrap_or_else(|| panic!("{check}: {ran:?}")).to_owned()
-    };
+    let doctor = |check: &str| machine.doctor(check);
     let (shims, containers) = (PODS, 3 * PODS);
     assert!(
         doctor("orphans").ends_with(&format!("none of {shims} shims and {containers} containers")),
