@@ -1,7 +1,8 @@
 //! Passes on what a process writes: from a pipe of the shim's to containerd's fifo. The kernel moves it (splice(2)); nothing is copied here.
 //!
-//! For further processes of a container only. What one of them leaves running in the container may hold its output open for ever, and
-//! containerd reads a fifo until nobody can write to it: so what is left must have none of containerd's.
+//! For further processes of a container: what one of them leaves running in the container may hold its output open for ever, and
+//! containerd reads a fifo until nobody can write to it, so what is left must have none of containerd's. And for the standard error of all:
+//! what the OCI runtime writes to it of a process that it cannot make is no output of the process's, and is discarded with the pipe.
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 

@@ -3,7 +3,8 @@
 //! Nothing is copied. A fifo is given to the first process as it is, and a second descriptor of it, open for reading and writing, is kept: so
 //! a containerd that restarts does not break the process's output, and what it writes meanwhile waits in the fifo; and its input does not
 //! end before it began. It ends when its writer closes it, or when containerd says so, whichever is first. Further processes write to pipes,
-//! which lead to the fifos ([`crate::relay`]). Files are appended to; a logging binary gets pipes ([`crate::logger`]).
+//! which lead to the fifos ([`crate::relay`]), and so does the first one to its standard error, on which the OCI runtime speaks, too, until
+//! the process is there. Files are appended to; a logging binary gets pipes ([`crate::logger`]).
 
 use std::{
     fs, io,
@@ -24,6 +25,7 @@ use crate::{
 
 /// The scheme of files' addresses.
 pub const FILE: &str = "file://";
+const STDERR: &str = "stderr";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StdioError {
@@ -140,7 +142,7 @@ pub struct StdioOwner<'a> {
     pub id: &'a str,
     /// The host's numbers of its root user, if it has a user namespace, and else 0.
     pub user: (u32, u32),
-    /// Whether the process ends before its container does: then it gets no fifo of containerd's.
+    /// Whether the process may end before its container does: then it gets no fifo of containerd's.
     pub is_exec: bool,
 }
 
@@ -163,7 +165,7 @@ impl Addresses {
             (fds.stdout, fds.stderr, io.logger) = (Some(stdout), Some(stderr), Some(logger));
         } else {
             fds.stdout = output("stdout", &self.stdout, owner, &mut io)?;
-            fds.stderr = output("stderr", &self.stderr, owner, &mut io)?;
+            fds.stderr = output(STDERR, &self.stderr, owner, &mut io)?;
         }
         fds.give(owner.user)?;
         Ok((fds, io))
@@ -198,7 +200,7 @@ fn output(
     }
     let path = plain(stream, address)?;
     let fifo = open(stream, &path, OFlags::RDWR | OFlags::NONBLOCK)?;
-    if owner.is_exec {
+    if owner.is_exec || stream == STDERR {
         let (end, unstarted) = Unstarted::new(fifo).map_err(StdioError::Relay)?;
         io.unstarted.push(unstarted);
         return Ok(Some(end));

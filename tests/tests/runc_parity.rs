@@ -19,7 +19,9 @@ use containerd_shim_protos::{
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use wasmbox_tests::{
-    Containerd, Cri, Image, Version, eventually, guest, on_each_version,
+    ContainerConfig, Containerd, Cri, Image, Version,
+    cri::SandboxConfig,
+    eventually, guest, on_each_version,
     task::{SERVICES, Shim, end, sleeping},
 };
 
@@ -185,6 +187,33 @@ fn errors_of_the_runtime_are_no_output(version: Version) {
     assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
     delete(&shim, "missing");
     end(&containerd);
+
+    // Nor of a container's, whose log has what its first process wrote, and no more.
+    containerd.import(&Image::pause());
+    let cri = Cri::of(&containerd);
+    let logs = containerd.directory().join("logs");
+    let pod = cri.run(SandboxConfig { log_directory: logs.display().to_string(), ..cri.sandbox("errors") });
+    let config = |name: &str, words: &[&str]| ContainerConfig::new(name, Image::busybox().name(), words);
+    let missing = cri.try_create(&pod, config("missing", &["/no/such/program"])).expect("the container is created");
+    let refused = cri.try_start(&missing).expect_err("there is no such program");
+    assert!(refused.message().contains("/no/such/program"), "{refused}");
+    let wrong = ["/bin/sh", "-c", "/bin/busybox seq 100000 >&2; echo the end"];
+    let wrong = cri.start(&pod, config("wrong", &wrong));
+    assert_eq!(cri.ended(&wrong).exit_code, 0);
+    cri.remove(&pod);
+    let log = |name: &str| fs::read_to_string(logs.join(name)).expect("the log");
+    assert_eq!(log("missing.log"), "");
+    let log = log("wrong.log");
+    let words = |stream: &str| -> Vec<_> {
+        let lines = log.lines().filter_map(|line| line.split_once(&format!(" {stream} F ")));
+        lines.map(|(_, words)| words.to_owned()).collect()
+    };
+    assert!(
+        words("stderr").into_iter().eq((1..=100_000).map(|number| number.to_string())),
+        "{}",
+        words("stderr").len()
+    );
+    assert_eq!(words("stdout"), ["the end"]);
 }
 
 fn a_terminal_has_a_logger(version: Version) {
