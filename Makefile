@@ -23,11 +23,11 @@ PREFIX ?= /usr/local
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples images test e2e attack enemies lint fmt api-test deploy-test fuzz bench bench-shim simulate clean toolchain
+.PHONY: help run build static install examples images test e2e attack enemies lint fmt api-test deploy-test cluster-test fuzz bench bench-shim simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
-	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build examples ## Build what is missing, and serve the examples on port 8095
 	@echo
@@ -94,6 +94,11 @@ api-test: build examples ## Hold docs/openapi.yaml against a running server, wit
 
 deploy-test: static examples ## Check manifests, chart, containerd's fragments and Dockerfile; build the image and run it; needs Go and root
 	tests/deployment/run.sh
+
+# ARGS='-test.run TestCluster/drain' for a part of it. Not in .ci/run: the first time it builds Kubernetes.
+cluster-test: static ## Run the documents' commands on a real Kubernetes of one node; needs Go and root
+	tests/cluster/install.sh
+	tests/cluster/run.sh -test.v $(ARGS)
 
 fuzz: toolchain $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz each parser for a few seconds (FUZZ_SECONDS=10)
 	FUZZ_SECONDS=$(FUZZ_SECONDS) CARGO_FUZZ=$(TOOLS)/bin/cargo-fuzz fuzz/run.sh

@@ -1,0 +1,3 @@
+module wasmbox.dev/tests/cluster
+
+go 1.26
