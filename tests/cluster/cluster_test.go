@@ -93,11 +93,11 @@ func (c *cluster) run(t *testing.T, name string, answers func() error, command s
 	t.Helper()
 	d := &daemon{name: name, command: append([]string{"/usr/local/bin/" + command}, arguments...), answers: answers}
 	check(t, d.start())
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the log of %s ends so:\n%s", name, d.tail())
+	c.whole.Cleanup(func() {
+		if c.whole.Failed() {
+			c.whole.Logf("the log of %s ends so:\n%s", name, d.tail())
 		}
-		check(t, d.stop(syscall.SIGKILL))
+		check(c.whole, d.stop(syscall.SIGKILL))
 	})
 	return d
 }

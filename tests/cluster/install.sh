@@ -3,13 +3,14 @@
 # is as images elsewhere is built from its Go module. Needs Go, and the first time half an hour of CPU and 12 GB for Go's caches; nothing on the
 # system changes. The second time there is nothing to do.
 #
-#   bin/{kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy,kubelet,kubectl,etcd,helm}
+#   bin/{kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy,kubelet,kubectl,etcd,helm,metrics-server}
 #
 # containerd 2.3 is tests/e2e/install-go.sh's; runc and the CNI plugins are tests/containerd/install-debian.sh's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 kubernetes=v1.36.3
+metrics_server=v0.9.0
 helm=v4.3.1
 
 tools=$PWD/target/tools/cluster
@@ -52,6 +53,8 @@ module() {
     build "$1" "$(basename "$2")" "$3" env GOBIN="$1" go install -trimpath -ldflags "-s -w" "$2@$3"
 }
 module "$tools/bin" helm.sh/helm/v4/cmd/helm $helm
+module "$tools/bin" sigs.k8s.io/metrics-server/cmd/metrics-server $metrics_server
+
 if [ ! -x "$tools/bin/etcd" ]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT

@@ -27,6 +27,7 @@ func TestCluster(t *testing.T) {
 	t.Run("rolling_update", c.rollingUpdate)
 	t.Run("restarts", c.restarts)
 	t.Run("node_upgrade", c.nodeUpgrade)
+	t.Run("autoscaling", c.autoscaling)
 	t.Run("drain", c.drain)
 	if os.Getenv("WASMBOX_CLUSTER_SHELL") != "" {
 		shell := exec.Command("bash", "-i")
@@ -115,6 +116,18 @@ func (c *cluster) kubectl(t *testing.T) {
 		if err != nil || string(said) != "hello\n" {
 			return fmt.Errorf("%q, %w", said, err)
 		}
+		return nil
+	})
+	c.metrics(t)
+	eventually(t, "kubectl top", func() error {
+		said, err := exec.Command("kubectl", "top", "pod", "--containers", pod).CombinedOutput()
+		if err == nil && !strings.Contains(string(said), "wasmbox ") {
+			err = fmt.Errorf("no box: %s", said)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, said)
+		}
+		t.Logf("%s", said)
 		return nil
 	})
 }
