@@ -4,5 +4,7 @@
 pub mod kind;
 #[path = "../../runtime-http/src/store/name.rs"]
 pub mod name;
+#[path = "../../runtime-http/src/store/methods.rs"]
+pub mod methods;
 #[path = "../../runtime-http/src/store/settings.rs"]
 pub mod settings;

@@ -111,6 +111,16 @@ fn method_not_allowed() {
 }
 
 #[test]
+fn length_required() {
+    let server = WasmBox::launch().function("cgi.wat", guest::echo()).function("cgi.toml", "output = 'cgi'").start();
+    let mut wire = server.wire("POST /cgi HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..18 {
+        let _ = wire.try_send(format!("10000\r\n{}\r\n", "x".repeat(0x10000)));
+    }
+    wire.answer().problem(411, "length-required").names(&["Content-Length", "1048576"]);
+}
+
+#[test]
 fn body_too_large() {
     let server = WasmBox::launch()
         .function("echo.wat", guest::echo())
@@ -212,6 +222,61 @@ fn guest_exit() {
     let problem = answer.problem(500, "guest-exit");
     problem.names(&["3"]);
     assert_eq!(problem.member("exit_code"), 3);
+    // As a shell shows them: C's exit(-1), Python's sys.exit(200), AssemblyScript's abort; and what is no success stays none.
+    for (code, shown) in [(-1, 255), (200, 200), (255, 255), (125, 125), (126, 126), (0x1003, 3), (256, 256)] {
+        let name = format!("exit{}.wat", code & 0xffff);
+        server.put(&name, guest::command(&format!("(call $exit (i32.const {code}))")));
+        let answer = server.get(&format!("/{name}"));
+        assert_eq!(answer.problem(500, "guest-exit").member("exit_code"), shown, "{code}");
+    }
+    server.put("zero.wat", guest::printing("fine", "(call $exit (i32.const 0))"));
+    assert_eq!(server.get("/zero").ok().text(), "fine");
+}
+
+#[test]
+fn not_implemented() {
+    let server = WasmBox::with("echo.wat", guest::echo());
+    for codings in ["gzip, chunked", "gzip\r\nTransfer-Encoding: chunked", "identity, chunked"] {
+        let head = format!("POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: {codings}\r\n\r\n0\r\n\r\n");
+        let coding = codings.split([',', '\r']).next().unwrap_or_default();
+        server.wire(head).answer().problem(501, "not-implemented").names(&[coding]);
+    }
+    let upgrade = "GET /echo HTTP/1.1\r\nHost: box\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    server.wire(upgrade).answer().problem(501, "not-implemented").names(&["WebSocket"]);
+}
+
+/// What cannot run says what to build instead.
+#[test]
+fn unusable_modules_are_recognised() {
+    let import = |module: &str, name: &str| {
+        guest::command_importing(&format!(r#"(import "{module}" "{name}" (func (param i32)))"#), "")
+    };
+    let server = WasmBox::launch()
+        .function("go.wat", import("gojs", "runtime.wasmExit"))
+        .function("bindgen.wat", import("wbg", "__wbg_log"))
+        .function("emscripten.wat", import("env", "emscripten_resize_heap"))
+        .function("assemblyscript.wat", import("env", "abort"))
+        .function("undefined.wat", import("env", "my_function"))
+        .function("threads.wat", import("wasi", "thread-spawn"))
+        .function("legacy.wat", "(module (tag $t) (func (export \"_start\") try catch $t end))")
+        .function("wide.wat", "(module (memory i64 1) (func (export \"_start\")))")
+        .function("library.wat", "(module (func (export \"add\")))")
+        .function("future.wat", "(component (type (future u32)))")
+        .start();
+    for (name, words) in [
+        ("go", &["GOOS=wasip1"][..]),
+        ("bindgen", &["wasm-bindgen", "wasm32-wasip1"]),
+        ("emscripten", &["Emscripten", "wasi-sdk"]),
+        ("assemblyscript", &["AssemblyScript", "wasi-shim"]),
+        ("undefined", &["env::my_function", "linker"]),
+        ("threads", &["threads", "wasm32-wasip1"]),
+        ("legacy", &["legacy_exceptions", "recompile"]),
+        ("wide", &["memory64", "32 bits"]),
+        ("library", &["_start", "command"]),
+        ("future", &["cm_async", "WASI 0.2"]),
+    ] {
+        server.get(&format!("/{name}")).problem(422, "module-invalid").names(words);
+    }
 }
 
 #[test]

@@ -7,14 +7,18 @@ use http_body::Body;
 
 use super::{
     Peers, arguments, cgi,
-    input::{ReadAhead, read_ahead},
-    problem::Problem,
+    input::{Purpose, ReadAhead, read_ahead},
+    problem::{Code, Problem},
 };
 use crate::{
     exchange::request_body::RequestBody,
     limits::Limits,
     sandbox::{Call, CommandInput, Program, Stdio},
-    store::{function::Function, name::ModuleName, settings::PathMode},
+    store::{
+        function::Function,
+        name::ModuleName,
+        settings::{EnvironmentMode, OutputMode, PathMode},
+    },
 };
 
 /// The program of `function` with its input; reads what of the body must be read before.
@@ -30,15 +34,15 @@ pub async fn call(
     let timeout_ms = limits.timeout.duration().as_millis();
     match &function.program {
         Program::Core(program) => {
-            let body = read_ahead(body, true, deadline, timeout_ms).await?;
+            let body = read_ahead(body, purpose(function), deadline, timeout_ms).await?;
             Ok(Call::Core(program.clone(), command_input(&head, name, function, body, peers)?))
         }
         Program::Command(program) => {
-            let body = read_ahead(body, true, deadline, timeout_ms).await?;
+            let body = read_ahead(body, purpose(function), deadline, timeout_ms).await?;
             Ok(Call::Command(program.clone(), command_input(&head, name, function, body, peers)?))
         }
         Program::Http(program) => {
-            let body = read_ahead(body, false, deadline, timeout_ms).await?;
+            let body = read_ahead(body, Purpose::Request, deadline, timeout_ms).await?;
             if function.path == PathMode::Stripped {
                 head.uri = stripped(&head.uri, name);
             }
@@ -49,6 +53,11 @@ pub async fn call(
             Ok(Call::Http(program.clone(), Request::from_parts(head, body.body)))
         }
     }
+}
+
+/// CGI promises a program the length of its input.
+fn purpose(function: &Function) -> Purpose {
+    if function.output == OutputMode::Cgi { Purpose::Cgi } else { Purpose::Input }
 }
 
 /// Arguments, environment and standard input of a command.
@@ -65,9 +74,12 @@ fn command_input(
         args.push(arguments::checked(parameter, args.len())?);
     }
     args.extend(arguments::arguments(head.uri.query().unwrap_or_default())?);
-    let length = body.body.size_hint().exact().filter(|length| *length > 0 || head.method == Method::POST);
-    let env = if function.program.reads_environment() {
-        cgi::environment(head, name.as_str(), length, peers.server, peers.client)
+    // Bodies without a length are known to be empty only when they have none.
+    let has_body = |length: &u64| *length > 0 || ![Method::GET, Method::HEAD].contains(&head.method);
+    let length = body.body.size_hint().exact().filter(has_body);
+    let env = if function.environment == EnvironmentMode::Cgi && function.program.reads_environment() {
+        let path = cgi::path_info(head.uri.path()).map_err(|detail| Problem::new(Code::BadArgument, detail))?;
+        cgi::environment(head, name.as_str(), path, length, peers.server, peers.client)
     } else {
         Vec::new()
     };

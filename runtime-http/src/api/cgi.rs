@@ -4,15 +4,19 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
+use percent_encoding::percent_decode_str;
 
 /// The variables of RFC 3875, section 4.1, and a `HTTP_` variable for each header.
 ///
 /// Left out are `HTTP_PROXY`, since programs take it for a setting of theirs ("httpoxy", CVE-2016-5385); the body's transfer coding, which
 /// is gone when the program reads it; and headers with `_` in their names, which would look like others with `-`: a client could
 /// send `X_Remote_User` past a proxy that sets `X-Remote-User`. `Authorization` is passed on: it is the function that checks it, not the box.
+///
+/// `path_info` is what follows the module's name in the path.
 pub fn environment(
     head: &Parts,
     module: &str,
+    path_info: Option<String>,
     body_length: Option<u64>,
     server: SocketAddr,
     client: SocketAddr,
@@ -24,6 +28,9 @@ pub fn environment(
     set("SERVER_PROTOCOL", protocol(head.version).into());
     set("REQUEST_METHOD", head.method.as_str().to_owned());
     set("SCRIPT_NAME", format!("/{module}"));
+    if let Some(path) = path_info {
+        set("PATH_INFO", path);
+    }
     set("QUERY_STRING", without_nul(head.uri.query().unwrap_or_default()));
     set("REQUEST_URI", without_nul(head.uri.path_and_query().map_or("/", |path| path.as_str())));
     set("REMOTE_ADDR", client.ip().to_string());
@@ -49,6 +56,19 @@ pub fn environment(
         }
     }
     variables
+}
+
+/// What follows the first segment of a path, decoded (RFC 3875, section 4.1.5).
+///
+/// # Errors
+/// If it cannot be in an environment, whose variables are UTF-8 without NUL.
+pub fn path_info(path: &str) -> Result<Option<String>, &'static str> {
+    let Some((_, rest)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else { return Ok(None) };
+    match percent_decode_str(rest).decode_utf8() {
+        Ok(rest) if rest.contains('\0') => Err("the path contains a NUL byte"),
+        Ok(rest) => Ok(Some(format!("/{rest}"))),
+        Err(_) => Err("the path is not UTF-8 after percent-decoding"),
+    }
 }
 
 fn is_passed_on(name: &HeaderName) -> bool {
@@ -138,6 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn paths_below_a_name() {
+        for (path, info) in [
+            ("/echo", None),
+            ("/echo/", Some("/")),
+            ("/echo/a/../b;c", Some("/a/../b;c")),
+            ("/echo/%41%2f%C3%A9", Some("/A/é")),
+            ("/echo/100%", Some("/100%")),
+        ] {
+            assert_eq!(path_info(path).unwrap().as_deref(), info, "{path}");
+        }
+        assert!(path_info("/echo/%00").is_err() && path_info("/echo/%ff").is_err());
+    }
+
+    #[test]
     fn header_blocks() {
         let (head, body) = split("Status: 404 Not Found\r\nContent-Type: text/html\r\n\r\n<p>\n\nx").unwrap();
         assert_eq!(
@@ -186,11 +220,12 @@ mod tests {
             .body(())
             .unwrap();
         let (server, client) = ("127.0.0.1:8095".parse().unwrap(), "10.0.0.7:4321".parse().unwrap());
-        let variables = environment(&request.into_parts().0, "echo", Some(3), server, client);
+        let variables = environment(&request.into_parts().0, "echo", Some("/a b".into()), Some(3), server, client);
         let get = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         assert_eq!(get("REQUEST_METHOD"), Some("POST"));
         assert_eq!(get("QUERY_STRING"), Some("arg=a&b=%20"));
         assert_eq!(get("SCRIPT_NAME"), Some("/echo"));
+        assert_eq!(get("PATH_INFO"), Some("/a b"));
         assert_eq!(get("SERVER_NAME"), Some("box.example"));
         assert_eq!(get("CONTENT_TYPE"), Some("text/plain"));
         assert_eq!(get("CONTENT_LENGTH"), Some("3"));

@@ -1,11 +1,13 @@
 //! What a request's head must have before anything else of it is read.
 
-use http::{HeaderMap, Request, Version, header, uri::Authority};
+use http::{HeaderMap, HeaderName, Request, Version, header, uri::Authority};
 
 use super::problem::{Code, Problem};
+use crate::excerpt::excerpt;
 
 /// # Errors
-/// 400, if it is not said for which host the request is meant, or the body's framing is one that not everybody reads alike.
+/// 400, if it is not said for which host the request is meant, or the body's framing is one that not everybody reads alike; 501, if it wants what
+/// the server does not have.
 pub fn check<B>(request: &Request<B>) -> Result<(), Problem> {
     let problem = |detail: &str| Err(Problem::new(Code::BadRequest, detail));
     match host(request) {
@@ -13,12 +15,30 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Problem> {
         Err(detail) => return problem(detail),
     }
     // hyper takes any list that ends with `chunked`, and leaves the other codings to whoever reads the body (RFC 9112, section 6.1).
-    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => problem("the only transfer coding that is taken is `chunked`, once"),
+    let mut chunked = 0;
+    for coding in listed(request.headers(), &header::TRANSFER_ENCODING) {
+        if !coding.eq_ignore_ascii_case("chunked") {
+            let coding = excerpt(coding);
+            let detail = format!("transfer coding {coding:?} is not known here; the only one is `chunked`");
+            return Err(Problem::new(Code::NotImplemented, detail));
+        }
+        chunked += 1;
     }
+    if chunked > 1 {
+        return problem("the transfer coding `chunked` is applied more than once");
+    }
+    // Other upgrades are offers, which may be declined in silence (RFC 9110, section 7.8); a client of this one can go on only with it.
+    if listed(request.headers(), &header::UPGRADE).any(|protocol| protocol.eq_ignore_ascii_case("websocket")) {
+        let detail = "functions answer requests, each with one response; there are no WebSockets";
+        return Err(Problem::new(Code::NotImplemented, detail));
+    }
+    Ok(())
+}
+
+/// The elements of a list header (RFC 9110, section 5.6.1); one that is no text is one that is not known.
+fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("?"));
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
 }
 
 /// RFC 9112, section 3.2; in HTTP/2 the host is part of the target.
@@ -72,16 +92,30 @@ mod tests {
         assert!(!checked(Version::HTTP_2, "/hello", &[]));
     }
 
+    fn code_of(name: &str, values: &[&str]) -> Option<Code> {
+        let request = Request::get("/hello").header("host", "box");
+        let request = values.iter().fold(request, |request, value| request.header(name, *value));
+        check(&request.body(()).unwrap()).err().map(|problem| problem.code)
+    }
+
     #[test]
     fn chunked_alone() {
-        let coded = |codings: &[&str]| {
-            let mut headers = vec![("host", "box")];
-            headers.extend(codings.iter().map(|coding| ("transfer-encoding", *coding)));
-            checked(Version::HTTP_11, "/hello", &headers)
-        };
-        assert!(coded(&[]) && coded(&["chunked"]) && coded(&["Chunked"]));
-        for codings in [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked, chunked"], &["chunked", "chunked"]] {
-            assert!(!coded(codings), "{codings:?}");
+        for codings in [&[][..], &["chunked"], &["Chunked"], &[" chunked ,"]] {
+            assert_eq!(code_of("transfer-encoding", codings), None, "{codings:?}");
         }
+        for codings in [&["chunked, chunked"][..], &["chunked", "chunked"]] {
+            assert_eq!(code_of("transfer-encoding", codings), Some(Code::BadRequest), "{codings:?}");
+        }
+        for codings in [&["gzip, chunked"][..], &["gzip", "chunked"], &["identity"], &["chunked;q=1"]] {
+            assert_eq!(code_of("transfer-encoding", codings), Some(Code::NotImplemented), "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn upgrades() {
+        for protocols in [&["h2c"][..], &["TLS/1.0, h2c"], &[""]] {
+            assert_eq!(code_of("upgrade", protocols), None, "{protocols:?}");
+        }
+        assert_eq!(code_of("upgrade", &["h2c, WebSocket"]), Some(Code::NotImplemented));
     }
 }

@@ -20,6 +20,20 @@ const READ_AHEAD: u64 = 64 << 10;
 /// The original's form is recognised up to this length. It is held twice: as text, and as what was parsed of it.
 const LARGEST_PARAMETER: usize = 1 << 20;
 
+/// Bodies that do not say their length are read up to this one for CGI programs, which must be told it.
+const LARGEST_SPOOLED: usize = 1 << 20;
+
+/// What a body is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// An HTTP component's request.
+    Request,
+    /// A command's standard input, or its parameter in the original's form.
+    Input,
+    /// The same, with a length that must be known.
+    Cgi,
+}
+
 /// A body, as far as it needed to be read.
 #[derive(Debug)]
 pub struct ReadAhead {
@@ -34,13 +48,13 @@ struct ParameterForm {
     parameter: String,
 }
 
-/// Reads ahead, until `deadline`. `with_parameter`: whether the original's form is looked for.
+/// Reads ahead, until `deadline`.
 ///
 /// # Errors
-/// If the body is too large, broken off or too slow, at the deadline, or if too much is read ahead already.
+/// If the body is too large, broken off or too slow, or too long to find its length; at the deadline; if too much is read ahead already.
 pub async fn read_ahead(
     mut body: RequestBody,
-    with_parameter: bool,
+    purpose: Purpose,
     deadline: Instant,
     timeout_ms: u128,
 ) -> Result<ReadAhead, Problem> {
@@ -51,13 +65,21 @@ pub async fn read_ahead(
     if announced.is_some_and(|length| length > body.limit()) {
         return Err(Failure::BodyTooLarge { limit: body.limit() }.into());
     }
+    let with_parameter = purpose != Purpose::Request;
+    let spooled = purpose == Purpose::Cgi && announced.is_none();
     let short = announced.is_some_and(|length| length <= READ_AHEAD);
     let mut ahead = BytesMut::new();
     let mut reserved = Reservation::default();
     let reading = async {
         while !body.is_end_stream() {
             let may_be_parameter = with_parameter && ahead.len() <= LARGEST_PARAMETER && may_become_parameter(&ahead);
-            if !short && !may_be_parameter {
+            if spooled && ahead.len() > LARGEST_SPOOLED {
+                let detail = format!(
+                    "a CGI program must be told the length of its input, which is found for bodies up to {LARGEST_SPOOLED} bytes; send Content-Length"
+                );
+                return Err(Problem::new(Code::LengthRequired, detail));
+            }
+            if !short && !spooled && !may_be_parameter {
                 break;
             }
             // One frame may be held without asking.

@@ -43,15 +43,17 @@ use crate::{
     },
     invocation::{CancelOnDrop, CancelReason, CancelToken, Failure, InvocationId},
     limits::{Fraction, LimitCaps, Limits, RequestedLimits},
-    sandbox::{self, Program, Reply, Setup},
-    store::{function::Function, name::ModuleName},
+    sandbox::{self, Reply, Setup},
+    store::{
+        function::Function,
+        methods::{Methods, Use},
+        name::ModuleName,
+    },
     worker::Job,
 };
 
-/// What a command function answers to.
-const COMMAND_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// What `/-/live` and `/-/ready` answer to.
-const HEALTH_METHODS: &str = "GET, HEAD";
+const HEALTH_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 /// How long after the deadline the worker's own word is waited for, which says what the invocation has used.
 const DEADLINE_GRACE: Duration = Duration::from_millis(500);
 
@@ -112,13 +114,15 @@ impl Api {
         let result = match Route::parse(request.uri().path()) {
             Ok(Route::Module { name, below }) => return self.call(request, &name, below, peers, arrived).await,
             Ok(Route::Live | Route::Ready) if ![Method::GET, Method::HEAD].contains(request.method()) => {
-                Err(Problem::method_not_allowed(request.method(), HEALTH_METHODS))
+                Err(Problem::method_not_allowed(request.method(), &HEALTH_METHODS))
             }
             Ok(Route::Live) => Ok(whole(StatusCode::OK, TEXT, "live\n")),
             Ok(Route::Ready) => Ok(self.ready()),
             Ok(Route::Root) => Err(Problem::new(Code::ModuleNotFound, "name a function: /{module}")),
             // `OPTIONS *` is about the server itself.
-            Err(_) if request.method() == Method::OPTIONS && request.uri().path() == "*" => Ok(allow(COMMAND_METHODS)),
+            Err(_) if request.method() == Method::OPTIONS && request.uri().path() == "*" => {
+                Ok(allow(Methods::of_commands().allow()))
+            }
             Err(error) => Err(error.into()),
         };
         result.unwrap_or_else(|problem| self.rejected(problem))
@@ -155,12 +159,11 @@ impl Api {
             Ok(found) => found,
             Err(problem) => return self.rejected(problem),
         };
-        if !matches!(function.program, Program::Http(_)) {
-            if request.method() == Method::OPTIONS {
-                return allow(COMMAND_METHODS);
-            }
-            if ![Method::GET, Method::HEAD, Method::POST].contains(request.method()) {
-                return self.rejected(Problem::method_not_allowed(request.method(), COMMAND_METHODS));
+        if let Some(methods) = &function.methods {
+            match methods.usage(request.method()) {
+                Use::Run => {}
+                Use::Ask => return allow(methods.allow()),
+                Use::Refuse => return self.rejected(Problem::method_not_allowed(request.method(), methods.allow())),
             }
         }
         let id = InvocationId::next();
@@ -198,8 +201,10 @@ impl Api {
             function = self.core.store.get(name, arrived + patience.duration()) => function?,
             () = self.core.over.cancelled() => return Err(Refused::Draining.into()),
         };
-        if below && !matches!(function.program, Program::Http(_)) {
-            let detail = format!("{name} is a command and has no paths below its name; call /{name}");
+        if below && !function.has_paths() {
+            let detail = format!(
+                "{name} is a command and has no paths below its name; call /{name}, or set path = \"prefix\" in its settings"
+            );
             return Err(Problem::new(Code::ModuleNotFound, detail));
         }
         let limits = requested.within(&function.limits, &function.caps)?;

@@ -7,6 +7,7 @@ use super::arguments::BadArgument;
 use crate::{
     admission::Refused,
     confined::CompilerError,
+    excerpt::excerpt,
     exchange::response_body::ResponseBody,
     invocation::Failure,
     limits::BadLimit,
@@ -21,6 +22,7 @@ pub enum Code {
     BadLimit,
     BadArgument,
     BodyUnreadable,
+    LengthRequired,
     ExceedsCapacity,
     ModuleNotFound,
     MethodNotAllowed,
@@ -34,6 +36,7 @@ pub enum Code {
     GuestBadHeader,
     GuestNoResponse,
     Internal,
+    NotImplemented,
     QueueFull,
     QueueTimeout,
     Draining,
@@ -50,6 +53,7 @@ impl Code {
             Code::BadLimit => "bad-limit",
             Code::BadArgument => "bad-argument",
             Code::BodyUnreadable => "body-unreadable",
+            Code::LengthRequired => "length-required",
             Code::ExceedsCapacity => "exceeds-capacity",
             Code::ModuleNotFound => "module-not-found",
             Code::MethodNotAllowed => "method-not-allowed",
@@ -63,6 +67,7 @@ impl Code {
             Code::GuestBadHeader => "guest-bad-header",
             Code::GuestNoResponse => "guest-no-response",
             Code::Internal => "internal",
+            Code::NotImplemented => "not-implemented",
             Code::QueueFull => "queue-full",
             Code::QueueTimeout => "queue-timeout",
             Code::Draining => "draining",
@@ -80,6 +85,7 @@ impl Code {
             | Code::BadArgument
             | Code::BodyUnreadable
             | Code::ExceedsCapacity => StatusCode::BAD_REQUEST,
+            Code::LengthRequired => StatusCode::LENGTH_REQUIRED,
             Code::ModuleNotFound => StatusCode::NOT_FOUND,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -91,6 +97,7 @@ impl Code {
             | Code::GuestBadHeader
             | Code::GuestNoResponse
             | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Code::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Code::QueueFull | Code::QueueTimeout | Code::Draining | Code::Evicted | Code::Compiling => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -105,6 +112,7 @@ impl Code {
             Code::BadLimit => "A limit header is not acceptable",
             Code::BadArgument => "An argument cannot be passed to the function",
             Code::BodyUnreadable => "The request body could not be read",
+            Code::LengthRequired => "The request body's length must be known",
             Code::ExceedsCapacity => "The request could never be admitted",
             Code::ModuleNotFound => "No such function",
             Code::MethodNotAllowed => "This function does not take that method",
@@ -118,6 +126,7 @@ impl Code {
             Code::GuestBadHeader => "The function wrote a bad CGI header block",
             Code::GuestNoResponse => "The function made no response",
             Code::Internal => "Internal error",
+            Code::NotImplemented => "The server has no such feature of HTTP",
             Code::QueueFull => "Too much is waiting",
             Code::QueueTimeout => "Waited too long for capacity",
             Code::Draining => "The server is shutting down",
@@ -137,6 +146,7 @@ impl Code {
             | Code::BadLimit
             | Code::BadArgument
             | Code::BodyUnreadable
+            | Code::LengthRequired
             | Code::ExceedsCapacity
             | Code::ModuleNotFound
             | Code::MethodNotAllowed
@@ -150,6 +160,7 @@ impl Code {
             | Code::GuestBadHeader
             | Code::GuestNoResponse
             | Code::Internal
+            | Code::NotImplemented
             | Code::DeadlineExceeded => None,
         }
     }
@@ -163,7 +174,7 @@ pub struct Problem {
     /// Members beside the standard ones.
     members: Map<String, Value>,
     /// For 405.
-    allow: Option<&'static str>,
+    allow: Option<HeaderValue>,
 }
 
 impl Problem {
@@ -171,9 +182,11 @@ impl Problem {
         Problem { code, detail: detail.into(), members: Map::new(), allow: None }
     }
 
-    pub fn method_not_allowed(method: &http::Method, allow: &'static str) -> Self {
-        let detail = format!("{method} is not among the methods of this function: {allow}");
-        Problem { allow: Some(allow), ..Problem::new(Code::MethodNotAllowed, detail) }
+    pub fn method_not_allowed(method: &http::Method, allow: &HeaderValue) -> Self {
+        let method = excerpt(method);
+        let listed = allow.to_str().unwrap_or_default();
+        let detail = format!("{method} is not among the methods of this function: {listed}");
+        Problem { allow: Some(allow.clone()), ..Problem::new(Code::MethodNotAllowed, detail) }
     }
 
     fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -205,7 +218,7 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+            headers.insert(header::ALLOW, allow);
         }
         response
     }

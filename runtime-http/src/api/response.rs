@@ -135,9 +135,9 @@ pub fn without_body(mut response: Response<ResponseBody>) -> Response<ResponseBo
 }
 
 /// The answer to OPTIONS.
-pub fn allow(methods: &'static str) -> Response<ResponseBody> {
+pub fn allow(methods: &HeaderValue) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::full(Bytes::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response.headers_mut().insert(header::ALLOW, methods.clone());
     response
 }

@@ -12,6 +12,8 @@ use wasmparser::{
 use wasmtime::{Engine, Linker, Module, Result, Store, bail};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
+use super::advice;
+
 /// The packages of WASI 0.2 of which the box has interfaces.
 const PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
 /// And their version: what is imported as any 0.2 is the same to the linker.
@@ -33,7 +35,9 @@ pub fn check_module(engine: &Engine, bytes: &[u8]) -> Result<()> {
                 for import in imports.into_imports() {
                     let import = import?;
                     if !known.contains(&(import.module.to_owned(), import.name.to_owned())) {
-                        bail!("unknown import: `{}::{}` has not been defined", import.module, import.name);
+                        let advice = advice::of_import(import.module, import.name);
+                        let advice = advice.map_or_else(String::new, |advice| format!("; it is {advice}"));
+                        bail!("unknown import: `{}::{}` has not been defined{advice}", import.module, import.name);
                     }
                 }
             }
@@ -157,6 +161,8 @@ mod tests {
         assert_eq!(said(&format!("(module {random} {start})")), "");
         let unknown = said(&format!(r#"(module (import "env" "emscripten" (func)) {start})"#));
         assert!(unknown.contains("env::emscripten"), "{unknown}");
+        let browser = said(&format!(r#"(module (import "gojs" "runtime.wasmExit" (func (param i32))) {start})"#));
+        assert!(browser.contains("GOOS=wasip1"), "{browser}");
         assert!(said("(module)").contains("_start"));
         assert!(said(&format!("(module {start} (func (drop)))")).contains("type mismatch"));
     }

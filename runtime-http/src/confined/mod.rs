@@ -10,6 +10,7 @@
 //! - here: the side of whoever wants a module compiled; [`process`]: the process itself; [`imports`]: what it checks before it compiles
 //! - [`confinement`], [`syscalls`]: what it is kept from; [`memory_file`]: how bytes get into it and out of it
 
+mod advice;
 pub mod confinement;
 pub mod imports;
 pub mod memory_file;

@@ -8,10 +8,10 @@ use std::{io, os::fd::AsFd};
 use rayon::ThreadPoolBuilder;
 use wasmtime::Engine;
 
-use super::{confinement, imports, memory_file::Sealed, syscalls};
+use super::{advice, confinement, imports, memory_file::Sealed, syscalls};
 use crate::{
     cli::CompileConfinedArgs,
-    engine::EngineSize,
+    engine::{EngineSize, features::Feature},
     excerpt::excerpt,
     store::{
         kind::{self, Format},
@@ -104,17 +104,19 @@ fn compiled(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
         }
         format => (format, bytes),
     };
-    match format {
-        Some(Format::Module) => {
-            imports::check_module(engine, binary)?;
-            engine.precompile_module(binary)
-        }
+    let code = match format {
+        Some(Format::Module) => imports::check_module(engine, binary).and_then(|()| engine.precompile_module(binary)),
         Some(Format::Component) => {
-            imports::check_component(engine, binary)?;
-            engine.precompile_component(binary)
+            imports::check_component(engine, binary).and_then(|()| engine.precompile_component(binary))
         }
         Some(Format::Text | Format::Native) | None => {
-            Err(wasmtime::Error::msg("not a WebAssembly module, component or text"))
+            return Err(wasmtime::Error::msg("not a WebAssembly module, component or text"));
         }
-    }
+    };
+    code.map_err(|error| match advice::missing_feature(binary) {
+        Some(Feature { name, reason, .. }) => {
+            error.context(format!("it needs the feature `{name}`, which is off: {reason}"))
+        }
+        None => error,
+    })
 }

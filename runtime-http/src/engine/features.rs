@@ -73,9 +73,13 @@ pub const FEATURES: &[Feature] = &[
     off("cm_canon_names", NO_WORLD),
 ];
 
+/// What wasmtime calls a feature; none, if it does not know it.
+pub fn named(name: &str) -> WasmFeatures {
+    WasmFeatures::from_name(&name.to_uppercase()).unwrap_or(WasmFeatures::empty())
+}
+
 /// Sets each feature as [`FEATURES`] says, and those that it does not know off.
 pub fn pin(config: &mut Config) {
-    let named = |name: &str| WasmFeatures::from_name(&name.to_uppercase()).unwrap_or(WasmFeatures::empty());
     let enabled = FEATURES.iter().filter(|feature| feature.enabled);
     let enabled = enabled.fold(WasmFeatures::empty(), |all, feature| all | named(feature.name));
     config.wasm_features(enabled, true).wasm_features(WasmFeatures::all() - enabled, false);

@@ -53,6 +53,10 @@ impl Toolchain {
     pub fn new(engine: Engine) -> wasmtime::Result<Self> {
         let mut core = Linker::new(&engine);
         wasmtime_wasi::p1::add_to_linker_async(&mut core, |host: &mut CoreHost| &mut host.wasi)?;
+        // wasmtime takes codes up to 125 only, and a trap is what others become; but C's -1 and 200 of Python are codes like any other.
+        core.allow_shadowing(true);
+        core.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| Err::<(), _>(exit(code)))?;
+        core.allow_shadowing(false);
         let mut component = ComponentLinker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut component)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
@@ -86,6 +90,12 @@ impl Toolchain {
         }
         CommandPre::new(pre).map(|command| Program::Command(Arc::new(command))).map_err(|_| ProgramError::NoEntryPoint)
     }
+}
+
+/// What ends a guest that exits. As for processes, the low 8 bits of its code are what is known of it; but an error is never taken for none.
+fn exit(code: i32) -> wasmtime::Error {
+    let known = code & 0xff;
+    wasmtime_wasi::I32Exit(if known == 0 { code } else { known }).into()
 }
 
 fn link(error: wasmtime::Error) -> ProgramError {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{
     file::{FileVersion, stem},
-    settings::{GrantedSettings, OutputMode, PathMode},
+    methods::Methods,
+    settings::{EnvironmentMode, GrantedSettings, OutputMode, PathMode},
 };
 use crate::{
     admission::{Share, Shares},
@@ -29,6 +30,9 @@ pub struct Function {
     pub grants: Arc<Grants>,
     pub output: OutputMode,
     pub path: PathMode,
+    pub environment: EnvironmentMode,
+    /// What runs it; `None`: whatever comes.
+    pub methods: Option<Methods>,
     /// Bytes of output held back before the response starts.
     pub buffer_limit: usize,
     pub metrics: Arc<FunctionMetrics>,
@@ -60,6 +64,7 @@ impl Function {
     ) -> Self {
         let name: Arc<str> = stem(&version.file).into();
         let buffer_limit = settings.output_buffer_bytes.unwrap_or(defaults.buffer_limit);
+        let is_http = matches!(program, Program::Http(_));
         let least_buffer = if settings.output == OutputMode::Cgi { LEAST_CGI_BUFFER } else { 0 };
         Function {
             metrics: metrics.function(&name),
@@ -73,6 +78,8 @@ impl Function {
             caps: settings.caps(defaults.caps),
             output: settings.output,
             path: settings.path,
+            environment: settings.environment,
+            methods: settings.methods.or_else(|| (!is_http).then(Methods::of_commands)),
             buffer_limit: buffer_limit.max(least_buffer),
             grants: Arc::new(Grants {
                 args: settings.args,
@@ -81,5 +88,10 @@ impl Function {
                 outbound_hosts: settings.allowed_outbound_hosts,
             }),
         }
+    }
+
+    /// Whether paths below its name are its own.
+    pub fn has_paths(&self) -> bool {
+        matches!(self.program, Program::Http(_)) || self.path == PathMode::Prefix
     }
 }

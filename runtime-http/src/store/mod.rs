@@ -18,6 +18,7 @@ pub mod function;
 pub mod kind;
 pub mod loader;
 pub mod mapping;
+pub mod methods;
 pub mod name;
 pub mod native;
 pub mod settings;

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
+use super::methods::Methods;
 use crate::{
     excerpt::excerpt,
     invocation::{HostDirectory, OutboundHost, Preopen, PreopenRoot},
@@ -32,8 +33,12 @@ pub struct FunctionSettings {
     pub allowed_outbound_hosts: Vec<OutboundHost>,
     /// What stdout is.
     pub output: OutputMode,
-    /// Whether a wasi:http guest sees `/module/path` or only `/path`.
+    /// What runs the function; without it, `GET`, `HEAD` and `POST` run a command, and all methods an HTTP component.
+    pub methods: Option<Methods>,
+    /// Which paths there are, and what the guest sees of them.
     pub path: PathMode,
+    /// What a command's environment is.
+    pub environment: EnvironmentMode,
     /// How much output is held back, so that a failing function still gets its error status; `0` streams at once.
     pub output_buffer_bytes: Option<usize>,
 }
@@ -76,6 +81,18 @@ pub enum PathMode {
     Full,
     /// Without the module's name: `/path`.
     Stripped,
+    /// Of a command: paths below its name are its own, too, as CGI's `PATH_INFO`.
+    Prefix,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnvironmentMode {
+    /// CGI's variables, and those of the settings.
+    #[default]
+    Cgi,
+    /// Those of the settings alone.
+    Settings,
 }
 
 /// A settings file that cannot be used: its function answers 422 `module-invalid`, all others run on.
