@@ -1,7 +1,11 @@
-//! All connections of a port: how many there may be, and which one makes room for another.
+//! All connections of a port: how many there may be, and which ones make room for others.
+//!
+//! Only a full port looks at addresses. While clients of several of them are connected, none keeps more than its part of the places
+//! from the others. Behind a proxy all have one address; then the idle ones make room.
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,19 +24,39 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a connection has at least been idle when it makes room: the head of a new one, or the next piece of a body, may be on its way.
 const MOMENT: Duration = Duration::from_millis(250);
 
+/// How many idle connections make room at once: one in so many. Who has thousands wait to be accepted would else have all others wait behind them.
+const BATCH: usize = 16;
+
 /// The open connections.
 pub struct Connections {
+    most: usize,
     places: Arc<Semaphore>,
-    open: Mutex<HashMap<u64, Arc<Activity>>>,
+    open: Mutex<Open>,
     next: AtomicU64,
     gauge: IntGauge,
     pub tasks: TaskTracker,
+}
+
+#[derive(Default)]
+struct Open {
+    by_key: HashMap<u64, (IpAddr, Arc<Activity>)>,
+    /// How many there are of each client's address.
+    by_peer: HashMap<IpAddr, usize>,
+}
+
+/// A client's address; of IPv6 what one client may choose of it is left out.
+fn peer(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        address @ IpAddr::V4(_) => address,
+    }
 }
 
 /// A connection's place among the others, until it is dropped.
 pub struct Place {
     connections: Arc<Connections>,
     key: u64,
+    peer: IpAddr,
     pub activity: Arc<Activity>,
     _permit: OwnedSemaphorePermit,
 }
@@ -40,6 +64,7 @@ pub struct Place {
 impl Connections {
     pub fn new(most: usize, gauge: IntGauge) -> Arc<Connections> {
         Arc::new(Connections {
+            most,
             places: Arc::new(Semaphore::new(most)),
             open: Mutex::default(),
             next: AtomicU64::new(0),
@@ -48,39 +73,59 @@ impl Connections {
         })
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Activity>>> {
+    fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection that was accepted. If there is none, the one that has been idle for longest is closed: of those that never
-    /// sent a request, else of those between requests, else of those that send nothing of their bodies. While all are busy, this waits.
-    pub async fn place(self: &Arc<Self>) -> Place {
+    /// A place for a connection of `client` that was accepted. If there is none, those that have been idle for longest are closed: first those
+    /// that never sent a request, then those between requests, then those that send nothing of their bodies. While all are busy, this waits;
+    /// but `None` if connections of other clients are there and this client's have their part of the places already.
+    pub async fn place(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+        let peer = peer(client);
         let permit = loop {
             if let Ok(permit) = self.places.clone().try_acquire_owned() {
                 break permit;
             }
-            self.close_longest_idle(MOMENT);
+            if !self.make_room(peer, MOMENT) {
+                return None;
+            }
             if let Ok(permit) = tokio::time::timeout(LOOK, self.places.clone().acquire_owned()).await {
                 break permit.expect("the semaphore is never closed");
             }
         };
         let (key, activity) = (self.next.fetch_add(1, Ordering::Relaxed), Activity::new());
-        self.open().insert(key, activity.clone());
+        let mut open = self.open();
+        open.by_key.insert(key, (peer, activity.clone()));
+        *open.by_peer.entry(peer).or_default() += 1;
+        drop(open);
         self.gauge.inc();
-        Place { connections: self.clone(), key, activity, _permit: permit }
+        Some(Place { connections: self.clone(), key, peer, activity, _permit: permit })
     }
 
-    fn close_longest_idle(&self, at_least: Duration) {
+    /// Closes connections, if there are any to close, for one of `newcomer`. Whether that one may wait for it.
+    fn make_room(&self, newcomer: IpAddr, at_least: Duration) -> bool {
         let open = self.open();
-        let idle = open.values().filter_map(|activity| activity.idle().map(|idle| (idle, activity)));
-        if let Some((_, activity)) = idle.filter(|((_, time), _)| *time >= at_least).max_by_key(|(idle, _)| *idle) {
-            activity.set_order(Order::Close);
+        let own = open.by_peer.get(&newcomer).copied().unwrap_or(0);
+        let peers = open.by_peer.len() + usize::from(own == 0);
+        if peers == 1 {
+            open.close_longest_idle(self.most / BATCH, at_least, |_| true);
+            return true;
         }
+        let part = (self.most / peers).max(1);
+        if own >= part {
+            return open.close_longest_idle(self.most / BATCH, at_least, |peer| peer == newcomer) > 0;
+        }
+        // Of those that have more than their part, a moment without progress is enough.
+        let greedy = |peer| open.by_peer.get(&peer).is_some_and(|has| *has > part);
+        if open.close_longest_idle(1, Duration::ZERO, greedy) == 0 {
+            open.close_longest_idle(1, at_least, |_| true);
+        }
+        true
     }
 
     /// Gives all of them the same order.
     pub fn order(&self, order: Order) {
-        self.open().values().for_each(|activity| activity.set_order(order));
+        self.open().by_key.values().for_each(|(_, activity)| activity.set_order(order));
     }
 
     /// Returns when none is left; there are no new ones by then.
@@ -90,36 +135,35 @@ impl Connections {
     }
 }
 
+impl Open {
+    /// Closes at most `most`, at least one, of those that have been idle for longest, of the clients that `of` chooses. Gives how many.
+    fn close_longest_idle(&self, most: usize, at_least: Duration, of: impl Fn(IpAddr) -> bool) -> usize {
+        let chosen = self.by_key.values().filter(|(peer, _)| of(*peer));
+        let idle = chosen.filter_map(|(_, activity)| activity.idle().map(|idle| (idle, activity)));
+        let mut idle: Vec<_> = idle.filter(|((_, time), _)| *time >= at_least).collect();
+        idle.sort_unstable_by_key(|(idle, _)| std::cmp::Reverse(*idle));
+        idle.truncate(most.max(1));
+        idle.iter().for_each(|(_, activity)| activity.set_order(Order::Close));
+        idle.len()
+    }
+
+    fn remove(&mut self, key: u64, peer: IpAddr) {
+        self.by_key.remove(&key);
+        if let Some(number) = self.by_peer.get_mut(&peer) {
+            *number -= 1;
+            if *number == 0 {
+                self.by_peer.remove(&peer);
+            }
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.open().remove(&self.key);
+        self.connections.open().remove(self.key, self.peer);
         self.connections.gauge.dec();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_longest_idle_one_makes_room_and_silent_ones_first() {
-        let connections = Connections::new(3, IntGauge::new("open", "connections").unwrap());
-        let served = connections.place().await;
-        drop(served.activity.begin(false));
-        let silent = connections.place().await;
-        let busy = connections.place().await;
-        let request = busy.activity.begin(false);
-        let orders = |places: [&Place; 3]| places.map(|place| place.activity.order());
-        connections.close_longest_idle(Duration::from_secs(3600));
-        assert_eq!(orders([&served, &silent, &busy]), [Order::Serve; 3], "none has been idle for that long");
-        connections.close_longest_idle(Duration::ZERO);
-        assert_eq!(orders([&served, &silent, &busy]), [Order::Serve, Order::Close, Order::Serve]);
-        connections.close_longest_idle(Duration::ZERO);
-        assert_eq!(orders([&served, &silent, &busy]), [Order::Close, Order::Close, Order::Serve]);
-        connections.close_longest_idle(Duration::ZERO);
-        assert_eq!(busy.activity.order(), Order::Serve);
-        drop((request, silent));
-        assert_eq!(connections.gauge.get(), 2);
-        connections.place().await;
-    }
-}
+mod tests;

@@ -170,7 +170,10 @@ impl Server {
         let accepting = async {
             loop {
                 match accept(&listener).await {
-                    Ok((stream, client)) => start(stream, client, connections.place().await),
+                    Ok((stream, client)) => match connections.place(client.ip()).await {
+                        Some(place) => start(stream, client, place),
+                        None => tracing::debug!(%client, "not served: others want their part of the connections"),
+                    },
                     Err(error) => {
                         // Out of descriptors, most likely: they come back when connections end.
                         tracing::warn!("cannot accept a connection: {error}");
@@ -186,10 +189,12 @@ impl Server {
         // Whoever the kernel has accepted already may have sent a request.
         while let Some(Ok((stream, client))) = futures_util::FutureExt::now_or_never(accept(&listener)) {
             let place = tokio::select! {
-                place = connections.place() => place,
+                place = connections.place(client.ip()) => place,
                 () = ending.close.cancelled() => break,
             };
-            start(stream, client, place);
+            if let Some(place) = place {
+                start(stream, client, place);
+            }
         }
         drop(listener);
         connections.order(Order::Drain);
@@ -249,7 +254,7 @@ async fn connection<F, R>(
         })
     };
     let mut connection = pin!(http.serve_connection(TokioIo::new(socket), service).into_owned());
-    let mut look = pin!(tokio::time::sleep(timeouts.head.min(timeouts.send)));
+    let mut look = pin!(tokio::time::sleep(timeouts.head.min(timeouts.send).min(timeouts.idle)));
     let mut order = Order::Serve;
     // From then on it may take `GRACE`.
     let mut finishing = false;

@@ -64,7 +64,8 @@ pub enum Step {
 impl Observed {
     pub fn step(&self, timeouts: &Timeouts) -> Step {
         // What happens meanwhile is seen late by this at most.
-        let late = if self.order == Order::Serve { timeouts.send } else { timeouts.send.min(LINGER) };
+        let soon = timeouts.send.min(timeouts.idle);
+        let late = if self.order == Order::Serve { soon } else { soon.min(LINGER) };
         let mut until = self.now + late;
         if let Some(since) = self.blocked_since {
             if self.now >= since + timeouts.send {
@@ -125,6 +126,9 @@ mod tests {
         assert_eq!(at(125, idle), Step::Finish);
         let busy = Observed { in_flight: 1, ..idle };
         assert_eq!(at(1000, busy), Step::Wait(SECOND * 30), "a function may take its time");
+        let short = Timeouts { idle: SECOND, ..TIMEOUTS };
+        let busy = Observed { now: SECOND * 5, ..busy };
+        assert_eq!(busy.step(&short), Step::Wait(SECOND), "the end of its answer is seen in time");
     }
 
     #[test]

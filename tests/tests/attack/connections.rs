@@ -7,6 +7,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    net::{AddressFamily, SocketType, bind, connect, socket},
+    process::{Resource, getrlimit, setrlimit},
+};
 use wasmbox_tests::{
     Attack,
     attack::{TIME, goes_on, together, until_closed},
@@ -19,7 +23,6 @@ const MANY: usize = 2000;
 
 /// The file descriptors of this process are as many as it may have: it holds the other ends.
 fn raise_descriptors() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("a soft limit up to the hard one");
@@ -178,4 +181,47 @@ fn connections_that_come_and_go() {
             }
         });
     });
+}
+
+/// 3,000 bodies of a MiB that are read ahead, one on each connection, of the address that the victim has, too, as behind a proxy.
+#[test]
+fn bodies_before_admission() {
+    uploads(|address, head| connections(address, 3000, head));
+}
+
+/// The same from an address of the attacker's own.
+#[test]
+fn bodies_before_admission_of_another_client() {
+    raise_descriptors();
+    uploads(|address, head| {
+        let mut all: Vec<_> = (0..3000).map(|_| connect_from([127, 0, 0, 2], address)).collect();
+        // One that was closed already gets no more.
+        all.retain_mut(|stream| stream.write_all(head).is_ok());
+        all
+    });
+}
+
+fn uploads(connections: impl FnOnce(SocketAddr, &[u8]) -> Vec<TcpStream>) {
+    let attack = Attack::within(512).function("echo.wat", guest::echo()).descriptors(3600);
+    attack.run(|server| {
+        let head = b"POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 1000000\r\n\r\n{\"parameter\":\"";
+        let mut all = connections(server.address(), head);
+        let data = [b'x'; 64 << 10];
+        let started = std::time::Instant::now();
+        while goes_on(started) {
+            for stream in &mut all {
+                let _ = stream.write(&data);
+            }
+        }
+    });
+}
+
+/// A connection from this address, that does not block.
+fn connect_from(address: [u8; 4], server: SocketAddr) -> TcpStream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&socket, &SocketAddr::from((address, 0))).expect("an address of the loopback interface");
+    connect(&socket, &server).expect("the port takes it");
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(true).expect("a socket");
+    stream
 }
