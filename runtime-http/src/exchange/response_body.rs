@@ -5,7 +5,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
@@ -42,6 +42,8 @@ struct Streaming {
     length: Length,
     /// The end of an announced length: passed on when the guest has said that it was the end.
     last: Option<Frame<Bytes>>,
+    /// What accounts for frames that are not sent when the invocation's account is closed: it comes with the guest's end.
+    hold: Arc<LateHold>,
     trailers: Option<Frame<Bytes>>,
     /// Whether the guest's end was seen, and was well.
     ended: bool,
@@ -82,15 +84,18 @@ pub enum Aborted {
 /// Bytes that are charged for as long as somebody has them: a connection takes a frame of any size at once, and keeps it until it is sent.
 struct Charged {
     bytes: Bytes,
-    _hold: Arc<Hold>,
+    _hold: Arc<LateHold>,
 }
 
+/// Empty while the invocation itself is charged.
+type LateHold = OnceLock<Hold>;
+
 impl Charged {
-    fn bytes(bytes: Bytes, hold: &Arc<Hold>) -> Bytes {
+    fn bytes(bytes: Bytes, hold: &Arc<LateHold>) -> Bytes {
         Bytes::from_owner(Charged { bytes, _hold: hold.clone() })
     }
 
-    fn frame(frame: Frame<Bytes>, hold: &Arc<Hold>) -> Frame<Bytes> {
+    fn frame(frame: Frame<Bytes>, hold: &Arc<LateHold>) -> Frame<Bytes> {
         frame.map_data(|bytes| Charged::bytes(bytes, hold))
     }
 }
@@ -124,7 +129,8 @@ impl ResponseBody {
     /// With what accounts for a body that is not streamed until its last byte is sent.
     #[must_use]
     pub fn held(self, hold: Option<Hold>) -> Self {
-        let Some(hold) = hold.map(Arc::new) else { return self };
+        let Some(hold) = hold else { return self };
+        let hold = Arc::new(LateHold::from(hold));
         ResponseBody(match self.0 {
             State::Whole(bytes) => State::Whole(Charged::bytes(bytes, &hold)),
             State::Frames { frames, left } => {
@@ -147,6 +153,7 @@ impl ResponseBody {
             by,
             length,
             last: None,
+            hold: Arc::default(),
             trailers: None,
             ended: false,
             limit,
@@ -190,6 +197,7 @@ impl Streaming {
             match ready!(self.source.poll_frame(context)) {
                 Some(Ok(frame)) if frame.is_data() => {
                     self.sends(length_of(&frame))?;
+                    let frame = Charged::frame(frame, &self.hold);
                     if self.length.left() != Some(0) {
                         return Poll::Ready(Some(Ok(frame)));
                     }
@@ -211,8 +219,9 @@ impl Streaming {
                 None => {
                     let hold = ready!(self.poll_end(context))?;
                     self.ended = true;
-                    if let Some(hold) = hold.map(Arc::new) {
-                        self.last = self.last.take().map(|last| Charged::frame(last, &hold));
+                    if let Some(hold) = hold {
+                        // It comes once.
+                        let _ = self.hold.set(hold);
                     }
                 }
             }
@@ -307,7 +316,9 @@ impl Body for ResponseBody {
             State::Frames { left, .. } => SizeHint::with_exact(*left),
             State::Streaming(streaming) => {
                 let last = streaming.last.as_ref().map_or(0, length_of);
-                streaming.length.left().map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + last))
+                // A length of zero would end the response with its head, before the guest has ended: whether that is true is not known then.
+                let left = streaming.length.left().filter(|left| *left > 0 || last > 0);
+                left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + last))
             }
             State::Done => SizeHint::with_exact(0),
         }
