@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use wasmbox_tests::{Answer, Request, TestCgroup, WasmBox, binary, eventually, guest};
 
 /// Takes seconds to compile.
@@ -181,6 +181,25 @@ fn a_module_that_takes_too_long_is_invalid() {
     // Until it changes.
     server.put("large.wasm", binary::encoded(&guest::hello()));
     assert_eq!(patient(&server, "/large").ok().text(), "hello\n");
+}
+
+/// Its limit is more than it can use within its time, unless it was taken over: so it is lowered here, as it is.
+#[test]
+fn a_compiler_that_uses_too_much_cpu_time_makes_its_module_invalid() {
+    let server = WasmBox::with("large.wasm", binary::large(4 * LARGE));
+    thread::scope(|scope| {
+        let request = scope.spawn(|| patient(&server, "/large"));
+        let pid = Pid::from_raw(wait_for_compiler(&server).0 as i32);
+        let limits = prlimit(pid, Resource::Cpu, Rlimit { current: Some(1 << 30), maximum: Some(1 << 30) });
+        let Rlimit { current: Some(soft), maximum: Some(hard) } = limits.expect("it compiles") else {
+            panic!("its CPU time has no limit")
+        };
+        let lowered = Rlimit { current: Some(1), maximum: Some(1 + (hard - soft)) };
+        prlimit(pid, Resource::Cpu, lowered).expect("it compiles");
+        request.join().expect("an answer").problem(422, "module-invalid").names(&["signal", "24"]);
+    });
+    patient(&server, "/large").problem(422, "module-invalid");
+    assert_eq!(compilations(&server, "failed"), 1.0, "it is not compiled again");
 }
 
 /// By the kernel for want of memory, for instance: that is no fault of the module's.

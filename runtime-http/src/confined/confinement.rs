@@ -101,14 +101,15 @@ pub fn enter(arguments: &CompileConfinedArgs) -> Result<(), ConfinementError> {
     for (resource, limit) in [
         // Private memory. Not address space, of which the engine reserves much.
         (Resource::Data, arguments.memory),
-        (Resource::Cpu, arguments.cpu_seconds),
         (Resource::Fsize, arguments.code),
         (Resource::Memlock, 0),
         (Resource::Stack, 8 << 20),
         (Resource::Core, 0),
     ] {
-        limit_to(resource, limit)?;
+        limit_to(resource, limit, limit)?;
     }
+    // At the soft limit comes SIGXCPU, which says why it ended; at the hard one SIGKILL, as from anybody.
+    limit_to(Resource::Cpu, arguments.cpu_seconds, arguments.cpu_seconds.saturating_add(1))?;
     if let Some(user) = arguments.user {
         let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
         set_thread_groups(&[]).map_err(failed("groups"))?;
@@ -132,15 +133,15 @@ pub fn enter(arguments: &CompileConfinedArgs) -> Result<(), ConfinementError> {
 /// # Errors
 /// [`ConfinementError`]; the process must end then.
 pub fn enclose() -> Result<(), ConfinementError> {
-    limit_to(Resource::Nproc, 0)?;
-    limit_to(Resource::Nofile, 0)
+    limit_to(Resource::Nproc, 0, 0)?;
+    limit_to(Resource::Nofile, 0, 0)
 }
 
-fn limit_to(resource: Resource, limit: u64) -> Result<(), ConfinementError> {
+fn limit_to(resource: Resource, soft: u64, hard: u64) -> Result<(), ConfinementError> {
     // What the container forbids already stays forbidden.
-    let hard = getrlimit(resource).maximum;
-    let limit = Some(hard.map_or(limit, |hard| hard.min(limit)));
-    setrlimit(resource, Rlimit { current: limit, maximum: limit }).map_err(failed("limits"))
+    let most = getrlimit(resource).maximum;
+    let [soft, hard] = [soft, hard].map(|limit| Some(most.map_or(limit, |most| most.min(limit))));
+    setrlimit(resource, Rlimit { current: soft, maximum: hard }).map_err(failed("limits"))
 }
 
 /// Refuses each way to files, ports, abstract sockets and signals that the kernel knows rules for; threads that start later inherit it.
