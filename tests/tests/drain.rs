@@ -1,9 +1,20 @@
 //! Shutting down: what runs may end, what arrives on open connections is served, and no new connection is taken.
 
-use std::{net::TcpStream, thread};
+use std::{
+    ffi::CString,
+    fs::{self, File, OpenOptions},
+    io::{Read, Write},
+    net::TcpStream,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    thread,
+};
 
-use rustix::process::Signal;
-use wasmbox_tests::{WasmBox, Wire, binary, client::Http2, eventually, guest, server::Launch};
+use rustix::{
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+    process::Signal,
+};
+use wasmbox_tests::{Request, WasmBox, Wire, binary, client::Http2, eventually, guest, server::Launch};
 
 const CHUNKED: &str = "POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -173,4 +184,76 @@ fn a_compilation_does_not_hold_up_the_end() {
     assert_eq!(server.wait().code(), Some(0));
     assert!(!server.log().contains("file=\"large.wasm\" kind"), "it was waited for");
     compiling.answer().problem(503, "draining");
+}
+
+/// A file system whose server answers nothing any more, mounted over a directory until this is dropped.
+struct DeadStorage {
+    fuse: File,
+    directory: PathBuf,
+}
+
+impl DeadStorage {
+    /// Speaks FUSE (linux/fuse.h) as far as is needed to mount it.
+    fn over(directory: &Path) -> DeadStorage {
+        let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("a kernel with FUSE");
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", fuse.as_raw_fd());
+        let options = CString::new(options).expect("text");
+        mount("dead", directory, "fuse", MountFlags::empty(), options.as_c_str()).expect("root may mount");
+        let mut dead = DeadStorage { fuse, directory: directory.to_owned() };
+        const INIT: u32 = 26;
+        let (operation, unique) = dead.next_request();
+        assert_eq!(operation, INIT);
+        // The header, version 7.31, and room for the rest of `fuse_init_out`.
+        let mut answer = [0_u8; 80];
+        answer[0..4].copy_from_slice(&80_u32.to_ne_bytes());
+        answer[8..16].copy_from_slice(&unique.to_ne_bytes());
+        answer[16..20].copy_from_slice(&7_u32.to_ne_bytes());
+        answer[20..24].copy_from_slice(&31_u32.to_ne_bytes());
+        answer[36..40].copy_from_slice(&4096_u32.to_ne_bytes());
+        dead.fuse.write_all(&answer).expect("the kernel takes it");
+        dead
+    }
+
+    /// What is asked for, and its number. It is not answered.
+    fn next_request(&mut self) -> (u32, u64) {
+        let mut request = [0; 1 << 17];
+        let length = self.fuse.read(&mut request).expect("a request of the kernel's");
+        assert!(length >= 40, "a header");
+        let number = |range: std::ops::Range<usize>| request[range].try_into().expect("four bytes");
+        (u32::from_ne_bytes(number(4..8)), u64::from_ne_bytes(request[8..16].try_into().expect("eight bytes")))
+    }
+}
+
+impl Drop for DeadStorage {
+    fn drop(&mut self) {
+        unmount(&self.directory, UnmountFlags::DETACH | UnmountFlags::FORCE).expect("it was mounted");
+    }
+}
+
+#[test]
+fn a_worker_that_is_stuck_in_dead_storage_does_not_keep_the_box_from_ending() {
+    let launch = WasmBox::launch();
+    let root = launch.directory().join("root");
+    fs::create_dir_all(root.join("data/sub")).expect("a new directory");
+    let granted = root.join("data/sub");
+    let mut server = launch
+        .function("hello.wat", guest::hello())
+        .function("reads.wat", guest::hello())
+        .function("reads.toml", format!("preopens = [{{ host = '{}', guest = '/' }}]", granted.display()))
+        .flag("--preopen-root", root.display())
+        .flag("--drain-timeout", "1s")
+        .start();
+    server.get("/reads").ok();
+    let mut dead = DeadStorage::over(&root.join("data"));
+    let request = Request::get("/reads").header("Invocation-Timeout", "300");
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| server.call(request, ""));
+        // Its worker waits for this.
+        dead.next_request();
+        answer.join().expect("an answer").problem(504, "deadline-exceeded");
+    });
+    assert_eq!(server.get("/hello").ok().text(), "hello\n");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    server.logged(&["a thread does not end"]);
 }

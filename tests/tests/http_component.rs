@@ -253,7 +253,11 @@ fn the_world_outside_the_request() {
 
 /// A server that answers every request with 302 and its target.
 fn other_server() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    server_on("127.0.0.1:0")
+}
+
+fn server_on(address: &str) -> SocketAddr {
+    let listener = TcpListener::bind(address).expect("a free port");
     let address = listener.local_addr().expect("a bound socket");
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -311,6 +315,19 @@ fn outbound_requests_need_two_grants() {
     }
     assert!(server.get(&format!("/granted/outbound?https://{other}/")).ok().text().starts_with("error"));
     server.logged(&["outbound request denied", "127.0.0.1"]);
+}
+
+#[test]
+fn outbound_requests_go_to_addresses_of_ipv6_too() {
+    let other = server_on("[::1]:0");
+    let server = WasmBox::launch()
+        .function("http.wasm", http_guest())
+        .function("http.toml", format!("allowed-outbound-hosts = ['{other}']"))
+        .flag("--allow-outbound", other)
+        .start();
+    assert_eq!(server.get(&format!("/http/outbound?{other}/path")).ok().text(), "status 302 body /path");
+    let elsewhere = server.get(&format!("/http/outbound?[::1]:{}/", server.address().port())).ok();
+    assert!(elsewhere.text().contains("HttpRequestDenied"), "{}", elsewhere.text());
 }
 
 #[test]
