@@ -1,17 +1,22 @@
 //! Every metric of the box, in Prometheus' text format. Function labels are bounded: see [`Metrics::function`].
+//!
+//! - [`function`]: those of one function; [`declare`]: how metrics are made
+
+mod declare;
+mod function;
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder, core::Collector,
 };
 
-use crate::invocation::Usage;
+use self::declare::Declare;
+pub use self::function::FunctionMetrics;
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
@@ -80,27 +85,6 @@ pub struct CgroupMetrics {
 /// A gauge's value; what is too large for one is the largest.
 pub fn gauge(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
-}
-
-/// The metrics of one function, looked up once, when the function is loaded.
-pub struct FunctionMetrics {
-    name: Arc<str>,
-    invocations: IntCounterVec,
-    label: String,
-    ok: IntCounter,
-    duration: Histogram,
-    queue: Histogram,
-    execution: Histogram,
-    cpu: Histogram,
-    throttled: Histogram,
-    memory_peak: Histogram,
-    in_flight: IntGauge,
-}
-
-impl std::fmt::Debug for FunctionMetrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("FunctionMetrics").field(&self.name).finish()
-    }
 }
 
 impl Default for Metrics {
@@ -312,36 +296,6 @@ impl CgroupMetrics {
     }
 }
 
-impl FunctionMetrics {
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    pub fn in_flight(&self) -> &IntGauge {
-        &self.in_flight
-    }
-
-    pub fn observe(&self, status: u16, duration: Duration, queue: Option<&Duration>, usage: Option<&Usage>) {
-        if status == 200 {
-            self.ok.inc();
-        } else {
-            self.invocations.with_label_values(&[self.label.as_str(), itoa::Buffer::new().format(status)]).inc();
-        }
-        self.duration.observe(duration.as_secs_f64());
-        if let Some(queue) = queue {
-            self.queue.observe(queue.as_secs_f64());
-        }
-        if let Some(usage) = usage {
-            self.execution.observe(usage.execution.as_secs_f64());
-            self.cpu.observe(usage.cpu.as_secs_f64());
-            if let Some(throttled) = usage.throttled {
-                self.throttled.observe(throttled.as_secs_f64());
-            }
-            self.memory_peak.observe(usage.memory_peak as f64);
-        }
-    }
-}
-
 /// The values of `metric`, which are counts, summed up over all labels but one.
 fn sums(metric: &impl Collector, label: &str) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
@@ -353,45 +307,10 @@ fn sums(metric: &impl Collector, label: &str) -> BTreeMap<String, u64> {
     sums
 }
 
-/// Makes and registers metrics. The names are constants of this file, so a failure is a mistake in it that any start shows.
-struct Declare<'a> {
-    registry: &'a Registry,
-}
-
-impl Declare<'_> {
-    fn register<M: prometheus::core::Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
-        let metric = metric.expect("metric names of this file are valid");
-        self.registry.register(Box::new(metric.clone())).expect("metric names of this file are unique");
-        metric
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::new(name, help))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::new(name, help))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
-    }
-
-    fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
-        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["function"]))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
