@@ -1,4 +1,5 @@
-# `make` lists the targets. Everything is built in the release profile, so that nothing is built twice.
+# `make` lists the targets. Everything is built in the release profile and, but for what runs once and alone, with --workspace: with the features that
+# all packages together want of what they depend on. So nothing is built twice; wasmtime takes minutes.
 
 CARGO ?= cargo
 TOOLS := $(CURDIR)/target/tools
@@ -36,7 +37,7 @@ run: build examples ## Build what is missing, and serve the examples on port 809
 	$(SERVER) serve --functions-dir examples/functions $(ARGS)
 
 build: toolchain ## Build the server: target/release/wasmbox
-	$(CARGO) build --release -p wasmbox
+	$(CARGO) build --release --workspace --bin wasmbox
 
 # For nodes and images: one file each, which needs no library. The C library's features that want it dynamic (name services) are not used.
 static: toolchain ## Build binaries without need of any library: target/static

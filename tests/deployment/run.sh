@@ -178,5 +178,5 @@ if config.get("Healthcheck", {}).get("Test") != ["CMD", "/usr/local/bin/wasmbox"
 sys.exit(f"the image's configuration: {wrong}" if wrong else 0)
 PYTHON
 build push --quiet --format docker wasmbox:test "docker-archive:$work/image.tar:docker.io/library/wasmbox:test"
-cargo test --release -p wasmbox-tests --test image
+cargo test --release --workspace --test image
 echo "deployment/, runtimeclass/ and the Dockerfile are good."
