@@ -13,7 +13,7 @@ use crate::{
     node::client::CompileService,
     sandbox::Toolchain,
     store::{
-        ModuleStore, StoreBounds,
+        ModuleStore, StoreBounds, StoreThreads,
         artifact::{ArtifactCache, CacheError},
         compiler::{Caches, Compiler, NodeCache},
         file::FunctionsDir,
@@ -80,10 +80,16 @@ pub fn functions_dir(config: &Config) -> Result<FunctionsDir, BootError> {
     Ok(FunctionsDir::new(path))
 }
 
+/// `descriptors`: how many the process may have.
+///
+/// # Errors
+/// [`BootError`], if a directory that may be granted cannot be opened or must not be granted.
 pub fn store(
     config: &Config,
     directory: FunctionsDir,
     compiler: Compiler,
+    descriptors: usize,
+    cgroups: &Cgroups,
     runtime: Handle,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<ModuleStore>, BootError> {
@@ -93,12 +99,22 @@ pub fn store(
         OperatorGrants { preopen_roots: preopen_roots(config)?, outbound_hosts: config.allow_outbound.clone() };
     let bounds = StoreBounds {
         memory: config.module_memory.as_usize(),
+        entries: (descriptors / FUNCTIONS_PART).clamp(1, MOST_ENTRIES),
+        guests_files: descriptors / GUESTS_PART,
         module: config.max_module_size.bytes(),
         reading: config.thresholds.memory_limit / 8,
         compile_jobs: config.compile_jobs,
     };
-    Ok(ModuleStore::new(directory, compiler, defaults, grants, bounds, runtime, metrics))
+    let threads = StoreThreads { runtime, file_access: Arc::new(cgroups.leave()) };
+    Ok(ModuleStore::new(directory, compiler, defaults, grants, bounds, threads, metrics))
 }
+
+/// The most functions, good or bad, held in memory.
+const MOST_ENTRIES: usize = 10_000;
+/// One descriptor in so many is for files that guests open, one in so many for functions that are loaded, each of which is mapped from a file; the
+/// others are for connections and for the box itself.
+const GUESTS_PART: usize = 2;
+const FUNCTIONS_PART: usize = 8;
 
 /// Where nothing may be granted: what is there is the kernel's, or the container runtime's.
 const NEVER_GRANTED: [&str; 3] = ["/proc", "/sys", "/run/wasmbox"];

@@ -10,8 +10,6 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use tokio::sync::Semaphore;
-
 use crate::{
     admission::Admission, exchange::budget::Budgets, invocation::CancelReason, memory::MemoryBudget, metrics::Metrics,
     readiness::Readiness, store::ModuleStore, worker::WorkerPool,
@@ -30,8 +28,6 @@ pub struct Core {
     /// The same, of the admin port.
     pub admin_budgets: Budgets,
     pub metrics: Arc<Metrics>,
-    /// For files that guests open.
-    pub descriptors: Arc<Semaphore>,
     pub readiness: Readiness,
     /// Set once, when the box begins to shut down.
     pub draining: AtomicBool,

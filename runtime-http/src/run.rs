@@ -21,7 +21,6 @@ use crate::{
     terminating_signals, worker,
 };
 use anyhow::Context;
-use tokio::sync::Semaphore;
 
 /// Runs the module and gives its exit code, or the one that says why there is none.
 ///
@@ -70,9 +69,10 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         max_body: u64::MAX,
         buffer_limit: 0,
         preallocated: 0,
-        descriptors: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        files: None,
         // Nothing sets a ceiling: the terminal's user has the machine's memory.
-        memory: MemoryBudget::new(metrics.growth_waits.clone()).reserve(id, CancelToken::default()),
+        memory: MemoryBudget::new(metrics.growth_waits.clone(), metrics.evicted.clone())
+            .reserve(id, CancelToken::default()),
     };
     let mut failure = None;
     {
@@ -115,6 +115,7 @@ fn report(failure: &Failure) -> ExitCode {
         | Failure::ClientGone
         | Failure::Draining
         | Failure::Evicted
+        | Failure::PreopenUnavailable { .. }
         | Failure::NoSlot
         | Failure::Internal { .. } => 1,
     };

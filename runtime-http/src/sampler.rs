@@ -151,7 +151,7 @@ impl Watch {
         self.look_at_cpu(now);
         self.look_at_stalls(now);
         let memory = &self.core.memory;
-        let before = memory.committed();
+        let before = memory.used();
         let Some(MemoryUse { working_set, firm }) = self.container.memory() else {
             // Without readings guests are bounded by their requests alone. What was read before means nothing now.
             memory.set_ceiling(i64::MAX);
@@ -159,13 +159,13 @@ impl Watch {
                 .set(&self.core.admission, now, true, || "the kernel does not tell the memory in use any more".into());
             return SELDOM;
         };
-        let committed = before.max(memory.committed());
-        self.forecast.read(now, firm, committed);
+        let used = before.max(memory.used());
+        self.forecast.read(now, firm, used);
         let connections = u64::try_from(self.core.metrics.connections.get()).unwrap_or(0);
         let reserved = self.core.budgets.free(connections) + self.core.admin_budgets.total();
         memory.set_ceiling(self.forecast.ceiling(reserved));
         self.core.metrics.working_set_bytes.set(gauge(working_set));
-        self.core.metrics.guest_memory_bytes.set(gauge(committed));
+        self.core.metrics.guest_memory_bytes.set(gauge(used));
 
         let first = memory.first();
         let expected = self.forecast.expected(AHEAD);
@@ -177,7 +177,7 @@ impl Watch {
                 "{} MiB of {} MiB in use, guests {} MiB{}{}",
                 firm >> 20,
                 self.watermarks.limit >> 20,
-                committed >> 20,
+                used >> 20,
                 if first.is_some() { ", growth waits" } else { "" },
                 if self.stalled { ", stalls" } else { "" }
             )
@@ -192,8 +192,8 @@ impl Watch {
         if strained || working_set > self.thresholds.reclaim.of(self.watermarks.limit) {
             self.reclaim(now, working_set);
         }
-        self.look_for_quiet(now, committed > 0);
-        let close = working_set.max(committed) > self.watermarks.limit / 2;
+        self.look_for_quiet(now, used > 0);
+        let close = working_set.max(self.core.memory.committed()) > self.watermarks.limit / 2;
         if strained || close { OFTEN } else { SELDOM }
     }
 
@@ -203,6 +203,8 @@ impl Watch {
         let met = needs.map(|need| (need, need.victims(&running))).find(|(_, victims)| !victims.is_empty());
         let Some((need, victims)) = met else { return };
         for victim in &victims {
+            // Soon it has nothing any more.
+            let held = victim.used();
             // It may have been ended for another reason meanwhile.
             if !victim.cancel.cancel(CancelReason::Evicted) {
                 continue;
@@ -213,7 +215,7 @@ impl Watch {
                 Need::Growth { bytes, .. } => ("an earlier invocation waits for memory", bytes),
             };
             tracing::warn!(
-                id = %victim.id, held_mib = victim.held() >> 20, needed_mib = bytes >> 20, "evicted: {why}"
+                id = %victim.id, held_mib = held >> 20, needed_mib = bytes >> 20, "evicted: {why}"
             );
         }
         // Busy ones see it at once.

@@ -44,8 +44,6 @@ const ADMIN_TIMEOUTS: Timeouts =
 const ADMIN_SHARE: u64 = 4;
 /// How long threads may take to end when nothing is left to do. One may be stuck in the kernel, in a file system that does not answer.
 const JOIN_TIME: Duration = Duration::from_secs(5);
-/// One descriptor in so many is for files that guests open; the others are for connections and for the box itself.
-const GUESTS_PART: usize = 2;
 /// The status of a process that a second SIGTERM ended.
 const ENDED_AT_ONCE: i32 = 128 + 15;
 
@@ -82,11 +80,23 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         );
     }
     // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("main").enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("main")
+        .on_thread_start(cgroups.leave())
+        .enable_all()
+        .build()?;
     let io = Arc::new(IoThreads::start(config.io_threads)?);
     let cached = if wasm.compiler.has_cache() { "with" } else { "without" };
-    let store = boot::store(&config, directory, wasm.compiler, runtime.handle().clone(), metrics.clone())?;
+    let store = boot::store(
+        &config,
+        directory,
+        wasm.compiler,
+        descriptors,
+        &cgroups,
+        runtime.handle().clone(),
+        metrics.clone(),
+    )?;
     let core = Arc::new(Core {
         store,
         admission: Admission::new(config.capacity, metrics.clone()),
@@ -97,11 +107,10 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             config.worker_idle,
             metrics.workers.clone(),
         )?,
-        memory: MemoryBudget::new(metrics.growth_waits.clone()),
+        memory: MemoryBudget::new(metrics.growth_waits.clone(), metrics.evicted.clone()),
         budgets: config.budgets.clone(),
         admin_budgets: Budgets::new(limit / ADMIN_SHARE, ADMIN_CONNECTIONS),
         metrics: metrics.clone(),
-        descriptors: Arc::new(Semaphore::new(descriptors / GUESTS_PART)),
         readiness: Readiness::new(config.readiness, container.clone()),
         draining: AtomicBool::new(false),
         over: CancellationToken::new(),

@@ -26,7 +26,6 @@ pub struct Attack {
     container: TestCgroup,
     descriptors: usize,
     log_bytes: u64,
-    internal_errors: bool,
 }
 
 /// What the box took at most while it was watched.
@@ -42,7 +41,7 @@ impl Attack {
     pub fn within(mebibytes: u64) -> Attack {
         let container = TestCgroup::with_memory(mebibytes);
         let launch = WasmBox::launch().within(&container).function("hello.wat", guest::hello());
-        Attack { mebibytes, launch, container, descriptors: 512, log_bytes: 16 << 20, internal_errors: false }
+        Attack { mebibytes, launch, container, descriptors: 512, log_bytes: 16 << 20 }
     }
 
     /// Adds a file to the functions directory.
@@ -77,13 +76,6 @@ impl Attack {
         self
     }
 
-    /// The answer `internal` is no fault: what the operator granted is gone.
-    #[must_use]
-    pub fn with_internal_errors(mut self) -> Attack {
-        self.internal_errors = true;
-        self
-    }
-
     /// Attacks, while the victim calls; then everything must be as if nothing had been.
     ///
     /// # Panics
@@ -92,7 +84,7 @@ impl Attack {
         // They are measured, so that each has the machine for itself.
         static ALONE: Mutex<()> = Mutex::new(());
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let Attack { mebibytes, launch, container, descriptors, log_bytes, internal_errors } = self;
+        let Attack { mebibytes, launch, container, descriptors, log_bytes } = self;
         let server = launch.start();
         server.get("/hello").ok();
         let process = server.process();
@@ -112,7 +104,7 @@ impl Attack {
         assert!(cost.descriptors <= descriptors, "{cost}; {descriptors} are expected");
         assert!(cost.log_bytes <= begun + log_bytes, "{cost}; {log_bytes} are expected");
         let log = server.log();
-        let internal = log.lines().find(|line| !internal_errors && line.contains("code=internal"));
+        let internal = log.lines().find(|line| line.contains("code=internal"));
         assert_eq!(internal, None, "a fault of the box's");
         assert_eq!(server.get("/hello").ok().text(), "hello\n");
         server.get("/-/live").ok();

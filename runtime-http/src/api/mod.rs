@@ -242,7 +242,7 @@ impl Api {
             max_body: self.settings.body.length,
             buffer_limit: function.buffer_limit,
             preallocated: self.settings.preallocation.map_or(0, |share| share.of(limits.memory.bytes())),
-            descriptors: self.core.descriptors.clone(),
+            files: function.files.clone(),
             memory: self.core.memory.reserve(exchange.timing.id, exchange.cancel.clone()),
         };
         let (reply, mut replied) = sandbox::reply();

@@ -35,6 +35,7 @@ pub enum Code {
     GuestOutputLimit,
     GuestBadHeader,
     GuestNoResponse,
+    PreopenUnavailable,
     Internal,
     NotImplemented,
     QueueFull,
@@ -66,6 +67,7 @@ impl Code {
             Code::GuestOutputLimit => "guest-output-limit",
             Code::GuestBadHeader => "guest-bad-header",
             Code::GuestNoResponse => "guest-no-response",
+            Code::PreopenUnavailable => "preopen-unavailable",
             Code::Internal => "internal",
             Code::NotImplemented => "not-implemented",
             Code::QueueFull => "queue-full",
@@ -96,6 +98,7 @@ impl Code {
             | Code::GuestOutputLimit
             | Code::GuestBadHeader
             | Code::GuestNoResponse
+            | Code::PreopenUnavailable
             | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Code::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Code::QueueFull | Code::QueueTimeout | Code::Draining | Code::Evicted | Code::Compiling => {
@@ -125,6 +128,7 @@ impl Code {
             Code::GuestOutputLimit => "The function reached its output limit",
             Code::GuestBadHeader => "The function wrote a bad CGI header block",
             Code::GuestNoResponse => "The function made no response",
+            Code::PreopenUnavailable => "A directory granted to the function cannot be opened",
             Code::Internal => "Internal error",
             Code::NotImplemented => "The server has no such feature of HTTP",
             Code::QueueFull => "Too much is waiting",
@@ -159,6 +163,7 @@ impl Code {
             | Code::GuestOutputLimit
             | Code::GuestBadHeader
             | Code::GuestNoResponse
+            | Code::PreopenUnavailable
             | Code::Internal
             | Code::NotImplemented
             | Code::DeadlineExceeded => None,
@@ -315,6 +320,7 @@ impl From<Failure> for Problem {
             Failure::BodyTooLarge { limit } => Problem::new(Code::BodyTooLarge, detail).with("limit_bytes", limit),
             Failure::BodyUnreadable { .. } => Problem::new(Code::BodyUnreadable, detail),
             Failure::DeadlineExceeded { .. } => Problem::new(Code::DeadlineExceeded, detail),
+            Failure::PreopenUnavailable { .. } => Problem::new(Code::PreopenUnavailable, detail),
             Failure::Draining => Problem::new(Code::Draining, detail),
             Failure::Evicted => Problem::new(Code::Evicted, detail),
             // No slot is free although a permit was: its components need several memories each.

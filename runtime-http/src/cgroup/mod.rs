@@ -130,6 +130,18 @@ impl Cgroups {
         Ok(Cgroups { nested: Some(Arc::new(nested)) })
     }
 
+    /// What a thread must do that may have been started by a worker: it leaves that worker's leaf.
+    pub fn leave(&self) -> impl Fn() + Send + Sync + 'static {
+        // Not all of this: such a thread may stay for ever, and leaves are removed before that.
+        let root = self.nested.as_ref().map(|nested| nested.root.clone());
+        move || {
+            if let Some(root) = &root {
+                // One that stays has that worker's limit, and keeps its leaf from being removed; both end with the thread.
+                let _ = root.join();
+            }
+        }
+    }
+
     /// For the calling thread.
     pub fn thread(&self) -> ThreadCgroup {
         ThreadCgroup::new(self.nested.clone())

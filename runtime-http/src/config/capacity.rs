@@ -7,6 +7,7 @@ use crate::{
     engine::invocations_that_fit,
     limits::{ConfigDuration, Cores, Fraction, MemoryLimit},
     sampler::Thresholds,
+    sandbox::OVERHEAD,
     server::patience::Timeouts,
 };
 
@@ -43,7 +44,7 @@ settings! {
         /// Memory-Request waiting at most, in MiB [default: twice what is admitted, or 256 invocations if that is more]
         #[arg(long, value_name = "MIB")]
         queue_depth_resource_units: u64 = ["QUEUE_DEPTH_RESOURCE_UNITS"],
-        /// Most invocations at once, whatever their size [default: 1000, or what capacity and vm.max_map_count allow]
+        /// Most invocations at once, whatever their size [default: 1000, or what capacity, memory and vm.max_map_count allow]
         #[arg(long, value_name = "NUMBER")]
         max_invocations: u32 = ["MAX_INVOCATIONS"],
         /// Most client connections at once [default: 8192, or what a twentieth of the memory holds]
@@ -73,6 +74,9 @@ settings! {
     }
 }
 
+/// One in so many of the box's bytes is for what it holds for invocations beyond their `Memory-Request`, where nothing is set.
+const OVERHEADS_SHARE: u64 = 4;
+
 /// What a box has to give.
 pub(super) struct ResolvedCapacity {
     pub capacity: Capacity,
@@ -89,8 +93,9 @@ impl CapacitySettings {
         let asked_memory_limit = self.memory_limit.map(MemoryLimit::bytes);
         let memory_limit = asked_memory_limit.unwrap_or(u64::MAX).min(available_memory());
         let units = admitted::units(self, memory_limit)?;
-        // Each occupies a unit at least.
-        let admissible = u32::try_from(units).unwrap_or(u32::MAX);
+        // Each occupies a unit at least, and what the box holds for each is memory that guests cannot have.
+        let admissible = units.min((memory_limit / OVERHEADS_SHARE / OVERHEAD).max(1));
+        let admissible = u32::try_from(admissible).unwrap_or(u32::MAX);
         let invocations = self.max_invocations.unwrap_or_else(|| invocations_that_fit().min(1000).min(admissible));
         within("--max-invocations", u64::from(invocations), 1, 10_000)?;
         Ok(ResolvedCapacity {

@@ -11,7 +11,7 @@ use super::Finding;
 use crate::{
     boot,
     config::{CacheDir, Config},
-    store::artifact::{self, CacheError},
+    store::cache_directory::{self, CacheError},
 };
 
 pub fn functions(config: &Config) -> Finding {
@@ -62,7 +62,7 @@ pub fn cache(config: &Config) -> Finding {
 pub fn node_cache(config: &Config) -> Finding {
     let Some(node) = &config.node else { return Finding::ok("none, as configured: this box compiles itself") };
     let path = absolute(&node.cache_dir);
-    match artifact::check_mapped_directory(&path) {
+    match cache_directory::check_mapped_directory(&path) {
         Ok(()) => Finding::ok(format!("{}, read-only", path.display())),
         Err(error) => Finding::fail(error.to_string(), "let the shim mount it (docs/shim.md), or name none"),
     }
@@ -70,7 +70,7 @@ pub fn node_cache(config: &Config) -> Finding {
 
 /// What the box would find; nothing is made.
 fn usable(path: &Path) -> Result<&'static str, String> {
-    match artifact::check_directory(path) {
+    match cache_directory::check_directory(path) {
         Ok(()) => writable(path).map(|()| "private and writable"),
         Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             let above = path.ancestors().find(|above| fs::metadata(above).is_ok()).unwrap_or(Path::new("/"));

@@ -25,8 +25,12 @@ pub enum Failure {
     ClientGone,
     #[error("the server is shutting down")]
     Draining,
-    #[error("the server ran short of memory, and this invocation was the last that began; another attempt may succeed")]
+    #[error(
+        "the server ran short of memory, and this invocation was among the last that began, or wanted what could not wait; another attempt may succeed"
+    )]
     Evicted,
+    #[error("the directory granted as {guest:?} cannot be opened: {reason}")]
+    PreopenUnavailable { guest: String, reason: String },
     #[error("all instance slots are taken")]
     NoSlot,
     #[error("internal error: {reason}")]

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    budget::{First, MemoryReservation, Seniority},
+    budget::{First, Seniority},
     forecast::Watermarks,
+    reservation::MemoryReservation,
 };
 
 /// Bytes. Evicting an invocation that holds less hardly helps: it goes only if none holds more, and for the working set it does not go
@@ -51,17 +52,22 @@ impl Need {
         let (ending, mut staying): (Vec<_>, Vec<_>) =
             running.iter().partition(|reservation| reservation.cancel.reason().is_some());
         staying.sort_by_key(|reservation| reservation.seniority);
-        let ending: u64 = ending.iter().map(|reservation| reservation.held()).sum();
+        // Memory that is used is what the container has more than it should; memory that is held is what a growth waits for.
+        let bytes_of = match self {
+            Need::Working { .. } => MemoryReservation::used,
+            Need::Growth { .. } => MemoryReservation::held,
+        };
+        let ending: u64 = ending.iter().map(|reservation| bytes_of(reservation)).sum();
         match self {
             // The oldest goes only if it is alone.
             Need::Working { bytes } => {
                 let victims = match staying.as_slice() {
                     [] => Vec::new(),
                     [last] if ending == 0 => vec![Arc::clone(last)],
-                    [_oldest, younger @ ..] => youngest(younger, bytes.saturating_sub(ending)),
+                    [_oldest, younger @ ..] => youngest(younger, bytes.saturating_sub(ending), bytes_of),
                 };
                 // It is not guests that use the memory.
-                let freed: u64 = victims.iter().map(|reservation| reservation.held()).sum();
+                let freed: u64 = victims.iter().map(|reservation| bytes_of(reservation)).sum();
                 if freed < WORTHWHILE { Vec::new() } else { victims }
             }
             Need::Growth { bytes, by, waited, impossible } => {
@@ -70,12 +76,12 @@ impl Need {
                     .find(|reservation| reservation.seniority == by)
                     .map(|reservation| Arc::clone(reservation));
                 let juniors: Vec<_> = staying.into_iter().filter(|reservation| reservation.seniority > by).collect();
-                let evictable: u64 = juniors.iter().map(|reservation| reservation.held()).sum();
+                let evictable: u64 = juniors.iter().map(|reservation| bytes_of(reservation)).sum();
                 if impossible || waited >= LAST_PATIENCE {
                     // There is not so much; or its seniors have it, and do not end.
                     waiting.into_iter().collect()
                 } else if ending + evictable >= bytes {
-                    youngest(&juniors, bytes.saturating_sub(ending))
+                    youngest(&juniors, bytes.saturating_sub(ending), bytes_of)
                 } else {
                     Vec::new()
                 }
@@ -84,23 +90,27 @@ impl Need {
     }
 }
 
-/// The last ones of `reservations`, which are sorted by seniority, until what they hold is `bytes`: first of those with something worth it.
-fn youngest(reservations: &[&Arc<MemoryReservation>], bytes: u64) -> Vec<Arc<MemoryReservation>> {
+/// The last ones of `reservations`, which are sorted by seniority, until `bytes_of` them is `bytes`: first of those that use something worth it.
+fn youngest(
+    reservations: &[&Arc<MemoryReservation>],
+    bytes: u64,
+    bytes_of: fn(&MemoryReservation) -> u64,
+) -> Vec<Arc<MemoryReservation>> {
     let (large, small): (Vec<_>, Vec<_>) = reservations
         .iter()
         .rev()
         .map(|reservation| Arc::clone(reservation))
-        .partition(|reservation| reservation.held() >= WORTHWHILE);
+        .partition(|reservation| reservation.used() >= WORTHWHILE);
     let mut left = bytes;
     let mut is_needed = |reservation: &Arc<MemoryReservation>| {
         let needed = left > 0;
-        left = left.saturating_sub(reservation.held());
+        left = left.saturating_sub(bytes_of(reservation));
         needed
     };
     large
         .into_iter()
         .chain(small)
-        .filter(|reservation| reservation.held() > 0)
+        .filter(|reservation| bytes_of(reservation) > 0)
         .take_while(|reservation| is_needed(reservation))
         .collect()
 }
@@ -119,7 +129,10 @@ mod tests {
 
     /// From the oldest to the youngest.
     fn running(mebibytes: &[u64]) -> Vec<Arc<MemoryReservation>> {
-        let budget = MemoryBudget::new(IntCounter::new("waits", "of growths").unwrap());
+        let budget = MemoryBudget::new(
+            IntCounter::new("waits", "of growths").unwrap(),
+            IntCounter::new("evicted", "invocations").unwrap(),
+        );
         let open = |mebibytes: &u64| {
             let reservation = budget.reserve(InvocationId::next(), CancelToken::default());
             assert!(reservation.take(mebibytes * MIB));

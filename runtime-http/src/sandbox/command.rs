@@ -19,7 +19,7 @@ use super::{
     resource_table,
     stderr::Stderr,
     stdin::Stdin,
-    stdout::{CHUNKS_AHEAD, Stdout},
+    stdout::{CHUNKS_AHEAD, Room, Stdout},
 };
 use crate::{
     epoch,
@@ -29,8 +29,18 @@ use crate::{
 
 /// The data of a core module's store.
 pub struct CoreHost {
-    pub(super) wasi: WasiP1Ctx,
+    wasi: WasiP1Ctx,
     limiter: Limiter,
+}
+
+impl CoreHost {
+    /// For a host call. One that the box holds too much for has nothing left.
+    pub(super) fn wasi(&mut self) -> &mut WasiP1Ctx {
+        if self.limiter.overdraws() {
+            self.wasi = WasiCtxBuilder::new().build_p1();
+        }
+        &mut self.wasi
+    }
 }
 
 /// Where a command's standard streams lead.
@@ -62,7 +72,8 @@ impl Streams {
             reply.stream(Stream::Output { first, rest });
             sender
         });
-        Streams { stdout: Stdout::new(setup.buffer_limit, setup.max_output, start), body: None }
+        let room = Room { memory: setup.memory.clone(), most: setup.most_memory() };
+        Streams { stdout: Stdout::new(setup.buffer_limit, setup.max_output, room, start), body: None }
     }
 
     fn limit_hits(&self) -> LimitHits {
@@ -93,6 +104,7 @@ pub(super) fn run_core(
     let preallocated = usize::try_from(setup.preallocated).unwrap_or(usize::MAX);
     let result = {
         let call = pin!(async {
+            setup.reserve_overhead().await;
             let result = call_start(program, &mut store, preallocated, &setup.memory.cancel).await;
             stdout.drain().await;
             result
@@ -146,6 +158,7 @@ pub(super) fn run_component(
     let stdout = streams.stdout.clone();
     let result = {
         let call = pin!(async {
+            setup.reserve_overhead().await;
             let result = async {
                 let command = program.instantiate_async(&mut store).await?;
                 command.wasi_cli_run().call_run(&mut store).await
@@ -174,7 +187,10 @@ fn judge(
 ) -> Result<Option<Answer>, Failure> {
     let hits = streams.limit_hits();
     let failure = match &result {
-        Err(reason) => Some(cancelled(*reason, setup.memory.settle(), setup.bounds())),
+        _ if limiter.overdrawn().is_some() => {
+            limiter.overdrawn().map(|(reason, bytes)| cancelled(reason, bytes, setup.bounds()))
+        }
+        Err(reason) => Some(cancelled(*reason, setup.memory.cost(), setup.bounds())),
         Ok(Err(error)) => {
             tracing::debug!(id = %setup.id, "guest call failed: {error:?}");
             classify(error, limiter, hits, setup.bounds())
@@ -219,8 +235,13 @@ pub(super) fn granted_context(setup: &Setup) -> Result<WasiCtxBuilder, Failure> 
     wasi.max_random_size(MOST_RANDOM_BYTES);
     for preopen in &grants.preopens {
         let permissions = if preopen.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-        let failure = |error: &dyn std::fmt::Display| Failure::Internal {
-            reason: format!("cannot open the granted directory {}: {error}", preopen.directory),
+        let failure = |error: &dyn std::fmt::Display| {
+            // The host's path is for the operator alone.
+            tracing::warn!(
+                function = %setup.function, id = %setup.id, directory = %preopen.directory,
+                "cannot open a granted directory: {error}"
+            );
+            Failure::PreopenUnavailable { guest: preopen.guest.clone(), reason: error.to_string() }
         };
         let directory = preopen.directory.open().map_err(|error| failure(&error))?;
         // wasmtime opens a path; this one is what was opened just now, whatever became of its name.

@@ -84,8 +84,8 @@ impl Bounded<'_> {
                     _ => Ok(output),
                 };
             }
-            if self.memory.settle() > self.most_memory {
-                cancel.cancel(CancelReason::MemoryLimit);
+            if let Err(reason) = self.memory.check(self.most_memory) {
+                cancel.cancel(reason);
             }
             self.epochs.touch();
             when_pending(&mut context);

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
     WasiHttpCtx, WasiHttpCtxView, WasiHttpView,
     p2::{
@@ -45,14 +45,27 @@ pub struct ComponentHost {
     pub(super) limiter: Limiter,
 }
 
+impl ComponentHost {
+    /// Before a host call. One that the box holds too much for has nothing left.
+    fn bound(&mut self) {
+        if self.limiter.overdraws() {
+            self.wasi = WasiCtxBuilder::new().build();
+            self.table = ResourceTable::new();
+            self.http = WasiHttpCtx::new();
+        }
+    }
+}
+
 impl WasiView for ComponentHost {
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.bound();
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 
 impl WasiHttpView for ComponentHost {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.bound();
         WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
     }
 }
@@ -99,6 +112,7 @@ pub(super) fn run(
     let result = {
         let slot_of_guest = slot.clone();
         let call = pin!(async {
+            setup.reserve_overhead().await;
             let mut http = store.data_mut().http();
             let request = http.new_incoming_request(Scheme::Http, request)?;
             let out = http.new_response_outparam_from_callback(move |response| {
@@ -129,7 +143,10 @@ fn judge(
     result: Result<wasmtime::Result<()>, CancelReason>,
 ) -> Result<Option<Answer>, Failure> {
     let failure = match &result {
-        Err(reason) => Some(cancelled(*reason, setup.memory.settle(), setup.bounds())),
+        _ if limiter.overdrawn().is_some() => {
+            limiter.overdrawn().map(|(reason, bytes)| cancelled(reason, bytes, setup.bounds()))
+        }
+        Err(reason) => Some(cancelled(*reason, setup.memory.cost(), setup.bounds())),
         Ok(Err(error)) => {
             tracing::debug!(id = %setup.id, "guest call failed: {error:?}");
             // `exit(0)` of a handler that has not answered is still no answer: see below.

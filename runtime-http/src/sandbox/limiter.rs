@@ -14,6 +14,7 @@ use wasmtime_wasi::async_trait;
 
 use crate::{
     engine::{MOST_CORE_INSTANCES, MOST_MEMORIES, MOST_TABLES},
+    invocation::CancelReason,
     memory::MemoryReservation,
 };
 
@@ -27,19 +28,40 @@ pub struct Limiter {
     used: usize,
     peak: usize,
     refused: Option<usize>,
+    /// The most bytes that the invocation may cost, with what the box holds for it.
+    most: u64,
+    overdrawn: Option<(CancelReason, u64)>,
     reservation: Arc<MemoryReservation>,
 }
 
 impl Limiter {
-    /// `limit` in bytes; what is taken is taken by `reservation`.
-    pub fn new(limit: u64, reservation: Arc<MemoryReservation>) -> Self {
+    /// `limit` and `most` in bytes; what is taken is taken by `reservation`.
+    pub fn new(limit: u64, most: u64, reservation: Arc<MemoryReservation>) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Limiter { limit, used: 0, peak: 0, refused: None, reservation }
+        Limiter { limit, used: 0, peak: 0, refused: None, most, overdrawn: None, reservation }
     }
 
     /// The most bytes in use at once.
     pub fn peak(&self) -> u64 {
         self.peak as u64
+    }
+
+    /// Looks at what the box holds for the guest: as each of its host calls begins, since it can make many before it yields. If that is too
+    /// much it is to be taken from the guest, which ends when it yields.
+    pub fn overdraws(&mut self) -> bool {
+        match self.reservation.check(self.most) {
+            Ok(()) => false,
+            Err(reason) => {
+                self.overdrawn.get_or_insert((reason, self.reservation.cost()));
+                self.reservation.cancel.cancel(reason);
+                true
+            }
+        }
+    }
+
+    /// Why it was taken from the guest, if it was, and how many bytes it cost in all then.
+    pub fn overdrawn(&self) -> Option<(CancelReason, u64)> {
+        self.overdrawn
     }
 
     /// If a growth was refused: the total, in bytes, that it would have made.
@@ -113,9 +135,10 @@ mod tests {
     };
 
     fn limiter() -> (Arc<MemoryBudget>, Limiter) {
-        let budget = MemoryBudget::new(Metrics::new().growth_waits);
+        let metrics = Metrics::new();
+        let budget = MemoryBudget::new(metrics.growth_waits.clone(), metrics.evicted.clone());
         let reservation = budget.reserve(InvocationId::next(), CancelToken::default());
-        (budget, Limiter::new(1 << 20, reservation))
+        (budget, Limiter::new(1 << 20, 2 << 20, reservation))
     }
 
     #[tokio::test]
@@ -129,6 +152,21 @@ mod tests {
         assert_eq!((limiter.peak(), budget.committed()), (768 << 10, 768 << 10));
         drop(limiter);
         assert_eq!(budget.committed(), 0);
+    }
+
+    #[test]
+    fn what_the_box_holds_is_seen_with_what_the_guest_has() {
+        let (_, mut limiter) = limiter();
+        assert!(!limiter.overdraws());
+        let held = {
+            let _charging = limiter.reservation.charge();
+            vec![0_u8; (2 << 20) + 1]
+        };
+        assert!(limiter.overdraws());
+        assert_eq!(limiter.reservation.cancel.reason(), Some(CancelReason::MemoryLimit));
+        drop(held);
+        assert!(!limiter.overdraws());
+        assert_eq!(limiter.overdrawn(), Some((CancelReason::MemoryLimit, (2 << 20) + 1)), "it is remembered");
     }
 
     #[tokio::test]

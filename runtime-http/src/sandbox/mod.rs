@@ -10,11 +10,13 @@
 //! - [`executor`]: the loop around a guest call: deadline, cancellation
 //! - [`limiter`]: memory; [`populate`]: memory made resident ahead; [`failure`]: what an error of a guest's call was
 //! - [`stdin`], [`stdout`], [`stderr`]: the guest's streams
+//! - [`file_access`]: what the files of a function's guests may occupy
 //! - [`outbound`]: HTTP requests of guests, denied unless granted
 
 mod command;
 mod executor;
 mod failure;
+pub mod file_access;
 mod http;
 mod limiter;
 mod outbound;
@@ -27,13 +29,18 @@ mod stdout;
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use wasmtime::{Store, component::ResourceTable};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use self::{
-    command::CoreHost, executor::Bounded, failure::Bounds, http::ComponentHost, limiter::Limiter, program::CoreProgram,
+    command::CoreHost,
+    executor::Bounded,
+    failure::Bounds,
+    file_access::{FileAccess, Files, MOST_FILES},
+    http::ComponentHost,
+    limiter::Limiter,
+    program::CoreProgram,
 };
 pub use self::{
     command::{CommandInput, Stdio},
@@ -71,8 +78,8 @@ pub struct Setup {
     pub buffer_limit: usize,
     /// Bytes of memory to make resident before the guest runs.
     pub preallocated: u64,
-    /// Descriptors that files of guests may take, of all together.
-    pub descriptors: Arc<Semaphore>,
+    /// `None` if it has no directory, or as much of the box as it likes.
+    pub files: Option<Arc<FileAccess>>,
     /// Its memory, and the signal to end. What is reserved is given back when this is dropped: after the store, whose pages it is.
     pub memory: Arc<MemoryReservation>,
 }
@@ -93,7 +100,7 @@ pub struct Remains {
     store: Option<Left>,
     /// After the store, whose files they are.
     #[expect(dead_code, reason = "held to be dropped")]
-    files: Option<OwnedSemaphorePermit>,
+    files: Option<Files>,
 }
 
 impl Remains {
@@ -121,24 +128,25 @@ impl Setup {
     /// What can be between an ended guest and its client, if its answer is streamed: what was buffered first, and full channels.
     pub fn most_undelivered(&self) -> u64 {
         let channel = outbound::BODY_BYTES.max((stdout::CHUNKS_AHEAD + 1) * stdout::CHUNK);
-        (self.buffer_limit + channel) as u64
-    }
-
-    /// Descriptors for as many files as it may open.
-    fn reserve_files(&self) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
-        if self.grants.preopens.is_empty() {
-            return Ok(None);
-        }
-        self.descriptors.clone().try_acquire_many_owned(MOST_FILES).map(Some)
+        ((self.buffer_limit + channel) as u64).min(self.most_memory())
     }
 
     fn limiter(&self) -> Limiter {
-        Limiter::new(self.limits.memory.bytes(), self.memory.clone())
+        Limiter::new(self.limits.memory.bytes(), self.most_memory(), self.memory.clone())
+    }
+
+    /// The most that it may cost, with what the box holds for it; bytes.
+    fn most_memory(&self) -> u64 {
+        self.limits.memory.bytes().saturating_add(OVERHEAD)
+    }
+
+    /// Before the guest starts: waits until there is memory for what the box holds for it.
+    async fn reserve_overhead(&self) {
+        self.memory.reserve_overhead(OVERHEAD).await;
     }
 
     fn bounded<'a>(&'a self, epochs: &'a epoch::Awake) -> Bounded<'a> {
-        let most_memory = self.limits.memory.bytes().saturating_add(HOST_ALLOWANCE);
-        Bounded { deadline: self.deadline, memory: &self.memory, most_memory, epochs }
+        Bounded { deadline: self.deadline, memory: &self.memory, most_memory: self.most_memory(), epochs }
     }
 }
 
@@ -151,22 +159,32 @@ impl Ended {
 
 /// Runs to the end, on this thread, which must be in a tokio context. An answer that has to begin before the end is sent to `reply`.
 pub fn run(call: Call, setup: &Setup, epochs: &epoch::Awake, reply: &ReplySender) -> Ended {
-    let Ok(files) = setup.reserve_files() else { return Ended::not_started(Failure::NoSlot) };
-    let _charging = setup.memory.charge();
+    let files = match setup.files.as_ref().map(FileAccess::open).transpose() {
+        Ok(files) => files,
+        Err(occupied) => {
+            tracing::warn!(function = %setup.function, id = %setup.id, "not started: {occupied}");
+            return Ended::not_started(Failure::NoSlot);
+        }
+    };
+    let context = files.as_ref().map(Files::enter);
+    let charging = setup.memory.charge();
     let ended = match call {
         Call::Core(program, input) => command::run_core(&program, input, setup, epochs, reply),
         Call::Command(program, input) => command::run_component(&program, input, setup, epochs, reply),
         Call::Http(program, request) => http::run(&program, request, setup, epochs, reply),
     };
+    drop((charging, context));
+    if let Some(files) = files.as_ref().filter(|_| setup.memory.cancel.reason().is_some()) {
+        files.abandon();
+    }
     Ended { remains: Remains { files, ..ended.remains }, ..ended }
 }
 
-/// What the box may hold for an invocation beyond its `Memory-Request`, bytes: a response that waits for its client is a megabyte.
-const HOST_ALLOWANCE: u64 = 2 << 20;
+/// What the box may hold for an invocation beyond its `Memory-Request`, bytes: a response that waits for its client is a megabyte. It is taken
+/// in advance.
+pub const OVERHEAD: u64 = 2 << 20;
 /// The most handles to the box's resources: streams, headers, files.
 const MOST_HANDLES: usize = 1000;
-/// The same for a guest that may open files: each takes a descriptor of the process.
-const MOST_FILES: u32 = 256;
 /// The most bytes that a component passes to the box in one call.
 const HOSTCALL_BYTES: usize = 1 << 20;
 /// The most handles of a component, its own among them.

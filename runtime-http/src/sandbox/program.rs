@@ -52,7 +52,7 @@ impl Toolchain {
     /// Only if wasmtime's own interfaces collide: a mistake in this file.
     pub fn new(engine: Engine) -> wasmtime::Result<Self> {
         let mut core = Linker::new(&engine);
-        wasmtime_wasi::p1::add_to_linker_async(&mut core, |host: &mut CoreHost| &mut host.wasi)?;
+        wasmtime_wasi::p1::add_to_linker_async(&mut core, CoreHost::wasi)?;
         // wasmtime takes codes up to 125 only, and a trap is what others become; but C's -1 and 200 of Python are codes like any other.
         core.allow_shadowing(true);
         core.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| Err::<(), _>(exit(code)))?;

@@ -1,7 +1,7 @@
 //! The guest's standard output as the response body.
 //!
-//! A first part is held back, so that a function that fails still gets its error status. When more comes, the response starts and the
-//! rest is streamed: at most [`CHUNK`] bytes here and [`CHUNKS_AHEAD`] chunks in the channel, then the guest waits for its client.
+//! A first part is held back, so that a function that fails still gets its error status. When more comes, or what is held back would be more
+//! than the invocation has room for, the response starts and the rest is streamed: at most [`CHUNK`] bytes here and [`CHUNKS_AHEAD`] chunks in the channel, then the guest waits for its client.
 
 use std::{
     pin::Pin,
@@ -17,10 +17,23 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError},
 };
 
+use crate::memory::MemoryReservation;
+
 /// What is collected before it is passed on, and the most a guest may write at once.
 pub const CHUNK: usize = 64 << 10;
 /// Chunks between the guest and a slow client.
 pub const CHUNKS_AHEAD: usize = 2;
+
+/// What is held back is at least this, whatever room there is.
+const LEAST_BUFFER: usize = CHUNK;
+/// Room that is left for what is streamed, and for the invocation's other memory: bytes.
+const LEFT: usize = 512 << 10;
+
+/// The memory of the invocation, and the most that it may cost.
+pub struct Room {
+    pub memory: Arc<MemoryReservation>,
+    pub most: u64,
+}
 
 /// Starts the response: takes the first bytes and gives the channel for the rest.
 pub type Start = Box<dyn FnOnce(Bytes) -> mpsc::Sender<Bytes> + Send>;
@@ -30,6 +43,7 @@ pub type Start = Box<dyn FnOnce(Bytes) -> mpsc::Sender<Bytes> + Send>;
 pub struct Stdout(Arc<Mutex<State>>);
 
 struct State {
+    room: Room,
     buffer: BytesMut,
     sink: Sink,
     written: u64,
@@ -49,9 +63,10 @@ enum Sink {
 }
 
 impl Stdout {
-    /// `buffer_limit`: bytes to buffer_limit back before the response starts; `limit`: the most bytes in all.
-    pub fn new(buffer_limit: usize, limit: u64, start: Start) -> Self {
+    /// `buffer_limit`: bytes to hold back before the response starts, as far as there is `room`; `limit`: the most bytes in all.
+    pub fn new(buffer_limit: usize, limit: u64, room: Room, start: Start) -> Self {
         Stdout(Arc::new(Mutex::new(State {
+            room,
             buffer: BytesMut::new(),
             sink: Sink::Buffering { buffer_limit, start },
             written: 0,
@@ -130,14 +145,35 @@ impl State {
             self.limit_exceeded = true;
             return Err(StreamError::trap("output limit exceeded"));
         }
+        // Before it is held.
+        if !self.has_room(bytes.len()) {
+            self.start();
+        }
         self.buffer.extend_from_slice(bytes);
-        if let Sink::Buffering { buffer_limit, .. } = self.sink
-            && self.buffer.len() > buffer_limit
-            && let Sink::Buffering { start, .. } = std::mem::replace(&mut self.sink, Sink::Gone)
-        {
-            self.sink = Sink::Streaming(start(self.buffer.split().freeze()));
+        if matches!(self.sink, Sink::Buffering { buffer_limit, .. } if self.buffer.len() > buffer_limit) {
+            self.start();
         }
         Ok(())
+    }
+
+    /// Starts the response with what is held back, if it has not started.
+    fn start(&mut self) {
+        match std::mem::replace(&mut self.sink, Sink::Gone) {
+            Sink::Buffering { start, .. } => {
+                let first = std::mem::take(&mut self.buffer).freeze();
+                self.sink = Sink::Streaming(start(first));
+            }
+            other => self.sink = other,
+        }
+    }
+
+    /// Whether `bytes` more can be held back: a buffer that is full becomes twice as large.
+    fn has_room(&self, bytes: usize) -> bool {
+        let (length, capacity) = (self.buffer.len() + bytes, self.buffer.capacity());
+        length <= LEAST_BUFFER.max(capacity) || {
+            let growth = length.max(2 * capacity) - capacity + LEFT;
+            self.room.memory.has_room(growth as u64, self.room.most)
+        }
     }
 
     /// Bytes that may be written now; zero while a slow client is waited for.

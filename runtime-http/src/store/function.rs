@@ -12,7 +12,7 @@ use crate::{
     invocation::Grants,
     limits::{LimitCaps, Limits},
     metrics::{FunctionMetrics, Metrics},
-    sandbox::Program,
+    sandbox::{Program, file_access::FileAccess},
     worker::estimate::ExecutionEstimate,
 };
 
@@ -28,6 +28,8 @@ pub struct Function {
     pub limits: Limits,
     pub caps: LimitCaps,
     pub grants: Arc<Grants>,
+    /// If there is a directory among the grants.
+    pub files: Option<Arc<FileAccess>>,
     pub output: OutputMode,
     pub path: PathMode,
     pub environment: EnvironmentMode,
@@ -81,6 +83,7 @@ impl Function {
             environment: settings.environment,
             methods: settings.methods.or_else(|| (!is_http).then(Methods::of_commands)),
             buffer_limit: buffer_limit.max(least_buffer),
+            files: None,
             grants: Arc::new(Grants {
                 args: settings.args,
                 env: settings.env.into_iter().collect(),

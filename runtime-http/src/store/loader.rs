@@ -16,7 +16,14 @@ use super::{
     native::Code,
     settings::{BadSettings, FunctionSettings, GrantedSettings, OperatorGrants},
 };
-use crate::{admission::Shares, metrics::Metrics, sandbox::ProgramError};
+use crate::{
+    admission::Shares,
+    metrics::Metrics,
+    sandbox::{
+        ProgramError,
+        file_access::{FileQuotas, ThreadStart},
+    },
+};
 
 /// Why a function cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +84,7 @@ pub(super) struct Loader {
     bounds: StoreBounds,
     metrics: Arc<Metrics>,
     shares: Shares,
+    files: FileQuotas,
     loads: Semaphore,
     /// Of files that are read, KiB.
     reading: Arc<Semaphore>,
@@ -98,6 +106,7 @@ impl Loader {
         defaults: Defaults,
         grants: OperatorGrants,
         bounds: StoreBounds,
+        thread_start: ThreadStart,
         metrics: Arc<Metrics>,
     ) -> Loader {
         let reading_kibibytes = kibibytes(bounds.reading).max(1);
@@ -109,6 +118,7 @@ impl Loader {
             bounds,
             metrics,
             shares: Shares::default(),
+            files: FileQuotas::new(bounds.guests_files, thread_start),
             loads: Semaphore::new(LOADS_AT_ONCE),
             reading: Arc::new(Semaphore::new(reading_kibibytes as usize)),
             reading_kibibytes,
@@ -161,7 +171,10 @@ impl Loader {
             Code::Component(component) => self.compiler.toolchain().component(component),
         };
         let program = program.map_err(|source| LoadError::Program { file: version.file.clone(), source })?;
-        Ok(Function::new(version, program, code_bytes, settings, &self.defaults, &self.metrics, &self.shares))
+        let mut function =
+            Function::new(version, program, code_bytes, settings, &self.defaults, &self.metrics, &self.shares);
+        function.files = (!function.grants.preopens.is_empty()).then(|| self.files.of(&function.name));
+        Ok(function)
     }
 
     /// Reads the files, as soon as there is room for a module of `size` bytes.

@@ -7,10 +7,12 @@
 //! - [`name`]: names of modules; [`mod@file`]: the functions directory; [`kind`]: what a file is
 //! - [`cache`]: what is in memory; [`loader`]: how it gets there; [`compile_queue`]: who compiles next
 //! - [`settings`]: per-function settings; [`function`]: the ready function
-//! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk; [`mapping`]: its files in memory
+//! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk; [`cache_directory`]: whether that can be
+//!   trusted; [`mapping`]: its files in memory
 
 pub mod artifact;
 pub mod cache;
+pub mod cache_directory;
 pub mod compile_queue;
 pub mod compiler;
 pub mod file;
@@ -42,7 +44,10 @@ use self::{
     name::ModuleName,
     settings::OperatorGrants,
 };
-use crate::metrics::{Metrics, gauge};
+use crate::{
+    metrics::{Metrics, gauge},
+    sandbox::file_access::ThreadStart,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -60,6 +65,10 @@ type Waiting = watch::Receiver<Option<LoadResult>>;
 pub struct StoreBounds {
     /// The most bytes of compiled code held in memory.
     pub memory: usize,
+    /// The most functions, good or bad, held in memory.
+    pub entries: usize,
+    /// Descriptors that files of guests may take.
+    pub guests_files: usize,
     /// The largest file.
     pub module: u64,
     /// The most bytes of files held in memory while they are read and looked up, but for one that is larger by itself.
@@ -68,8 +77,14 @@ pub struct StoreBounds {
     pub compile_jobs: usize,
 }
 
-/// The most functions, good or bad, held in memory.
-const MOST_ENTRIES: usize = 10_000;
+/// Threads that are not the store's own.
+pub struct StoreThreads {
+    /// Where loading goes on when the connection that asked for it is gone.
+    pub runtime: Handle,
+    /// What those do first that do guests' file access.
+    pub file_access: ThreadStart,
+}
+
 /// Code that has not been used for this long is let go of when memory runs short.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -95,16 +110,24 @@ impl ModuleStore {
         defaults: Defaults,
         grants: OperatorGrants,
         bounds: StoreBounds,
-        runtime: Handle,
+        threads: StoreThreads,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(ModuleStore {
             remote: file::is_remote(directory.path()),
-            loader: Arc::new(Loader::new(directory, compiler, defaults, grants, bounds, metrics.clone())),
+            loader: Arc::new(Loader::new(
+                directory,
+                compiler,
+                defaults,
+                grants,
+                bounds,
+                threads.file_access,
+                metrics.clone(),
+            )),
             bounds,
             cache: Mutex::default(),
             tasks: TaskTracker::new(),
-            runtime,
+            runtime: threads.runtime,
             hits: metrics.cache.with_label_values(&["memory", "hit"]),
             misses: metrics.cache.with_label_values(&["memory", "miss"]),
             metrics,
@@ -259,7 +282,7 @@ impl Loading {
         };
         let mut cache = self.store.cache();
         cache.finish(&ticket, loaded, Instant::now());
-        cache.make_room(self.store.bounds.memory, MOST_ENTRIES, ticket.file());
+        cache.make_room(self.store.bounds.memory, self.store.bounds.entries, ticket.file());
         self.store.show(&cache);
         drop(cache);
         // No receiver: everybody left.

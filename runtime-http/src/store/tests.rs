@@ -19,12 +19,15 @@ impl TestStore {
         settings.places.functions_dir = Some(directory.clone());
         settings.places.cache_dir = Some(CacheDir::None);
         settings.capacity.max_invocations = Some(1);
+        settings.cpu.enable_cgroups = Some(crate::cgroup::Enable::False);
         let config = Config::new(settings).unwrap();
         let metrics = Arc::new(Metrics::new());
         let wasm = boot::Wasm::new(&config, &metrics).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let functions = boot::functions_dir(&config).unwrap();
-        let store = boot::store(&config, functions, wasm.compiler, runtime.handle().clone(), metrics).unwrap();
+        let cgroups = boot::cgroups(&config, &metrics).unwrap();
+        let store =
+            boot::store(&config, functions, wasm.compiler, 1024, &cgroups, runtime.handle().clone(), metrics).unwrap();
         TestStore { store, directory, runtime }
     }
 

@@ -281,11 +281,13 @@ impl Shared {
                 estimate.add(outcome.usage.execution);
                 record.ended(outcome.clone());
             };
-            // A small answer is included in what a connection may hold. One for which there is no room keeps the permit until it is delivered.
+            let memory = setup.memory.clone();
+            // A small answer is included in what a connection may hold. One for which there is no room keeps the permit until it is
+            // delivered, and stays in the account of its invocation.
             let hold = |bytes| match answers.reserve(bytes) {
                 _ if bytes <= FRAME => None,
                 Some(reserved) => Some(Box::new(reserved) as Hold),
-                None => permit.take().map(|permit| Box::new(permit) as Hold),
+                None => permit.take().map(|permit| Box::new((permit, memory)) as Hold),
             };
             run::run(call, &setup, cgroup, &self.epochs, &reply, observe, hold);
         }));

@@ -54,6 +54,7 @@ pub fn run(
     };
     reply.end(outcome, answer, hold(undelivered));
     drop(remains);
+    setup.memory.guest_ended();
 }
 
 fn thread_cpu_time() -> Duration {

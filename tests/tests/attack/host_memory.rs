@@ -187,3 +187,20 @@ fn reads_without_bound() {
         });
     });
 }
+
+/// The largest buffer that a function may ask for, as often as there is room for.
+#[test]
+fn output_buffers_that_are_allowed() {
+    let attack = Attack::within(256).function("flood.wat", guest::flood(250)).flag("--output-buffer-bytes", 16 << 20);
+    attack.run(|server| {
+        together(48, |_| {
+            let request = Request::get("/flood").header("Memory-Request", "256Ki").header("Invocation-Timeout", "3000");
+            match server.try_call(request, "") {
+                Ok(answer) if answer.status == 200 => assert_eq!(answer.body.len(), 250 << 16),
+                Ok(answer) => assert_coded(&answer, &[REFUSED, CROWDED].concat()),
+                // Its deadline came when its answer had begun.
+                Err(broken) => assert_eq!(broken.status, Some(200)),
+            }
+        });
+    });
+}

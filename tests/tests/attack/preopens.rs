@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::fs::{CWD, Mode, mknodat};
 use wasmbox_tests::{
     Attack, Request,
     attack::{goes_on, together},
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// What a guest gets whose directory is not, or no longer, one that it may have.
-const NOT_GRANTED: &[&str] = &["module-invalid", "guest-exit", "internal"];
+const NOT_GRANTED: &[&str] = &["module-invalid", "guest-exit", "preopen-unavailable"];
 
 fn settings(host: &Path, writable: bool) -> String {
     format!("[[preopens]]\nhost = {host:?}\nguest = \"/data\"\nwritable = {writable}\n")
@@ -72,8 +73,7 @@ fn directories_that_become_symlinks() {
     fs::create_dir(&sub).expect("a directory");
     fs::write(sub.join("key"), "public").expect("a file");
     let printing = opening("key", "(call $copy (i32.load (i32.const 32)) (i32.const 1))");
-    let attack =
-        attack.function("reading.wat", printing).function("reading.toml", settings(&sub, true)).with_internal_errors();
+    let attack = attack.function("reading.wat", printing).function("reading.toml", settings(&sub, true));
     attack.run(|server| {
         let read = || {
             let answer = call_with(server, "/reading", "1Mi");
@@ -136,8 +136,7 @@ fn guests_that_make_symlinks() {
         .function("making.wat", command_importing(imports, &body))
         .function("making.toml", settings(&root.join("data"), true))
         .function("reading.wat", opening("key", "(call $copy (i32.load (i32.const 32)) (i32.const 1))"))
-        .function("reading.toml", settings(&root.join("data/sub"), true))
-        .with_internal_errors();
+        .function("reading.toml", settings(&root.join("data/sub"), true));
     attack.run(|server| {
         // It is loaded before the directory is replaced; it has no `key` yet.
         assert_coded(&call_with(server, "/reading", "1Mi"), &["guest-exit"]);
@@ -194,6 +193,37 @@ fn directories_and_files_without_end() {
         together(6, |client| {
             let answer = call_with(server, ["/listing", "/copying"][client % 2], "8Mi");
             assert_coded(&answer, &[&["guest-exit"], REFUSED, CROWDED].concat());
+        });
+    });
+}
+
+/// Opening a FIFO waits for somebody at its other end, who never comes; no thread waits with it, and the box can end.
+#[test]
+fn pipes_that_nobody_writes() {
+    let (attack, root) = with_root(256);
+    let path = root.join("data/pipe");
+    mknodat(CWD, &path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o666), 0).expect("a file system with FIFOs");
+    fs::write(root.join("data/file"), "x").expect("a file");
+    let read = "(drop (call $read (i32.load (i32.const 32)) (i32.const 65536) (i32.const 100)))";
+    let attack = attack
+        .function("pipe.wat", opening("pipe", read))
+        .function("pipe.toml", settings(&root.join("data"), true))
+        .function("file.wat", opening("file", read))
+        .function("file.toml", settings(&root.join("data"), true))
+        .descriptors(4000);
+    attack.run(|server| {
+        together(60, |_| {
+            let request = Request::get("/pipe").header("Memory-Request", "1").header("Invocation-Timeout", "500");
+            let answer = server.call(request, "");
+            if answer.status != 200 {
+                let codes = [&["guest-exit", "guest-trap", "deadline-exceeded", "compiling"], CROWDED].concat();
+                assert_coded(&answer, &codes);
+            }
+        });
+        // Files are for others, still.
+        wasmbox_tests::eventually("a file can be read", || {
+            let request = Request::get("/file").header("Memory-Request", "1").header("Invocation-Timeout", "1000");
+            (server.call(request, "").status == 200).then_some(())
         });
     });
 }

@@ -22,6 +22,12 @@ use crate::assert_coded;
 /// What the callers of a function get while somebody plays with its file.
 const CHANGING: &[&str] = &["module-not-found", "module-invalid", "compiling", "queue-timeout"];
 
+/// How many descriptors a box that is started here may have.
+fn descriptor_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    limit.and_then(|limit| usize::try_from(limit).ok()).expect("there is a limit")
+}
+
 fn fifo(path: &Path) {
     mknodat(CWD, path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("a file system with FIFOs");
 }
@@ -266,5 +272,38 @@ fn storms_of_renames() {
                 assert!(text.as_deref().is_none_or(|text| text == "hello\n"), "{text:?}");
             });
         });
+    });
+}
+
+/// Ten thousand functions, each called once: what is kept of each is bounded in all.
+#[test]
+fn ten_thousand_functions() {
+    const MANY: usize = 10_000;
+    // Each that is loaded takes a descriptor, and an eighth of them all is for that.
+    let attack = Attack::within(512).log_bytes(32 << 20).descriptors(512 + descriptor_limit() / 8);
+    let functions = attack.launch().functions();
+    let (good, bad) = (binary::encoded("(module (func (export \"_start\")))"), b"bad".as_slice());
+    for index in 0..MANY {
+        let content = if index % 2 == 0 { &good } else { bad };
+        fs::write(functions.join(format!("f{index:0>100}.wasm")), content).expect("a file");
+    }
+    attack.run(|server| {
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let started = Instant::now();
+                    loop {
+                        let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        if index >= MANY || started.elapsed() > Duration::from_secs(8) {
+                            return;
+                        }
+                        called(server, &format!("/f{index:0>100}"));
+                    }
+                });
+            }
+        });
+        let metrics = server.metrics().text().len();
+        assert!(metrics < 8 << 20, "{metrics} bytes of metrics");
     });
 }

@@ -1,0 +1,189 @@
+//! What one invocation holds of the memory of all guests: what its memories have grown to, and what is allocated in the box for it.
+//!
+//! A part for the latter, the overhead, is taken before the guest starts, as if it were its first growth. What is allocated beyond
+//! it is in the box already when it is seen, at the end of a host call or when the guest yields, so it cannot wait: whoever needs it when
+//! there is none is evicted.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+use super::budget::{MemoryBudget, Seniority, Waiter};
+use crate::{
+    allocator::{Charging, HostBytes},
+    invocation::{CancelReason, CancelToken, InvocationId},
+};
+
+/// Bytes. What is allocated in the box for an invocation is in the budget to this precision.
+const NOTICEABLE: u64 = 64 << 10;
+
+/// What one invocation holds. It is given back when this is dropped, which must be after the store, since that gives the pages back.
+#[derive(Debug)]
+pub struct MemoryReservation {
+    budget: Arc<MemoryBudget>,
+    pub id: InvocationId,
+    pub seniority: Seniority,
+    pub cancel: CancelToken,
+    /// Bytes of linear memories and tables.
+    grown: AtomicU64,
+    /// Bytes that were taken in advance for what is allocated for it.
+    overhead: AtomicU64,
+    /// What is allocated for it in the box, and what of that is in the budget.
+    host: HostBytes,
+    host_counted: AtomicU64,
+}
+
+impl MemoryReservation {
+    pub(super) fn new(
+        budget: Arc<MemoryBudget>,
+        id: InvocationId,
+        seniority: Seniority,
+        cancel: CancelToken,
+    ) -> MemoryReservation {
+        MemoryReservation {
+            budget,
+            id,
+            seniority,
+            cancel,
+            grown: AtomicU64::new(0),
+            overhead: AtomicU64::new(0),
+            host: HostBytes::default(),
+            host_counted: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes `bytes` for a growth, if they are there and nobody waits.
+    pub fn take(&self, bytes: u64) -> bool {
+        let taken = !self.budget.somebody_waits() && self.budget.take(bytes);
+        if taken {
+            self.grown.fetch_add(bytes, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Takes `bytes` when they are there. Dropping the future leaves the queue. A guest grows one memory at a time, so it has one such
+    /// future at most.
+    pub async fn wait(self: &Arc<Self>, bytes: u64) {
+        let (granted, grant) = oneshot::channel();
+        self.budget.enqueue(Waiter { reservation: self.clone(), bytes, since: Instant::now(), granted });
+        let _place = Place(self);
+        // It may be the most senior, and fit; and memory may have become free before it was seen to wait.
+        self.budget.serve();
+        // The sender is dropped unsent only with this future.
+        let _ = grant.await;
+    }
+
+    /// What was waited for was given.
+    pub(super) fn granted(&self, bytes: u64) {
+        self.grown.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// Takes `bytes` in advance for what will be allocated for it, when they are there; once, before its guest starts.
+    pub async fn reserve_overhead(self: &Arc<Self>, bytes: u64) {
+        if !self.take(bytes) {
+            self.wait(bytes).await;
+        }
+        let counted = self.host_counted.load(Ordering::SeqCst).min(bytes);
+        self.budget.set_aside(bytes - counted);
+        self.overhead.store(bytes, Ordering::SeqCst);
+        self.grown.fetch_sub(bytes, Ordering::SeqCst);
+        // That was in the budget already.
+        self.budget.give_back(counted);
+    }
+
+    /// Charges what this thread allocates from now on.
+    pub fn charge(&self) -> Charging<'_> {
+        self.host.charge()
+    }
+
+    /// Brings the budget up to date with what is allocated in the box. Called by its worker alone.
+    ///
+    /// # Errors
+    /// Why it must end: it costs more than `most` bytes in all, or more than was taken in advance and there is no more.
+    pub fn check(&self, most: u64) -> Result<(), CancelReason> {
+        let fits = self.settle();
+        if self.cost() > most {
+            Err(CancelReason::MemoryLimit)
+        } else if fits {
+            Ok(())
+        } else {
+            self.budget.evicts();
+            Err(CancelReason::Evicted)
+        }
+    }
+
+    /// Whether there was room for what was allocated since the last time; it is in the budget anyway.
+    fn settle(&self) -> bool {
+        let (now, counted) = (self.host.get(), self.host_counted.load(Ordering::Relaxed));
+        if now.abs_diff(counted) < NOTICEABLE {
+            return true;
+        }
+        self.host_counted.store(now, Ordering::SeqCst);
+        let overhead = self.overhead.load(Ordering::Relaxed);
+        self.budget.use_aside(counted.min(overhead), now.min(overhead));
+        let (before, after) = (counted.max(overhead), now.max(overhead));
+        if after <= before {
+            self.budget.give_back(before - after);
+            return true;
+        }
+        self.budget.take(after - before) || {
+            self.budget.take_anyway(after - before);
+            false
+        }
+    }
+
+    /// Whether `bytes` more can be allocated for it: then it costs at most `most` in all, and it is there.
+    pub fn has_room(&self, bytes: u64, most: u64) -> bool {
+        let after = self.host.get().saturating_add(bytes);
+        let has = self.host_counted.load(Ordering::Relaxed).max(self.overhead.load(Ordering::Relaxed));
+        self.grown.load(Ordering::Relaxed).saturating_add(after) <= most && self.budget.has(after.saturating_sub(has))
+    }
+
+    /// What it costs in all now, bytes.
+    pub fn cost(&self) -> u64 {
+        self.grown.load(Ordering::Relaxed).saturating_add(self.host.get())
+    }
+
+    /// The same, as of the last look.
+    pub fn used(&self) -> u64 {
+        self.grown.load(Ordering::SeqCst).saturating_add(self.host_counted.load(Ordering::SeqCst))
+    }
+
+    /// What it holds of the budget, bytes: also what it does not use yet.
+    pub fn held(&self) -> u64 {
+        let host = self.host_counted.load(Ordering::SeqCst).max(self.overhead.load(Ordering::SeqCst));
+        self.grown.load(Ordering::SeqCst).saturating_add(host)
+    }
+
+    /// Its guest and all that it had are gone: what is left is the answer, as long as somebody holds that and this.
+    pub fn guest_ended(&self) {
+        self.settle();
+        let overhead = self.overhead.swap(0, Ordering::SeqCst);
+        let counted = self.host_counted.load(Ordering::SeqCst);
+        self.budget.use_aside(counted.min(overhead), overhead);
+        let grown = self.grown.swap(0, Ordering::SeqCst);
+        self.budget.give_back(grown + overhead.saturating_sub(counted));
+    }
+}
+
+impl Drop for MemoryReservation {
+    fn drop(&mut self) {
+        self.guest_ended();
+        self.budget.give_back(*self.host_counted.get_mut());
+    }
+}
+
+/// Leaves the queue.
+struct Place<'a>(&'a MemoryReservation);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.budget.leave(self.0.seniority);
+    }
+}
