@@ -223,3 +223,6 @@ impl Process {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
