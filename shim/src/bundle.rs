@@ -73,7 +73,8 @@ impl Bundle {
     /// The container's cgroups, as far as they are there and bear its name.
     pub fn cgroups(&self, id: &str) -> Vec<PathBuf> {
         let spec = self.read_config().ok().and_then(|text| Spec::parse(&text).ok());
-        let path = spec.as_ref().and_then(Spec::cgroups_path).filter(|path| path.ends_with(&format!("/{id}")));
+        let bears = |path: &&str| [format!("/{id}"), format!(":{id}")].iter().any(|name| path.ends_with(name));
+        let path = spec.as_ref().and_then(Spec::cgroups_path).filter(bears);
         path.map_or_else(Vec::new, Cgroup::named)
     }
 

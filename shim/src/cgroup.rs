@@ -60,12 +60,12 @@ impl Cgroup {
         Ok(Cgroup::V2(path.ok_or_else(|| anyhow::anyhow!("no cgroup hierarchy of process {pid} is mounted here"))?))
     }
 
-    /// The cgroups that a spec names, as far as they are there; none where systemd makes and removes them.
+    /// The cgroups that a spec names, as far as they are there.
     pub fn named(path: &str) -> Vec<PathBuf> {
-        let Some(below) = path.strip_prefix('/').filter(|below| !below.is_empty()) else { return Vec::new() };
+        let Some(below) = below_root(path) else { return Vec::new() };
         let mounts = Process::myself().and_then(|own| own.mountinfo()).into_iter().flatten();
         let hierarchies = mounts.filter(|mount| mount.fs_type == "cgroup" || mount.fs_type == "cgroup2");
-        hierarchies.map(|mount| mount.mount_point.join(below)).filter(|path| path.is_dir()).collect()
+        hierarchies.map(|mount| mount.mount_point.join(&below)).filter(|path| path.is_dir()).collect()
     }
 
     /// The directory of a controller.
@@ -122,6 +122,25 @@ impl Cgroup {
     }
 }
 
+/// Where the cgroup that a spec names is below the root of a hierarchy: `/PATH`, or `SLICE:PREFIX:NAME` of systemd, whose slices are nested by
+/// the dashes in their names (systemd.slice(5)).
+fn below_root(path: &str) -> Option<PathBuf> {
+    if let Some(below) = path.strip_prefix('/') {
+        return Some(below.into()).filter(|_| !below.is_empty());
+    }
+    let [slice, prefix, name] = path.split(':').collect::<Vec<_>>()[..] else { return None };
+    let slice = slice.strip_suffix(".slice")?;
+    let ends = slice.match_indices('-').map(|(end, _)| end).chain([slice.len()]);
+    let mut below: PathBuf = ends.map(|end| format!("{}.slice", &slice[..end])).collect();
+    below.push(format!("{prefix}-{name}.scope"));
+    Some(below)
+}
+
+/// Kills what is in cgroups.
+pub async fn kill(cgroups: Vec<PathBuf>) {
+    let _ = spawn_blocking(move || kill_once(&cgroups)).await;
+}
+
 /// Kills what is left in cgroups, and removes them: for containers that the OCI runtime does not know, since it was killed itself. Nothing
 /// bounds how many there are below.
 pub async fn sweep(cgroups: Vec<PathBuf>) {
@@ -139,12 +158,16 @@ pub async fn sweep(cgroups: Vec<PathBuf>) {
 }
 
 fn sweep_once(cgroups: &[PathBuf]) {
+    kill_once(cgroups);
+    cgroups.iter().for_each(|cgroup| remove(cgroup));
+}
+
+fn kill_once(cgroups: &[PathBuf]) {
     let mut pids = Vec::new();
     cgroups.iter().for_each(|cgroup| collect(cgroup, &mut pids));
     for pid in pids.into_iter().filter_map(pid) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
-    cgroups.iter().for_each(|cgroup| remove(cgroup));
 }
 
 /// Those below it first.
@@ -191,6 +214,28 @@ fn collect(directory: &Path, pids: &mut Vec<u32>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             collect(&entry.path(), pids);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_both_drivers() {
+        for (path, below) in [
+            ("/kubepods/pod1/abc", "kubepods/pod1/abc"),
+            (
+                "kubepods-burstable-pod1_2.slice:cri-containerd:abc",
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/cri-containerd-abc.scope",
+            ),
+            ("system.slice:runc:abc", "system.slice/runc-abc.scope"),
+        ] {
+            assert_eq!(below_root(path).as_deref(), Some(Path::new(below)), "{path}");
+        }
+        for path in ["", "/", "abc", "system.slice:abc", "system:runc:abc"] {
+            assert_eq!(below_root(path), None, "{path:?}");
         }
     }
 }

@@ -37,9 +37,16 @@ pub fn remove(flags: &Flags) -> anyhow::Result<()> {
     runtime.block_on(async {
         let exits = Exits::default();
         let reaper = tokio::spawn(exits.reaper()?);
-        remove_container(&flags.namespace, &flags.id, &bundle, &exits).await;
-        for (id, bundle) in others {
-            remove_container(&flags.namespace, &id, &bundle, &exits).await;
+        // At once: each may take as long as there is time for all.
+        let all = [(flags.id.clone(), bundle.clone())].into_iter().chain(others);
+        let removals: Vec<_> = all
+            .map(|(id, bundle)| {
+                let (namespace, exits) = (flags.namespace.clone(), exits.clone());
+                tokio::spawn(async move { remove_container(&namespace, &id, &bundle, &exits).await })
+            })
+            .collect();
+        for removal in removals {
+            let _ = removal.await;
         }
         reaper.abort();
         anyhow::Ok(())

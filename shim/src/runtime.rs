@@ -13,7 +13,7 @@ use rustix::process::{Signal, kill_process_group};
 
 use crate::{
     bundle::Bundle,
-    cgroup::sweep,
+    cgroup::{kill, sweep},
     environment,
     exits::{Exit, Exits, ends_with_us, pid},
     options::Options,
@@ -145,8 +145,11 @@ impl Runtime {
     /// # Errors
     /// The runtime's, for whom it interests.
     pub async fn remove(&self, id: &str, bundle: &Bundle) -> Result<(), RuntimeError> {
+        let cgroups = bundle.cgroups(id);
+        // At once: the runtime may need longer than there is time for, and waits for their end in steps of a tenth of a second.
+        kill(cgroups.clone()).await;
         let deleted = self.delete(id, bundle.path(), true).await;
-        sweep(bundle.cgroups(id)).await;
+        sweep(cgroups).await;
         if deleted.is_err() {
             // Its state, by which it would exist already when it is made again.
             let _ = fs::remove_dir_all(self.root.join(id));
