@@ -1,0 +1,147 @@
+//! A node as nearly all are: systemd, cgroup v2 alone, containerd as a unit of type `notify`, cgroups by systemd. In a virtual machine
+//! (`wasmbox_tests::vm`), all tests in one.
+
+mod node;
+mod pod;
+
+use std::{fs, process::Command, time::Duration};
+
+use node::{
+    SLICE, boxes, files, installer, kill_containerd, nothing_is_left, only, prepare, said, scope, shims, systemctl,
+};
+use pod::{Boxed, MIB, ask};
+use rustix::process::Signal;
+use wasmbox_tests::{Request, containerd::signal, eventually, vm};
+
+/// It restarts containerd, which is a unit, and takes all of it away again.
+#[test]
+fn what_is_installed_goes_to_the_byte() {
+    vm::on_a_node(|| {
+        prepare();
+        let started =
+            || systemctl(&["show", "--value", "--property", "ActiveEnterTimestampMonotonic", "containerd.service"]);
+        let installed = started();
+        installer("uninstall");
+        assert_ne!(started(), installed);
+        let before = files();
+        assert!(!before.keys().any(|path| path.to_string_lossy().contains("wasmbox")), "{:#?}", before.keys());
+        installer("install");
+        let dump = said(Command::new("containerd").args(["config", "dump"]));
+        let handler = dump.split_once(".runtimes.wasmbox]").expect("the handler").1;
+        // The driver is that of each cgroup's path.
+        assert!(handler.contains("io.containerd.wasmbox.v1") && !handler.contains("SystemdCgroup"), "{handler}");
+        installer("uninstall");
+        assert!(files() == before, "{:#?}\n{:#?}", files().keys(), before.keys());
+        installer("install");
+        let at = started();
+        installer("install");
+        assert_eq!(started(), at, "the second time changed something");
+    });
+}
+
+/// A unit of type `notify` has a socket for that, which is not for what it starts.
+#[test]
+fn ctr_runs() {
+    vm::on_a_node(|| {
+        prepare();
+        let mut command = Command::new("ctr");
+        command.args(["--namespace", "k8s.io", "run", "--rm", "--runtime", "io.containerd.wasmbox.v1"]);
+        let image = "docker.io/library/busybox:test";
+        let said = said(command.args([image, "one", "/bin/sh", "-c", "echo \"$NOTIFY_SOCKET|\""]));
+        assert_eq!(said, "|\n");
+        nothing_is_left();
+    });
+}
+
+#[test]
+fn a_pod_has_its_limits() {
+    vm::on_a_node(|| {
+        let pod = Boxed::new();
+        for container in [&pod.function_box, &pod.sidecar] {
+            assert_eq!(systemctl(&["show", "--value", "--property", "Delegate", &scope(container)]), "yes\n");
+        }
+        let read = |file: &str| fs::read_to_string(pod.cgroup().join(file)).expect("a file of the cgroup");
+        assert_eq!((read("memory.max"), read("cpu.max")), (format!("{}\n", 256 * MIB), "100000 100000\n".into()));
+        assert_eq!((read("cgroup.type"), read("box/cgroup.type")), ("domain threaded\n".into(), "threaded\n".into()));
+        quotas_hold();
+        // What the kubelet is told is what the cgroup says.
+        let used = || -> u64 {
+            let text = read("cpu.stat");
+            let used = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).expect("its use");
+            used.parse::<u64>().expect("a number") * 1000
+        };
+        let before = used();
+        let stats = pod.cri.stats(&pod.function_box);
+        let told = stats.cpu.and_then(|cpu| cpu.core_nanoseconds).expect("its use of CPU").value;
+        assert!((before..=used()).contains(&told), "{before} {told}");
+        assert_eq!(pod.cri.exec(&pod.function_box, &["/run/wasmbox/wasmbox", "status"]).expect("it runs").0, 0);
+        pod.cri.stop(&pod.sidecar, Duration::from_secs(1));
+        pod.cri.stop(&pod.function_box, Duration::from_secs(20));
+        assert_eq!(pod.cri.status(&pod.function_box).exit_code, 0);
+        pod.remove();
+    });
+}
+
+/// A tenth, a quarter, a half of a processor, in two seconds: bounds are wide, since the machine is emulated.
+fn quotas_hold() {
+    for quota in [100, 250, 500_u32] {
+        let request = Request::get("/busy").header("Cpu-Quota", quota.to_string()).header("Invocation-Timeout", "2000");
+        let stopped = ask(request).expect("an answer");
+        assert_eq!((stopped.status, stopped.header("wasmbox-error")), (504, "deadline-exceeded"), "{stopped:?}");
+        let used: f64 = stopped.header("wasmbox-cpu-time-us").parse().expect("a number");
+        let allowed = f64::from(quota) * 2000.0;
+        assert!((allowed / 4.0..allowed * 1.4 + 100_000.0).contains(&used), "{used} us at {quota}m");
+    }
+}
+
+/// What an administrator does to systemd, and to containerd, is nothing to a pod.
+#[test]
+fn a_pod_outlives_what_its_node_goes_through() {
+    vm::on_a_node(|| {
+        let mut pod = Boxed::new();
+        let of_the_box = scope(&pod.function_box);
+        for words in [
+            &["daemon-reload"][..],
+            &["daemon-reexec"],
+            &["set-property", "--runtime", &of_the_box, "CPUWeight=50"],
+            &["set-property", "--runtime", SLICE, "CPUWeight=50"],
+            &["restart", "containerd.service"],
+        ] {
+            systemctl(words);
+            let text = fs::read_to_string(pod.cgroup().join("box/cgroup.type")).expect("its subtree");
+            assert_eq!(text, "threaded\n", "{words:?}");
+            assert_eq!(eventually("the box answers", || ask(Request::get("/hi"))).text(), "hello\n");
+        }
+        quotas_hold();
+        pod.reconnect();
+        pod.all_run();
+        pod.remove();
+    });
+}
+
+/// A box that is killed is started anew in its pod; a containerd that is killed comes back by itself, and finds what ran, and what ended
+/// while it was away.
+#[test]
+fn a_killed_box_and_a_killed_containerd_come_back() {
+    vm::on_a_node(|| {
+        let mut pod = Boxed::new();
+        let shim = only(shims());
+        signal(only(boxes()), Signal::KILL);
+        assert_eq!(pod.cri.ended(&pod.function_box).exit_code, 137);
+        pod.start_box_again();
+
+        let function_box = only(boxes());
+        kill_containerd(|| {});
+        pod.reconnect();
+        pod.all_run();
+        assert_eq!((only(boxes()), only(shims())), (function_box, shim));
+        pod.answers();
+
+        kill_containerd(|| signal(function_box, Signal::KILL));
+        pod.reconnect();
+        assert_eq!(pod.cri.ended(&pod.function_box).exit_code, 137);
+        pod.start_box_again();
+        assert_eq!(only(shims()), shim);
+        pod.remove();
+    });
+}
