@@ -107,7 +107,7 @@ fuzz: toolchain $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz each parser for a 
 bench: toolchain ## Measure the server beside wasmtime serve and bare hyper
 	$(CARGO) run --profile dist -p wasmbox-bench -- $(ARGS)
 
-bench-shim: static ## Measure the shim beside containerd's for runc: memory, time until a pod is up (as root; ARGS='--rounds 40')
+bench-shim: static ## Measure the shim beside containerd's for runc: memory, time until a pod is up, execs and tasks at once (as root; ARGS='--rounds 40')
 	tests/containerd/install-debian.sh
 	$(CARGO) run --release -p wasmbox-bench --bin shim -- $(ARGS)
 

@@ -1,5 +1,7 @@
-//! The shim beside containerd's for runc: what each pod's shim keeps in memory, and how long a pod takes until it is up. Both run under
-//! the same containerd, from the same image, in the same run; rounds of each kind alternate.
+//! The shim beside containerd's for runc: what each pod's shim keeps in memory, how long a pod takes until it is up, and much at once. Both
+//! run under the same containerd, from the same image, in the same run; rounds of each kind alternate.
+
+mod load;
 
 use std::{
     fs,
@@ -21,6 +23,18 @@ struct Arguments {
     /// How many pods of each kind run at once while memory is read
     #[arg(long, default_value_t = 10)]
     pods: usize,
+    /// How many execs run at once in one container
+    #[arg(long, default_value_t = 100)]
+    execs: usize,
+    /// How often they do
+    #[arg(long, default_value_t = 5)]
+    exec_rounds: usize,
+    /// How many short tasks run in each turn
+    #[arg(long, default_value_t = 96)]
+    tasks: usize,
+    /// How many turns each shim has, by so many clients at once: 8, and 24
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
 }
 
 /// A pod with one container.
@@ -168,13 +182,62 @@ impl Node {
 #[allow(clippy::print_stdout)]
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    anyhow::ensure!(arguments.rounds > 0 && arguments.pods > 0, "--rounds and --pods: at least 1");
+    let Arguments { rounds, pods, execs, exec_rounds, tasks, turns } = arguments;
+    let all = [rounds, pods, execs, exec_rounds, tasks, turns];
+    anyhow::ensure!(!all.contains(&0), "every number: at least 1");
     let node = Node::new();
-    println!("{} pods of each kind at once; medians over the shims, KiB, and to runc's shim\n", arguments.pods);
+    started(&node, rounds, pods)?;
+    loaded(&node, &arguments);
+    Ok(())
+}
+
+/// Execs and tasks at once: seconds, and of tasks a second; to runc's shim, where less and where more is better.
+#[allow(clippy::print_stdout)]
+fn loaded(node: &Node, arguments: &Arguments) {
+    let both = [Kind::Runc, Kind::Ordinary];
+    println!(
+        "\n{} execs at once, median of {} rounds, ms, and to runc's shim\n",
+        arguments.execs, arguments.exec_rounds
+    );
+    println!("{:<36} {:>14} {:>6}", "", "until all end", "lost");
+    let mut first = None;
+    for kind in both {
+        let load = load::execs(node, kind, arguments.execs, arguments.exec_rounds);
+        let time = load.time.as_secs_f64() * 1000.0;
+        let base = *first.get_or_insert(time);
+        println!("{:<36} {:>14} {:>6}", kind.title(), format!("{time:.0} {:.2}", time / base), load.lost);
+    }
+    for clients in [8, 24] {
+        println!(
+            "\n{} tasks by {clients} clients, median of {} turns, a second, and to runc's shim\n",
+            arguments.tasks, arguments.turns
+        );
+        println!("{:<36} {:>14} {:>6}", "", "a second", "lost");
+        let mut loads = both.map(|_| Vec::new());
+        for _ in 0..arguments.turns {
+            for (kind, loads) in both.into_iter().zip(&mut loads) {
+                loads.push(load::tasks(node, kind, clients, arguments.tasks));
+            }
+        }
+        let mut first = None;
+        for (kind, loads) in both.into_iter().zip(loads) {
+            let rate = |load: &load::Load| arguments.tasks as f64 / load.time.as_secs_f64();
+            let rate = median(loads.iter().map(rate).collect());
+            let base = *first.get_or_insert(rate);
+            let lost: usize = loads.iter().map(|load| load.lost).sum();
+            println!("{:<36} {:>14} {lost:>6}", kind.title(), format!("{rate:.1} {:.2}", rate / base));
+        }
+    }
+}
+
+/// Memory, and the time until a pod is up.
+#[allow(clippy::print_stdout)]
+fn started(node: &Node, rounds: usize, pods: usize) -> anyhow::Result<()> {
+    println!("{} pods of each kind at once; medians over the shims, KiB, and to runc's shim\n", pods);
     println!("{:<36} {:>7} {:>12} {:>12} {:>12}", "", "threads", "RSS", "Pss", "private");
     let mut first = None;
     for kind in Kind::ALL {
-        let memory = node.memory(kind, arguments.pods)?;
+        let memory = node.memory(kind, pods)?;
         let base = *first.get_or_insert(memory);
         let cell = |value: u64, base: u64| format!("{value} {:.2}", value as f64 / base.max(1) as f64);
         println!(
@@ -186,10 +249,10 @@ fn main() -> anyhow::Result<()> {
             cell(memory.private, base.private)
         );
     }
-    println!("\nFrom the first call to a running container, {} rounds, ms, and to runc's shim\n", arguments.rounds);
+    println!("\nFrom the first call to a running container, {} rounds, ms, and to runc's shim\n", rounds);
     println!("{:<36} {:>7} {:>12} {:>12}", "", "least", "median", "p90");
     let mut first = None;
-    for (kind, mut times) in Kind::ALL.into_iter().zip(node.times(arguments.rounds)) {
+    for (kind, mut times) in Kind::ALL.into_iter().zip(node.times(rounds)) {
         times.sort();
         let base = *first.get_or_insert(median(times.clone()));
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
