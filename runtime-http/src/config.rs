@@ -6,7 +6,7 @@
 //! - [`admitted`]: what is admitted where nothing is set
 //! - [`places`], [`invocation`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`confinement`]: the settings in groups, with their defaults and bounds
 
-mod admitted;
+pub mod admitted;
 pub mod capacity;
 pub mod confinement;
 pub mod cpu;
@@ -23,10 +23,13 @@ pub use self::{
     places::CacheDir,
     settings::{Settings, with_environment_in_help},
 };
+use admitted::AdmittedByLimit;
+
 use crate::{
     admission::Capacity,
     cgroup::CgroupSettings,
     confined::Allowance,
+    container::Container,
     engine::{self, EngineSize},
     exchange::budget::Budgets,
     invocation::OutboundHost,
@@ -73,6 +76,8 @@ pub struct Config {
     pub cgroup: CgroupSettings,
     pub confine: Confine,
     pub capacity: Capacity,
+    /// How that follows from the memory limit, and the default and the cap of requests with it.
+    pub admitted: AdmittedByLimit,
     /// What was set, although there may be less: [`Thresholds::memory_limit`].
     pub asked_memory_limit: Option<u64>,
     pub thresholds: Thresholds,
@@ -115,9 +120,12 @@ impl Config {
     pub fn new(settings: Settings) -> Result<Config, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let Settings { places, invocation, cpu, capacity, reports, modules, confinement } = settings;
-        let resolved = capacity.resolve()?;
-        let memory_limit = resolved.thresholds.memory_limit;
-        let limits = invocation.resolve(cores, resolved.capacity.units)?;
+        let by_limit = AdmittedByLimit::new(&capacity, &invocation);
+        let admitted = by_limit.at(Container::open().available_memory());
+        by_limit.check(&admitted)?;
+        let memory_limit = admitted.memory_limit;
+        let resolved = capacity.resolve(&admitted)?;
+        let limits = invocation.resolve(cores, &admitted)?;
         let cgroup = cpu.resolve()?;
         let io_threads = capacity.io_threads.unwrap_or((cores / 2).clamp(1, 4));
         within("--io-threads", io_threads as u64, 1, 64)?;
@@ -153,7 +161,8 @@ impl Config {
             },
             cgroup,
             confine: confinement.confine.unwrap_or(Confine::Auto),
-            capacity: resolved.capacity,
+            capacity: admitted.capacity(resolved.invocations as usize),
+            admitted: by_limit,
             asked_memory_limit: resolved.asked_memory_limit,
             thresholds: resolved.thresholds,
             preallocation: capacity
@@ -174,7 +183,7 @@ impl Config {
             pod_name: places
                 .pod_name
                 .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
-            readiness: reports.readiness(memory_limit)?,
+            readiness: reports.readiness()?,
             reporter: reports.reporter()?,
             log_level: places.log_level.unwrap_or_else(|| "info".into()),
             log_format: places.log_format.unwrap_or(LogFormat::Text),

@@ -21,7 +21,8 @@ pub struct Container {
     memory: MemorySource,
     cpu: CpuSource,
     pressure: Option<File>,
-    limit: Option<u64>,
+    /// Of the memory controller.
+    cgroup: Option<Cgroup>,
 }
 
 /// Memory in use, bytes.
@@ -63,8 +64,7 @@ impl Container {
             .as_ref()
             .filter(|cgroup| cgroup.version == Version::V2)
             .and_then(|cgroup| readable(&cgroup.path.join("memory.pressure")));
-        let limit = memory_cgroup.as_ref().and_then(limit);
-        Container { memory, cpu: CpuSource::open(), pressure, limit }
+        Container { memory, cpu: CpuSource::open(), pressure, cgroup: memory_cgroup }
     }
 
     /// For a box that may use `limit` bytes: where that is less than the container may, others share the container, so the process is measured
@@ -72,15 +72,24 @@ impl Container {
     pub fn for_limit(limit: u64) -> Container {
         let container = Container::open();
         let memory = match File::open("/proc/self/statm") {
-            Ok(statm) if container.limit.is_none_or(|container| limit < container) => MemorySource::Process { statm },
+            Ok(statm) if container.memory_limit().is_none_or(|container| limit < container) => {
+                MemorySource::Process { statm }
+            }
             Ok(_) | Err(_) => container.memory,
         };
         Container { memory, ..container }
     }
 
-    /// The container's memory limit, if it has one: the least of its own and those above it that can be seen; bytes.
+    /// The container's memory limit now, if it has one: the least of its own and those above it that can be seen; bytes.
     pub fn memory_limit(&self) -> Option<u64> {
-        self.limit
+        self.cgroup.as_ref().and_then(limit)
+    }
+
+    /// That, or the machine's memory, whichever is less.
+    pub fn available_memory(&self) -> u64 {
+        let system = rustix::system::sysinfo();
+        let machine = system.totalram.saturating_mul(u64::from(system.mem_unit).max(1));
+        self.memory_limit().map_or(machine, |limit| limit.min(machine))
     }
 
     /// The memory in use.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admission, exchange::budget::Budgets, invocation::CancelReason, memory::MemoryBudget, metrics::Metrics,
-    readiness::Readiness, store::ModuleStore, worker::WorkerPool,
+    readiness::Readiness, sizing::Sizing, store::ModuleStore, worker::WorkerPool,
 };
 
 /// How long invocations that were cancelled at the end of the drain time may take to end.
@@ -29,6 +29,7 @@ pub struct Core {
     pub admin_budgets: Budgets,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
+    pub sizing: Arc<Sizing>,
     /// Set once, when the box begins to shut down.
     pub draining: AtomicBool,
     /// Cancelled when the drain time is over.

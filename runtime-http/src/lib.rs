@@ -35,6 +35,7 @@ pub mod sampler;
 pub mod sandbox;
 pub mod serve;
 pub mod server;
+pub mod sizing;
 pub mod status;
 pub mod store;
 pub mod terminating_signals;

@@ -19,7 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{container::Container, limits::Fraction};
+use crate::{container::Container, limits::Fraction, sizing::Sizing};
 
 /// Probes that come closer together share a sample: a flood of them must not push the past out of the window.
 const BETWEEN_SAMPLES: Duration = Duration::from_secs(1);
@@ -35,8 +35,6 @@ pub struct ReadinessSettings {
     pub threshold: Fraction,
     /// Percent of the probes that are answered with ready even so.
     pub share: u8,
-    /// What is 1 of utilization, bytes.
-    pub memory_limit: u64,
 }
 
 impl ReadinessSettings {
@@ -51,6 +49,8 @@ impl ReadinessSettings {
 pub struct Readiness {
     settings: ReadinessSettings,
     container: Arc<Container>,
+    /// What is 1 of utilization is its memory limit.
+    sizing: Arc<Sizing>,
     window: Mutex<Window>,
     random: RandomState,
     draws: AtomicU64,
@@ -72,10 +72,11 @@ pub struct Report {
 }
 
 impl Readiness {
-    pub fn new(settings: ReadinessSettings, container: Arc<Container>) -> Readiness {
+    pub fn new(settings: ReadinessSettings, container: Arc<Container>, sizing: Arc<Sizing>) -> Readiness {
         Readiness {
             settings,
             container,
+            sizing,
             window: Mutex::new(Window::new(settings.window)),
             random: RandomState::new(),
             draws: AtomicU64::new(0),
@@ -121,7 +122,7 @@ impl Readiness {
     }
 
     fn utilization(&self) -> Option<f64> {
-        Some(self.container.working_set()? as f64 / self.settings.memory_limit.max(1) as f64)
+        Some(self.container.working_set()? as f64 / self.sizing.now().memory_limit.max(1) as f64)
     }
 
     /// 0 to 99. Nobody gains by guessing it: the standard library's keyed hash of a count is random enough.
@@ -190,6 +191,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::{Config, Settings};
 
     fn window_of(size: usize, samples: &[f64]) -> Window {
         let mut window = Window::new(size);
@@ -241,9 +243,10 @@ mod tests {
     fn a_share_stays_ready_above_the_threshold_and_draining_wins() {
         let container = Arc::new(Container::open());
         let probe = |threshold, share, draining| {
+            let settings = ReadinessSettings { window: 5, threshold, share };
             // One byte is the limit: any use is above any threshold.
-            let settings = ReadinessSettings { window: 5, threshold, share, memory_limit: 1 };
-            let readiness = Readiness::new(settings, container.clone());
+            let sizing = Sizing::new(Config::new(Settings::default()).unwrap().admitted, 1, 1);
+            let readiness = Readiness::new(settings, container.clone(), Arc::new(sizing));
             assert_eq!(readiness.explain(false).utilization, None, "nobody has probed");
             (0..1000).filter(|_| readiness.probe(draining).ready).count()
         };

@@ -45,6 +45,8 @@ const CPU_WINDOW: usize = 2;
 const STALL_WINDOW: Duration = Duration::from_millis(100);
 /// Between two attempts to give memory back.
 const RECLAIM_PERIOD: Duration = Duration::from_secs(2);
+/// Between two looks at the memory limit, which changes when a pod is resized in place.
+const LIMIT_PERIOD: Duration = Duration::from_secs(1);
 /// Between two lines on the same gate.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 /// Nothing has run for this long: what the last burst left behind is given back.
@@ -61,6 +63,12 @@ pub struct Thresholds {
     pub reclaim: Fraction,
     /// Above it nothing starts.
     pub cpu: Option<Cores>,
+}
+
+impl Thresholds {
+    fn watermarks(&self) -> Watermarks {
+        Watermarks::new(self.memory_limit, self.high.get(), self.eviction.get())
+    }
 }
 
 /// Owns the thread; dropping it ends and joins the thread.
@@ -84,6 +92,7 @@ struct Watch {
     stall: Option<(Instant, Duration)>,
     stalled: bool,
     reclaimed: Option<Instant>,
+    limit_read: Instant,
     /// When guests were last seen to hold memory; `None` after what they left was given back.
     busy: Option<Instant>,
 }
@@ -99,7 +108,7 @@ impl Sampler {
         container: Arc<Container>,
         thresholds: Thresholds,
     ) -> io::Result<Sampler> {
-        let watermarks = Watermarks::new(thresholds.memory_limit, thresholds.high.get(), thresholds.eviction.get());
+        let watermarks = thresholds.watermarks();
         core.metrics.memory_limit_bytes.set(gauge(watermarks.limit));
         let throttle = Throttle::new(core.admission.snapshot().capacity.units, watermarks.high >> 20, Instant::now());
         let mut watch = Watch {
@@ -117,6 +126,7 @@ impl Sampler {
             stall: None,
             stalled: false,
             reclaimed: None,
+            limit_read: Instant::now(),
             busy: None,
         };
         let mut pause = watch.look(Instant::now());
@@ -148,6 +158,7 @@ impl Drop for Sampler {
 impl Watch {
     /// Looks and acts; gives the time until the next look.
     fn look(&mut self, now: Instant) -> Duration {
+        self.look_at_limit(now);
         self.look_at_cpu(now);
         self.look_at_stalls(now);
         let memory = &self.core.memory;
@@ -251,6 +262,28 @@ impl Watch {
             self.busy = None;
             reclaim::collect();
         }
+    }
+
+    /// A container may be given more memory while it runs, or less.
+    fn look_at_limit(&mut self, now: Instant) {
+        if now.duration_since(self.limit_read) < LIMIT_PERIOD {
+            return;
+        }
+        self.limit_read = now;
+        let Some((admitted, capacity)) = self.core.sizing.follow(self.container.available_memory()) else { return };
+        let before = std::mem::replace(&mut self.thresholds.memory_limit, admitted.memory_limit);
+        self.watermarks = self.thresholds.watermarks();
+        self.forecast.set_watermarks(self.watermarks);
+        self.throttle.resize(capacity.units, self.watermarks.high >> 20);
+        self.core.metrics.memory_limit_bytes.set(gauge(admitted.memory_limit));
+        self.core.admission.set_capacity(capacity);
+        tracing::info!(
+            memory_limit_mib = admitted.memory_limit >> 20,
+            before_mib = before >> 20,
+            capacity_mib = capacity.units,
+            default_memory_request = %admitted.default_request,
+            "the memory limit has changed"
+        );
     }
 
     fn look_at_cpu(&mut self, now: Instant) {

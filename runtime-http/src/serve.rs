@@ -32,6 +32,7 @@ use crate::{
     reporter::Reporter,
     sampler::Sampler,
     server::{Ending, NoMemory, Server, patience::Timeouts},
+    sizing::Sizing,
     status::StatusSource,
     worker::WorkerPool,
 };
@@ -79,6 +80,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             limit >> 20
         );
     }
+    let sizing = Arc::new(Sizing::new(config.admitted.clone(), limit, config.capacity.invocations));
     // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -111,7 +113,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         budgets: config.budgets.clone(),
         admin_budgets: Budgets::new(limit / ADMIN_SHARE, ADMIN_CONNECTIONS),
         metrics: metrics.clone(),
-        readiness: Readiness::new(config.readiness, container.clone()),
+        readiness: Readiness::new(config.readiness, container.clone(), sizing.clone()),
+        sizing,
         draining: AtomicBool::new(false),
         over: CancellationToken::new(),
     });
@@ -129,7 +132,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     };
     let pod = settings.pod.to_str().unwrap_or_default().to_owned();
     let api = Arc::new(Api { settings, core: core.clone() });
-    let status = Arc::new(StatusSource::new(core.clone(), pod, container.clone(), config.thresholds.memory_limit));
+    let status = Arc::new(StatusSource::new(core.clone(), pod, container.clone()));
     let reporter = config.reporter.map(|settings| Reporter::new(settings, container.clone(), metrics.clone()));
     let sampler = Sampler::start(core.clone(), engine, container, config.thresholds)?;
     let result = runtime.block_on(async {

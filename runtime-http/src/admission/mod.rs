@@ -180,6 +180,12 @@ impl Admission {
         self.change(|state| state.set_ceiling(units));
     }
 
+    /// Changes what is admitted; who waits for that starts at once, or is refused if it cannot fit any more.
+    pub fn set_capacity(self: &Arc<Self>, capacity: Capacity) {
+        self.metrics.admissible_units.set(gauge(capacity.units));
+        self.change(|state| state.set_capacity(capacity));
+    }
+
     /// Refuses all who wait and all who come.
     pub fn drain(self: &Arc<Self>) {
         self.change(AdmissionState::drain);

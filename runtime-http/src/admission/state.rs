@@ -225,6 +225,26 @@ impl<W> AdmissionState<W> {
         self.start_waiting()
     }
 
+    /// Changes what may be in flight and wait. What is in flight stays, and so does who waits and still fits; the others would wait for ever.
+    pub fn set_capacity(&mut self, capacity: Capacity) -> Vec<Decision<W>> {
+        self.capacity = capacity;
+        self.ceiling = capacity.units;
+        let excess = |requested| Refused::ExceedsCapacity { requested, capacity: capacity.units };
+        let too_large = self.waiting.larger_than(capacity.units).into_iter();
+        let mut decisions: Vec<_> = too_large
+            .filter_map(|ticket| {
+                self.claim.take_if(|claim| claim.ticket == ticket);
+                self.waiting.remove(ticket)
+            })
+            .map(|waiter| {
+                let refused = excess(waiter.units);
+                waiter.refused(refused)
+            })
+            .collect();
+        decisions.extend(self.start_waiting());
+        decisions
+    }
+
     /// Refuses all who wait and all who come.
     pub fn drain(&mut self) -> Vec<Decision<W>> {
         self.draining = true;

@@ -51,6 +51,29 @@ async fn capacity_depth_and_deadline() {
 }
 
 #[tokio::test]
+async fn a_changed_capacity_starts_who_fits_and_refuses_who_never_will() {
+    let admission = admission(100, 1000);
+    let function = function();
+    let capacity = |units| Capacity { units, depth: 1000, depth_invocations: 0, invocations: 100 };
+    let first = admission.admit(&function, mebibytes(60), soon()).await.unwrap();
+    let large = comes(&admission, &function, 90).await;
+    let small = comes(&admission, &function, 50).await;
+    admission.set_capacity(capacity(80));
+    assert_eq!(large.await.unwrap().unwrap_err(), Refused::ExceedsCapacity { requested: 90, capacity: 80 });
+    assert_eq!((admission.in_flight(), admission.snapshot().waiting_units), (1, 50), "60 of 80 are in flight");
+    admission.set_capacity(capacity(110));
+    let small = small.await.unwrap().unwrap();
+    admission.set_capacity(capacity(40));
+    assert_eq!((admission.in_flight(), admission.snapshot().in_flight_units), (2, 110), "what runs stays");
+    let next = comes(&admission, &function, 40).await;
+    drop(first);
+    assert_eq!(admission.snapshot().waiting_units, 40, "50 of 40 are in flight");
+    drop(small);
+    drop(next.await.unwrap().unwrap());
+    admission.idle().await;
+}
+
+#[tokio::test]
 async fn a_waiter_that_leaves_frees_its_place_and_the_next_may_fit() {
     let admission = admission(100, 1000);
     let function = function();

@@ -183,6 +183,14 @@ impl<W> Waiting<W> {
         None
     }
 
+    /// Who wants more than `units`.
+    pub fn larger_than(&self, units: u64) -> Vec<Ticket> {
+        let all =
+            self.queues.iter().flat_map(|(share, queue)| queue.by_number.iter().map(move |entry| (*share, entry)));
+        let larger = all.filter(|(_, (_, waiter))| waiter.units > units);
+        larger.map(|(share, (number, _))| Ticket { share, number: *number }).collect()
+    }
+
     /// Takes everybody out.
     pub fn take_all(&mut self) -> impl Iterator<Item = Waiter<W>> + use<W> {
         let next_number = self.next_number;

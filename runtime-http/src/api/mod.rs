@@ -194,8 +194,10 @@ impl Api {
         below: bool,
         arrived: Instant,
     ) -> Result<(Arc<Function>, Limits), Problem> {
-        let requested = RequestedLimits::parse(request.headers(), &self.settings.caps)?;
-        let patience = requested.timeout(&self.settings.defaults, &self.settings.caps);
+        let admitted = self.core.sizing.now();
+        let (defaults, caps) = (admitted.defaults(self.settings.defaults), admitted.caps(self.settings.caps));
+        let requested = RequestedLimits::parse(request.headers(), &caps)?;
+        let patience = requested.timeout(&defaults, &caps);
         let function = tokio::select! {
             biased;
             function = self.core.store.get(name, arrived + patience.duration()) => function?,
@@ -207,7 +209,7 @@ impl Api {
             );
             return Err(Problem::new(Code::ModuleNotFound, detail));
         }
-        let limits = requested.within(&function.limits, &function.caps)?;
+        let limits = requested.within(&function.limits.over_defaults(defaults), &function.caps.over_caps(caps))?;
         Ok((function, limits))
     }
 

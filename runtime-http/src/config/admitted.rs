@@ -10,7 +10,8 @@
 use super::{ConfigError, capacity::CapacitySettings, invocation::InvocationSettings, within};
 use crate::{
     admission::{Capacity, OverbookingRatio},
-    limits::MemoryRequest,
+    engine::LARGEST_MEMORY,
+    limits::{ByteSize, MemoryLimit, MemoryRequest},
 };
 
 const MIB: u64 = 1 << 20;
@@ -23,42 +24,98 @@ const LEAST: u64 = 16;
 /// What four at once can do within a minute, the default deadline, if each takes a second.
 const DEPTH_INVOCATIONS: usize = 256;
 
-/// The most MiB of `Memory-Request` in flight, in a box with so many bytes of memory.
-///
-/// # Errors
-/// [`ConfigError::Value`], if what was set is not within the bounds.
-pub(super) fn units(settings: &CapacitySettings, memory_limit: u64) -> Result<u64, ConfigError> {
-    let overbooked = settings.overbooking_ratio.unwrap_or(OverbookingRatio::ONE).times(memory_limit / MIB);
-    let units = settings.concurrent_resource_request.unwrap_or(overbooked.clamp(1, MOST_UNITS));
-    within("--concurrent-resource-request", units, 1, MOST_UNITS)?;
-    Ok(units)
+/// How what is admitted follows from the memory limit, which changes when a pod is resized in place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdmittedByLimit {
+    memory_limit: Option<u64>,
+    overbooking_ratio: OverbookingRatio,
+    units: Option<u64>,
+    depth: Option<u64>,
+    default_request: Option<MemoryRequest>,
+    cap: Option<MemoryRequest>,
 }
 
-/// What a request gets that names no `Memory-Request`.
-///
-/// # Errors
-/// [`ConfigError::Value`], if what was set is never admitted.
-pub(super) fn default_request(settings: &InvocationSettings, units: u64) -> Result<MemoryRequest, ConfigError> {
-    let mebibytes = |units: u64| MemoryRequest::from_bytes(units.saturating_mul(MIB)).unwrap_or(MemoryRequest::MAX);
-    let most = mebibytes(units);
-    match settings.memory_request {
-        Some(set) if set > most => Err(ConfigError::Value {
-            name: "--memory-request",
-            value: set.to_string(),
-            expected: format!("at most what is admitted at once, {most}"),
-        }),
-        Some(set) => Ok(set),
-        None => Ok(MemoryRequest::DEFAULT.min(mebibytes((units / AT_ONCE).max(LEAST).min(units)))),
+/// What is admitted with one memory limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    /// The memory that the box may use, bytes.
+    pub memory_limit: u64,
+    /// [`Capacity::units`].
+    pub units: u64,
+    depth: u64,
+    depth_invocations: usize,
+    /// What a request gets that names no `Memory-Request`.
+    pub default_request: MemoryRequest,
+    /// The most that a request may name.
+    pub cap: MemoryRequest,
+}
+
+impl AdmittedByLimit {
+    pub(super) fn new(capacity: &CapacitySettings, invocation: &InvocationSettings) -> AdmittedByLimit {
+        AdmittedByLimit {
+            memory_limit: capacity.memory_limit.map(MemoryLimit::bytes),
+            overbooking_ratio: capacity.overbooking_ratio.unwrap_or(OverbookingRatio::ONE),
+            units: capacity.concurrent_resource_request,
+            depth: capacity.queue_depth_resource_units,
+            default_request: invocation.memory_request,
+            cap: invocation.max_memory_request,
+        }
+    }
+
+    /// Where so many bytes are to be had: more than there is would only make the box believe so.
+    pub fn at(&self, available: u64) -> Admitted {
+        let memory_limit = self.memory_limit.unwrap_or(u64::MAX).min(available);
+        let overbooked = self.overbooking_ratio.times(memory_limit / MIB);
+        let units = self.units.unwrap_or(overbooked.clamp(1, MOST_UNITS));
+        let (depth, depth_invocations) = match self.depth {
+            Some(depth) => (depth, 0),
+            None => (units.saturating_mul(2), DEPTH_INVOCATIONS),
+        };
+        let most = mebibytes(units);
+        let few = MemoryRequest::DEFAULT.min(mebibytes((units / AT_ONCE).max(LEAST)));
+        let default_request = self.default_request.unwrap_or(few).min(most);
+        let cap = self.cap.unwrap_or_else(|| default_cap(units, default_request));
+        Admitted { memory_limit, units, depth, depth_invocations, default_request, cap }
+    }
+
+    /// At the start; later, what does not fit is lowered.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`], if what was set is not within the bounds, or never admitted.
+    pub(super) fn check(&self, admitted: &Admitted) -> Result<(), ConfigError> {
+        within("--concurrent-resource-request", admitted.units, 1, MOST_UNITS)?;
+        match self.default_request {
+            Some(set) if set > admitted.default_request => Err(ConfigError::Value {
+                name: "--memory-request",
+                value: set.to_string(),
+                expected: format!("at most what is admitted at once, {}", admitted.default_request),
+            }),
+            Some(_) | None => within("--max-memory-request", admitted.cap, MemoryRequest::MIN, largest_memory()),
+        }
     }
 }
 
-/// The bounds of admission.
-pub(super) fn capacity(settings: &CapacitySettings, units: u64, invocations: usize) -> Capacity {
-    let (depth, depth_invocations) = match settings.queue_depth_resource_units {
-        Some(depth) => (depth, 0),
-        None => (units.saturating_mul(2), DEPTH_INVOCATIONS),
-    };
-    Capacity { units, depth, depth_invocations, invocations }
+impl Admitted {
+    /// The bounds of admission, for so many invocations at once.
+    pub fn capacity(&self, invocations: usize) -> Capacity {
+        let Admitted { units, depth, depth_invocations, .. } = *self;
+        Capacity { units, depth, depth_invocations, invocations }
+    }
+}
+
+fn mebibytes(units: u64) -> MemoryRequest {
+    MemoryRequest::from_bytes(units.saturating_mul(MIB)).unwrap_or(MemoryRequest::MAX)
+}
+
+/// Of a linear memory.
+fn largest_memory() -> MemoryRequest {
+    MemoryRequest::from_bytes(LARGEST_MEMORY as u64).unwrap_or(MemoryRequest::MAX)
+}
+
+/// Of what is admitted, so that one request leaves as much to others; not less than what a request gets that names nothing.
+fn default_cap(units: u64, default: MemoryRequest) -> MemoryRequest {
+    let half = MemoryRequest::from_bytes(ByteSize::of_mebibytes(units).bytes() / 2).unwrap_or(MemoryRequest::MAX);
+    half.max(default).min(largest_memory())
 }
 
 #[cfg(test)]
@@ -78,10 +135,9 @@ mod tests {
 
     /// Of a box with so many MiB, whatever this machine has.
     fn of(settings: &Settings, mebibytes: u64) -> (Capacity, u64) {
-        let units = units(&settings.capacity, mebibytes * MIB).unwrap();
-        let memory = default_request(&settings.invocation, units).unwrap().mebibytes();
-        let invocations = usize::try_from(units.min(1000)).unwrap();
-        (capacity(&settings.capacity, units, invocations), memory)
+        let admitted = AdmittedByLimit::new(&settings.capacity, &settings.invocation).at(mebibytes * MIB);
+        let invocations = usize::try_from(admitted.units.min(1000)).unwrap();
+        (admitted.capacity(invocations), admitted.default_request.mebibytes())
     }
 
     #[test]
@@ -109,6 +165,24 @@ mod tests {
         too_large.capacity.concurrent_resource_request = Some(64);
         let message = Config::new(too_large).unwrap_err().to_string();
         assert!(message.starts_with("--memory-request 65"), "{message}");
+    }
+
+    /// A pod is resized in place: what was set at the start no longer fits, and fits again.
+    #[test]
+    fn a_limit_that_changes_changes_what_follows_from_it() {
+        let mut settings = Settings::default();
+        settings.capacity.memory_limit = Some("512".parse().unwrap());
+        settings.invocation.memory_request = Some("200".parse().unwrap());
+        let by_limit = AdmittedByLimit::new(&settings.capacity, &settings.invocation);
+        let at = |mebibytes: u64| {
+            let admitted = by_limit.at(mebibytes * MIB);
+            let memory = [admitted.default_request, admitted.cap].map(MemoryRequest::mebibytes);
+            (admitted.memory_limit / MIB, admitted.capacity(100), memory)
+        };
+        let capacity = |units| Capacity { units, depth: 2 * units, depth_invocations: 256, invocations: 100 };
+        assert_eq!(at(1024), (512, capacity(512), [200, 256]), "no more than was asked for");
+        assert_eq!(at(128), (128, capacity(128), [128, 128]));
+        assert_eq!(at(300), (300, capacity(300), [200, 200]));
     }
 
     proptest! {

@@ -1,9 +1,8 @@
 //! How much runs at once, and what happens when memory is short.
 
-use super::{ConfigError, admitted, settings::settings, within};
+use super::{ConfigError, admitted::Admitted, settings::settings, within};
 use crate::{
-    admission::{Capacity, OverbookingRatio},
-    container::Container,
+    admission::OverbookingRatio,
     engine::invocations_that_fit,
     limits::{ConfigDuration, Cores, Fraction, MemoryLimit},
     sampler::Thresholds,
@@ -79,7 +78,6 @@ const OVERHEADS_SHARE: u64 = 4;
 
 /// What a box has to give.
 pub(super) struct ResolvedCapacity {
-    pub capacity: Capacity,
     /// [`Capacity::invocations`].
     pub invocations: u32,
     /// What was set, although there may be less.
@@ -88,21 +86,16 @@ pub(super) struct ResolvedCapacity {
 }
 
 impl CapacitySettings {
-    pub(super) fn resolve(&self) -> Result<ResolvedCapacity, ConfigError> {
-        // More than there is would only make the box believe so.
-        let asked_memory_limit = self.memory_limit.map(MemoryLimit::bytes);
-        let memory_limit = asked_memory_limit.unwrap_or(u64::MAX).min(available_memory());
-        let units = admitted::units(self, memory_limit)?;
+    pub(super) fn resolve(&self, admitted: &Admitted) -> Result<ResolvedCapacity, ConfigError> {
         // Each occupies a unit at least, and what the box holds for each is memory that guests cannot have.
-        let admissible = units.min((memory_limit / OVERHEADS_SHARE / OVERHEAD).max(1));
+        let admissible = admitted.units.min((admitted.memory_limit / OVERHEADS_SHARE / OVERHEAD).max(1));
         let admissible = u32::try_from(admissible).unwrap_or(u32::MAX);
         let invocations = self.max_invocations.unwrap_or_else(|| invocations_that_fit().min(1000).min(admissible));
         within("--max-invocations", u64::from(invocations), 1, 10_000)?;
         Ok(ResolvedCapacity {
-            capacity: admitted::capacity(self, units, invocations as usize),
             invocations,
-            asked_memory_limit,
-            thresholds: self.thresholds(memory_limit)?,
+            asked_memory_limit: self.memory_limit.map(MemoryLimit::bytes),
+            thresholds: self.thresholds(admitted.memory_limit)?,
         })
     }
 
@@ -136,11 +129,4 @@ impl CapacitySettings {
         }
         Ok(thresholds)
     }
-}
-
-/// The container's memory limit or the machine's memory, whichever is less; bytes.
-fn available_memory() -> u64 {
-    let system = rustix::system::sysinfo();
-    let machine = system.totalram.saturating_mul(u64::from(system.mem_unit).max(1));
-    Container::open().memory_limit().map_or(machine, |limit| limit.min(machine))
 }

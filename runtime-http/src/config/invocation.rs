@@ -1,8 +1,7 @@
 //! Limits of an invocation.
 
-use super::{ConfigError, admitted, settings::settings, within};
+use super::{ConfigError, admitted::Admitted, settings::settings, within};
 use crate::{
-    engine,
     limits::{ByteSize, CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest, PlainBytes},
     store::settings::LARGEST_OUTPUT_BUFFER,
 };
@@ -57,20 +56,19 @@ pub(super) struct InvocationLimits {
 }
 
 impl InvocationSettings {
-    /// For a box of so many cores, which admits so many MiB at once.
-    pub(super) fn resolve(self, cores: usize, units: u64) -> Result<InvocationLimits, ConfigError> {
+    /// For a box of so many cores, which admits so much.
+    pub(super) fn resolve(self, cores: usize, admitted: &Admitted) -> Result<InvocationLimits, ConfigError> {
         let all_cores = u32::try_from(cores * 1000).ok().and_then(CpuQuota::from_millicores).unwrap_or(CpuQuota::MAX);
-        let memory = admitted::default_request(&self, units)?;
         let defaults = Limits::default();
         let limits = InvocationLimits {
             defaults: Limits {
                 cpu_quota: self.cpu_quota.unwrap_or(defaults.cpu_quota),
-                memory,
+                memory: admitted.default_request,
                 timeout: self.invocation_timeout.unwrap_or(defaults.timeout),
             },
             caps: LimitCaps {
                 cpu_quota: self.max_cpu_quota.unwrap_or(all_cores),
-                memory: self.max_memory_request.unwrap_or_else(|| default_cap(units, memory)),
+                memory: admitted.cap,
                 timeout: self
                     .max_invocation_timeout
                     .unwrap_or_else(|| self.invocation_timeout.unwrap_or(LONGEST_TIMEOUT).max(LONGEST_TIMEOUT)),
@@ -80,7 +78,6 @@ impl InvocationSettings {
             output_buffer: self.output_buffer_bytes.map_or(ByteSize::of_bytes(64 << 10), |PlainBytes(size)| size),
             max_wasm_stack: self.max_wasm_stack.map_or(ByteSize::of_mebibytes(1), |PlainBytes(size)| size),
         };
-        within("--max-memory-request", limits.caps.memory, MemoryRequest::MIN, largest_memory())?;
         within(
             "--output-buffer-bytes",
             limits.output_buffer,
@@ -90,14 +87,4 @@ impl InvocationSettings {
         within("--max-wasm-stack", limits.max_wasm_stack, ByteSize::of_bytes(64 << 10), ByteSize::of_mebibytes(64))?;
         Ok(limits)
     }
-}
-
-/// Of a linear memory.
-fn largest_memory() -> MemoryRequest {
-    MemoryRequest::from_bytes(engine::LARGEST_MEMORY as u64).unwrap_or(MemoryRequest::MAX)
-}
-/// Of what is admitted, so that one request leaves as much to others; not less than what a request gets that names nothing.
-fn default_cap(units: u64, default: MemoryRequest) -> MemoryRequest {
-    let half = MemoryRequest::from_bytes(ByteSize::of_mebibytes(units).bytes() / 2).unwrap_or(MemoryRequest::MAX);
-    half.max(default).min(largest_memory())
 }

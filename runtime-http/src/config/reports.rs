@@ -43,12 +43,11 @@ settings! {
 }
 
 impl ReportSettings {
-    pub(super) fn readiness(&self, memory_limit: u64) -> Result<ReadinessSettings, ConfigError> {
+    pub(super) fn readiness(&self) -> Result<ReadinessSettings, ConfigError> {
         let readiness = ReadinessSettings {
             window: self.readiness_window.unwrap_or(ReadinessSettings::WINDOW),
             threshold: self.readiness_utilization_threshold.unwrap_or(ReadinessSettings::THRESHOLD),
             share: self.readiness_rand_threshold.unwrap_or(ReadinessSettings::SHARE),
-            memory_limit,
         };
         within("--readiness-window", readiness.window as u64, 1, 1000)?;
         within("--readiness-rand-threshold", u64::from(readiness.share), 0, 100)?;

@@ -81,6 +81,11 @@ impl Forecast {
         Forecast { watermarks, lately: Highest::default(), at_rest: 0, last: None, rise: 0.0, committed: 0 }
     }
 
+    /// From now on there is more, or less.
+    pub fn set_watermarks(&mut self, watermarks: Watermarks) {
+        self.watermarks = watermarks;
+    }
+
     /// Adds a reading. `committed` is the most that guests had grown to while it was taken.
     pub fn read(&mut self, now: Instant, working_set: u64, committed: u64) {
         let own = signed(working_set) - signed(committed);

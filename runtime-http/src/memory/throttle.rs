@@ -27,6 +27,11 @@ impl Throttle {
         Throttle { capacity, floor: capacity.min(floor as f64), ceiling: capacity, risen: now }
     }
 
+    /// The capacity and what fits have changed; what was learnt of the former ones is no more.
+    pub fn resize(&mut self, capacity: u64, floor: u64) {
+        *self = Throttle::new(capacity, floor, self.risen);
+    }
+
     /// Somebody is evicted while `units` are in flight. Gives the new ceiling.
     pub fn lower(&mut self, units: u64) -> u64 {
         let reached = self.ceiling.min(units as f64).max(self.floor);

@@ -68,12 +68,11 @@ pub struct StatusSource {
     core: Arc<Core>,
     pod: String,
     container: Arc<Container>,
-    memory_limit: u64,
 }
 
 impl StatusSource {
-    pub fn new(core: Arc<Core>, pod: String, container: Arc<Container>, memory_limit: u64) -> StatusSource {
-        StatusSource { started: Instant::now(), core, pod, container, memory_limit }
+    pub fn new(core: Arc<Core>, pod: String, container: Arc<Container>) -> StatusSource {
+        StatusSource { started: Instant::now(), core, pod, container }
     }
 
     /// The state now.
@@ -98,7 +97,7 @@ impl StatusSource {
             connections: number(metrics.connections.get()),
             memory: Memory {
                 working_set_bytes: self.container.working_set(),
-                limit_bytes: self.memory_limit,
+                limit_bytes: self.core.sizing.now().memory_limit,
                 source: self.container.memory_source().into(),
             },
             cpu_cores: metrics.cpu_cores_in_use.get(),

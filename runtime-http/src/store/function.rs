@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::{
     file::{FileVersion, stem},
     methods::Methods,
-    settings::{EnvironmentMode, GrantedSettings, OutputMode, PathMode},
+    settings::{EnvironmentMode, GrantedSettings, LimitSettings, OutputMode, PathMode},
 };
 use crate::{
     admission::{Share, Shares},
     invocation::Grants,
-    limits::{LimitCaps, Limits},
+    limits::LimitCaps,
     metrics::{FunctionMetrics, Metrics},
     sandbox::{Program, file_access::FileAccess},
     worker::estimate::ExecutionEstimate,
@@ -24,9 +24,10 @@ pub struct Function {
     pub program: Program,
     /// Bytes of compiled code.
     pub code_bytes: usize,
-    /// For requests that name no limits.
-    pub limits: Limits,
-    pub caps: LimitCaps,
+    /// For requests that name no limits, over the operator's.
+    pub limits: LimitSettings,
+    /// The most that a request may name, over the operator's.
+    pub caps: LimitSettings,
     pub grants: Arc<Grants>,
     /// If there is a directory among the grants.
     pub files: Option<Arc<FileAccess>>,
@@ -46,7 +47,6 @@ pub struct Function {
 /// The operator's values, which settings refine.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults {
-    pub limits: Limits,
     pub caps: LimitCaps,
     pub buffer_limit: usize,
 }
@@ -76,8 +76,8 @@ impl Function {
             version,
             program,
             code_bytes,
-            limits: settings.limits(defaults.limits),
-            caps: settings.caps(defaults.caps),
+            limits: settings.limits,
+            caps: settings.caps,
             output: settings.output,
             path: settings.path,
             environment: settings.environment,

@@ -209,22 +209,24 @@ impl FunctionSettings {
         check(file, "memory-request", [self.limits.memory_request, self.caps.memory_request], caps.memory)?;
         check(file, "invocation-timeout", [self.limits.invocation_timeout, self.caps.invocation_timeout], caps.timeout)
     }
+}
 
-    /// This function's defaults: its own over the operator's.
-    pub fn limits(&self, defaults: Limits) -> Limits {
+impl LimitSettings {
+    /// A function's defaults: its own over the operator's.
+    pub fn over_defaults(&self, defaults: Limits) -> Limits {
         Limits {
-            cpu_quota: self.limits.cpu_quota.unwrap_or(defaults.cpu_quota),
-            memory: self.limits.memory_request.unwrap_or(defaults.memory),
-            timeout: self.limits.invocation_timeout.unwrap_or(defaults.timeout),
+            cpu_quota: self.cpu_quota.unwrap_or(defaults.cpu_quota),
+            memory: self.memory_request.unwrap_or(defaults.memory),
+            timeout: self.invocation_timeout.unwrap_or(defaults.timeout),
         }
     }
 
-    /// This function's caps: its own, which are not above the operator's, over the operator's.
-    pub fn caps(&self, caps: LimitCaps) -> LimitCaps {
+    /// A function's caps: its own over the operator's, which they are not above, unless that of memory was lowered with the box's.
+    pub fn over_caps(&self, caps: LimitCaps) -> LimitCaps {
         LimitCaps {
-            cpu_quota: self.caps.cpu_quota.unwrap_or(caps.cpu_quota),
-            memory: self.caps.memory_request.unwrap_or(caps.memory),
-            timeout: self.caps.invocation_timeout.unwrap_or(caps.timeout),
+            cpu_quota: self.cpu_quota.unwrap_or(caps.cpu_quota),
+            memory: self.memory_request.unwrap_or(caps.memory).min(caps.memory),
+            timeout: self.invocation_timeout.unwrap_or(caps.timeout),
         }
     }
 }

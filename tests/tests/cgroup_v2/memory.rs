@@ -86,6 +86,35 @@ fn the_youngest_goes_before_the_kernel_kills() {
     });
 }
 
+/// A pod is resized in place.
+#[test]
+fn a_limit_that_changes_is_followed() {
+    vm::inside(|| {
+        let container = Container::delegated("resized", 1000);
+        container.cgroup().write("memory.max", "256M").expect("a limit");
+        let server = container.start(WasmBox::launch().function("hello.wat", guest::hello()));
+        let waits = |mebibytes: u64| {
+            eventually("the new limit", || {
+                let status = status(&server);
+                let now = [&status["memory"]["limit_bytes"], &status["capacity"]["units"], &status["queue_units"]];
+                (now == [mebibytes * MIB, mebibytes, 2 * mebibytes]).then_some(())
+            });
+            assert_eq!(server.metrics().sum("wasmbox_memory_limit_bytes", &[]), (mebibytes * MIB) as f64);
+            server.get("/hello").ok();
+        };
+        let most = |mebibytes: u64| server.call(Request::get("/hello").header("Memory-Request", mebibytes), "");
+        waits(256);
+        most(257).problem(400, "exceeds-capacity");
+        container.cgroup().write("memory.max", "512M").expect("more");
+        waits(512);
+        most(257).ok();
+        container.cgroup().write("memory.max", "192M").expect("less");
+        waits(192);
+        most(193).problem(400, "exceeds-capacity");
+        most(192).ok();
+    });
+}
+
 #[test]
 fn a_limit_further_up_holds_too() {
     vm::inside(|| {

@@ -61,7 +61,20 @@ fn limits_can_be_changed(version: Version) {
             assert_eq!(kubelet.cgroup_file(container, "cpu.cfs_quota_us"), cpu.to_string());
             assert_eq!(kubelet.cgroup_file(container, "memory.limit_in_bytes"), (mebibytes * MIB).to_string());
         }
+        // The box has noticed: so much is admitted at once, a quarter of it by default, half of it at most.
+        eventually("the box's new limit", || {
+            let status = kubelet.ask(&pod, ADMIN_PORT, "/status");
+            let status: serde_json::Value = serde_json::from_str(status.text()).expect("JSON");
+            let now = [&status["memory"]["limit_bytes"], &status["capacity"]["units"]];
+            (now == [mebibytes * MIB, mebibytes]).then_some(())
+        });
         assert_eq!(kubelet.ask(&pod, PORT, "/hi").status, 200);
+        let address = SocketAddr::new(kubelet.cri.address(&pod), PORT);
+        for (more, status) in [(0, 200), (1, 400)] {
+            let request = Request::get("/hi").header("Memory-Request", (mebibytes / 2 + more).to_string());
+            let answer = kubelet.containerd.node().call(address, request, "").expect("an answer");
+            assert_eq!(answer.status, status, "{mebibytes}: {answer:?}");
+        }
     }
     // The invocation's own limit is back.
     let subtree = kubelet.cgroup(&wasmbox, "cpu.cfs_quota_us").join("box");
@@ -155,8 +168,6 @@ fn nothing_outlives_the_first_process(version: Version) {
 
 fn lack_of_memory_is_told(version: Version) {
     let kubelet = Kubelet::new(version);
-    let filling = kubelet.containerd.directory().join("functions/filling.wat");
-    fs::write(filling, guest::filling(200, 0)).expect("a new file");
     let events = kubelet.containerd.events();
     let pod = kubelet.pod("memory");
     let fill = ["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=256M", "count=1"];
@@ -164,11 +175,11 @@ fn lack_of_memory_is_told(version: Version) {
     let config = ContainerConfig { linux: limited(memory(512)), ..kubelet.wasmbox("box") };
     let wasmbox = kubelet.cri.start(&pod, config);
     kubelet.ask(&pod, PORT, "/hi");
-    // A box keeps below the limit that it was started with, so only a changed one ends it.
+    // A box keeps below its limit, also below a changed one, whatever its guests do. So somebody else fills its cgroup, with a file in memory.
     kubelet.cri.update(&wasmbox, memory(96));
-    let address = SocketAddr::new(kubelet.cri.address(&pod), PORT);
-    let answer = kubelet.containerd.node().call(address, Request::get("/filling").header("Memory-Request", "250"), "");
-    assert!(answer.is_err(), "{answer:?}");
+    let processes = kubelet.cgroup(&wasmbox, "memory.limit_in_bytes").join("cgroup.procs");
+    let fill = format!("echo $$ >{} && exec dd if=/dev/zero of=/run/fill bs=1M count=90", processes.display());
+    kubelet.containerd.node().run(kubelet.containerd.node().command("sh").args(["-c", &fill])).ok();
     for container in [&ordinary, &wasmbox] {
         let status = kubelet.cri.ended(container);
         assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"), "{status:?}");

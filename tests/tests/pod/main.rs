@@ -25,6 +25,7 @@ use wasmbox_tests::{
 };
 
 const PORT: u16 = 8095;
+const ADMIN_PORT: u16 = 8086;
 const MIB: i64 = 1 << 20;
 
 /// A node with images, functions and a place for logs.
