@@ -96,8 +96,8 @@ api-test: build examples ## Hold docs/openapi.yaml against a running server, wit
 deploy-test: static examples ## Check manifests, chart, containerd's fragments and Dockerfile; build the image and run it; needs Go and root
 	tests/deployment/run.sh
 
-# ARGS='-test.run TestCluster/drain' for a part of it. Not in .ci/run: the first time it builds Kubernetes.
-cluster-test: static ## Run the documents' commands on a real Kubernetes of one node; needs Go and root
+# ARGS='-test.run TestCluster/drain' for a part of it. Eight minutes, so it is not in .ci/run; the first time half an hour more, for it builds Kubernetes.
+cluster-test: static ## Run the documents' commands on a real Kubernetes of one node, with Knative; needs Go and root
 	tests/cluster/install.sh
 	tests/cluster/run.sh -test.v $(ARGS)
 

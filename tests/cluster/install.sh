@@ -4,6 +4,7 @@
 # system changes. The second time there is nothing to do.
 #
 #   bin/{kube-apiserver,kube-controller-manager,kube-scheduler,kube-proxy,kubelet,kubectl,etcd,helm,metrics-server}
+#   knative/{activator,autoscaler,controller,webhook,queue}, knative/config: its manifests
 #
 # containerd 2.3 is tests/e2e/install-go.sh's; runc and the CNI plugins are tests/containerd/install-debian.sh's.
 set -euo pipefail
@@ -12,6 +13,7 @@ cd "$(dirname "$0")/../.."
 kubernetes=v1.36.3
 metrics_server=v0.9.0
 helm=v4.3.1
+serving=v0.50.0
 
 tools=$PWD/target/tools/cluster
 fail() {
@@ -29,7 +31,7 @@ for command in unshare:util-linux ip:iproute2 iptables:iptables curl:curl builda
 done
 tests/containerd/install-debian.sh
 tests/e2e/install-go.sh
-mkdir -p "$tools/bin"
+mkdir -p "$tools"/{bin,knative}
 
 # One program after the other: the linker of one takes up to 2 GB. What is there in this version is not built again.
 # build DIRECTORY NAME VERSION COMMAND...
@@ -54,10 +56,34 @@ module() {
 }
 module "$tools/bin" helm.sh/helm/v4/cmd/helm $helm
 module "$tools/bin" sigs.k8s.io/metrics-server/cmd/metrics-server $metrics_server
+for name in activator autoscaler controller webhook queue; do
+    module "$tools/knative" knative.dev/serving/cmd/$name $serving
+done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Knative's manifests lie in three modules. source_of MODULE VERSION: the directory of its source.
+source_of() {
+    local directory
+    directory=$(cd "$work" && GOFLAGS=-mod=mod go mod download -json "$1@$2" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+    [ -n "$directory" ] || fail "$1 $2 cannot be had"
+    echo "$directory"
+}
+if [ "$(cat "$tools/knative/.config" 2>/dev/null)" != "$serving" ]; then
+    rm -rf "$tools/knative/config"
+    mkdir "$tools/knative/config"
+    source=$(source_of knative.dev/serving $serving)
+    cp -r "$source/config/core" "$tools/knative/config"
+    for name in networking caching; do
+        version=$(awk -v module=knative.dev/$name '$1 == module { print $2 }' "$source/go.mod")
+        other=$(source_of knative.dev/$name "$version")
+        cp -r "$other/config" "$tools/knative/config/$name"
+    done
+    chmod -R u+w "$tools/knative/config"
+    echo $serving >"$tools/knative/.config"
+fi
 
 if [ ! -x "$tools/bin/etcd" ]; then
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
     apt-cache show etcd-server >/dev/null 2>&1 || apt-get update -qq
     (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root etcd-server && dpkg-deb -x ./*.deb .) ||
         fail "Debian's package etcd-server cannot be had"

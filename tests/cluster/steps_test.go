@@ -29,6 +29,7 @@ func TestCluster(t *testing.T) {
 	t.Run("node_upgrade", c.nodeUpgrade)
 	t.Run("autoscaling", c.autoscaling)
 	t.Run("drain", c.drain)
+	t.Run("knative", c.knative)
 	if os.Getenv("WASMBOX_CLUSTER_SHELL") != "" {
 		shell := exec.Command("bash", "-i")
 		shell.Stdin, shell.Stdout, shell.Stderr = os.Stdin, os.Stdout, os.Stderr
