@@ -2,9 +2,9 @@
 
 #[path = "../../runtime-http/src/store/kind.rs"]
 pub mod kind;
-#[path = "../../runtime-http/src/store/name.rs"]
-pub mod name;
 #[path = "../../runtime-http/src/store/methods.rs"]
 pub mod methods;
+#[path = "../../runtime-http/src/store/name.rs"]
+pub mod name;
 #[path = "../../runtime-http/src/store/settings.rs"]
 pub mod settings;
