@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
     match FunctionSettings::parse("fuzzed.toml", text, caps, &OperatorGrants::default()) {
         Ok((settings, preopens)) => {
             assert!(preopens.is_empty() && settings.preopens.is_empty() && settings.allowed_outbound_hosts.is_empty());
-            let (limits, capped) = (settings.limits(Limits::default()), settings.caps(caps));
+            let (limits, capped) = (settings.limits.over_defaults(Limits::default()), settings.caps.over_caps(caps));
             assert!(capped.cpu_quota <= caps.cpu_quota && limits.cpu_quota <= caps.cpu_quota);
             assert!(capped.memory <= caps.memory && limits.memory <= caps.memory);
             assert!(capped.timeout <= caps.timeout && limits.timeout <= caps.timeout);
