@@ -78,7 +78,7 @@ const OVERHEADS_SHARE: u64 = 4;
 
 /// What a box has to give.
 pub(super) struct ResolvedCapacity {
-    /// [`Capacity::invocations`].
+    /// [`crate::admission::state::Capacity::invocations`].
     pub invocations: u32,
     /// What was set, although there may be less.
     pub asked_memory_limit: Option<u64>,
