@@ -26,11 +26,18 @@ if [ "$(uname -m)" != $machine ]; then
     output=target/$target/$profile
 fi
 
-# `rustc`, not RUSTFLAGS: the dependencies are then those of any other build. The C library's features that want it dynamic (name services)
-# are not used.
-for binary in wasmbox containerd-shim-wasmbox-v1 wasmbox-installer; do
-    "${CARGO:-cargo}" rustc --locked --profile "$profile" "${cross[@]}" --package $binary --bin $binary -- \
-        -C target-feature=+crt-static -C strip=symbols
+binaries=(wasmbox containerd-shim-wasmbox-v1 wasmbox-installer)
+# The C library's features that want it dynamic (name services) are not used.
+export RUSTC_WORKSPACE_WRAPPER=$PWD/deployment/rustc-static
+build() { "${CARGO:-cargo}" build --locked --profile "$profile" "${cross[@]}" "$@"; }
+if [ "$profile" = release ]; then
+    # With the features that the tests' build has, so that no dependency is built twice.
+    build --workspace "${binaries[@]/#/--bin=}"
+else
+    # Each with what it needs alone.
+    for binary in "${binaries[@]}"; do build --package "$binary" --bin "$binary"; done
+fi
+for binary in "${binaries[@]}"; do
     # Not over a binary that runs.
     install -m 755 "$output/$binary" "$directory/$binary.new"
     mv "$directory/$binary.new" "$directory/$binary"
