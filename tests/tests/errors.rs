@@ -1,6 +1,6 @@
 //! Every error that a client can be told, each provoked over HTTP.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use http::Method;
 use wasmbox_tests::{Request, WasmBox, Wire, binary, component, guest, server::half_written, workspace};
@@ -349,7 +349,7 @@ fn guest_no_response() {
 }
 
 #[test]
-fn internal() {
+fn preopen_unavailable() {
     let launch = WasmBox::launch().function("hello.wat", guest::hello());
     let root = launch.directory().join("root");
     let granted = root.join("granted");
@@ -359,7 +359,20 @@ fn internal() {
     server.get("/hello").ok();
     // What was granted is gone: neither the client nor the guest is to blame.
     fs::remove_dir(&granted).expect("the directory is empty");
-    server.get("/hello").problem(500, "internal");
+    server.get("/hello").problem(500, "preopen-unavailable").names(&["/data"]);
+}
+
+#[test]
+fn internal() {
+    let launch = WasmBox::launch().function("hello.wat", guest::hello()).function("secret.wat", guest::hello());
+    fs::set_permissions(launch.directory(), fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+    // A file that the box's user may not read: neither the client nor the guest is to blame.
+    let secret = launch.functions().join("secret.wat");
+    fs::set_permissions(secret, fs::Permissions::from_mode(0o000)).expect("the file is ours");
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let server = launch.flag("--cache-dir", "none").through(user).start();
+    server.get("/hello").ok();
+    server.get("/secret").problem(500, "internal");
 }
 
 #[test]
