@@ -168,6 +168,7 @@ async fn read(mut socket: WebSocketStream<TcpStream>, seen: &Seen) {
                 reports.push(SuperPodMetrics::decode(bytes).expect("a report").cpu_utilization);
             }
             Message::Close(_) => _ = seen.goodbyes.fetch_add(1, Ordering::Relaxed),
+            Message::Pong(_) => {}
             other => panic!("{other:?} is no report"),
         }
     }

@@ -128,5 +128,5 @@ fn what_the_peer_sends_is_ignored_within_bounds() {
     // Something that speaks HTTP, but no WebSocket: the box itself.
     let other = WasmBox::launch().function("hello.wat", guest::hello()).start();
     let server = launch(other.address().port()).start();
-    server.logged(&["no queue-proxy: HTTP error: 404"]);
+    server.logged(&["no queue-proxy: HTTP error: 501"]);
 }
