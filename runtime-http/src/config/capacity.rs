@@ -6,7 +6,7 @@ use crate::{
     engine::invocations_that_fit,
     limits::{ConfigDuration, Cores, Fraction, MemoryLimit},
     sampler::Thresholds,
-    sandbox::OVERHEAD,
+    sandbox::ADVANCE,
     server::patience::Timeouts,
 };
 
@@ -73,8 +73,8 @@ settings! {
     }
 }
 
-/// One in so many of the box's bytes is for what it holds for invocations beyond their `Memory-Request`, where nothing is set.
-const OVERHEADS_SHARE: u64 = 4;
+/// One in so many of the box's bytes is for what it takes in advance for invocations, beyond their `Memory-Request`, where nothing is set.
+const ADVANCES_SHARE: u64 = 4;
 
 /// What a box has to give.
 pub(super) struct ResolvedCapacity {
@@ -88,7 +88,7 @@ pub(super) struct ResolvedCapacity {
 impl CapacitySettings {
     pub(super) fn resolve(&self, admitted: &Admitted) -> Result<ResolvedCapacity, ConfigError> {
         // Each occupies a unit at least, and what the box holds for each is memory that guests cannot have.
-        let admissible = admitted.units.min((admitted.memory_limit / OVERHEADS_SHARE / OVERHEAD).max(1));
+        let admissible = admitted.units.min((admitted.memory_limit / ADVANCES_SHARE / ADVANCE).max(1));
         let admissible = u32::try_from(admissible).unwrap_or(u32::MAX);
         let invocations = self.max_invocations.unwrap_or_else(|| invocations_that_fit().min(1000).min(admissible));
         within("--max-invocations", u64::from(invocations), 1, 10_000)?;

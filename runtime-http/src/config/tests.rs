@@ -169,7 +169,11 @@ fn what_slots_keep_is_a_small_part_of_the_memory() {
     }
     let small = Config::new(flags(&["--memory-limit=256.5"])).unwrap();
     assert_eq!(small.thresholds.memory_limit, (256 << 20) + (512 << 10));
-    assert_eq!((small.capacity.units, small.engine.invocations), (256, 32), "2 MiB each in a quarter of the memory");
+    assert_eq!(
+        (small.capacity.units, small.engine.invocations),
+        (256, 256),
+        "as many as there are units: their advance is 16 MiB"
+    );
     let narrow = Config::new(flags(&["--memory-limit=256", "--concurrent-resource-request=16"])).unwrap();
     assert_eq!(narrow.engine.invocations, 16, "each occupies a unit at least");
 }

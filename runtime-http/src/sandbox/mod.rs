@@ -142,7 +142,7 @@ impl Setup {
 
     /// Before the guest starts: waits until there is memory for what the box holds for it.
     async fn reserve_overhead(&self) {
-        self.memory.reserve_overhead(OVERHEAD).await;
+        self.memory.reserve_overhead(ADVANCE).await;
     }
 
     fn bounded<'a>(&'a self, epochs: &'a epoch::Awake) -> Bounded<'a> {
@@ -180,9 +180,10 @@ pub fn run(call: Call, setup: &Setup, epochs: &epoch::Awake, reply: &ReplySender
     Ended { remains: Remains { files, ..ended.remains }, ..ended }
 }
 
-/// What the box may hold for an invocation beyond its `Memory-Request`, bytes: a response that waits for its client is a megabyte. It is taken
-/// in advance.
+/// What the box may hold for an invocation beyond its `Memory-Request`, bytes: a response that waits for its client is a megabyte.
 pub const OVERHEAD: u64 = 2 << 20;
+/// What of that is taken in advance, bytes: few need more. As many as may run at once must find it, also when all of them wait for their clients.
+pub const ADVANCE: u64 = 64 << 10;
 /// The most handles to the box's resources: streams, headers, files.
 const MOST_HANDLES: usize = 1000;
 /// The most bytes that a component passes to the box in one call.
