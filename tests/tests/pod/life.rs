@@ -188,7 +188,8 @@ fn lack_of_memory_is_told(version: Version) {
         let topics: Vec<_> = events.of(container).into_iter().map(|event| event.topic).collect();
         let place = |topic: &str| topics.iter().position(|known| known == topic);
         assert!(place("/tasks/oom") < place("/tasks/exit"), "{topics:?}");
-        assert_eq!(topics.iter().filter(|topic| *topic == "/tasks/oom").count(), 1, "{topics:?}");
+        // One for each process that the kernel killed: who fills the box's cgroup may be the first.
+        assert!((1..=2).contains(&topics.iter().filter(|topic| *topic == "/tasks/oom").count()), "{topics:?}");
     }
     kubelet.cri.remove(&pod);
 }
