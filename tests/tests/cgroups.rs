@@ -177,6 +177,7 @@ fn defaults_periods_and_changing_quotas() {
     // Without a header: half a core.
     burn(&server, "", Duration::from_secs(1)).is_share(0.5);
     let leaf = cgroup.leaf();
+    assert_eq!(leaf_number(&leaf, "cpu.shares"), 102, "a tenth of what the box's own threads weigh");
     let set = || [leaf_number(&leaf, "cpu.cfs_quota_us"), leaf_number(&leaf, "cpu.cfs_period_us")];
     // After an invocation that has used much of it, the quota is lifted: so it is looked at while one runs.
     for (quota, expected) in [

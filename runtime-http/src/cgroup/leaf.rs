@@ -10,6 +10,8 @@
 //!   period, then the quota. A quota above the parent's is `EINVAL`; with none of its own the parent's holds. v2 takes both at once, and
 //!   any value.
 //! - Writing a quota, even the same one, fills the leaf's budget and ends its throttling.
+//! - Each leaf weighs a tenth of one of the box's own threads, which are the leaves' siblings: else those that accept connections and carry
+//!   everybody's bytes would get no more of the CPU than any one function that computes.
 
 use std::{
     io,
@@ -36,6 +38,7 @@ pub enum Step {
     MakeThreaded,
     OpenQuota,
     SetQuota,
+    SetWeight,
     Join,
     Leave,
     Remove,
@@ -50,6 +53,7 @@ impl Step {
             Step::MakeThreaded => "making threaded",
             Step::OpenQuota => "opening the quota",
             Step::SetQuota => "setting the quota",
+            Step::SetWeight => "setting the weight",
             Step::Join => "joining",
             Step::Leave => "returning to",
             Step::Remove => "removing the cgroup",
@@ -193,10 +197,13 @@ impl Root {
         if self.version == Version::V2 {
             write_at(&dir, "cgroup.type", "threaded").map_err(self.error(Step::MakeThreaded, name))?;
         }
-        let quota = match self.version {
-            Version::V1 => "cpu.cfs_quota_us",
-            Version::V2 => "cpu.max",
+        // The defaults, and what a thread outside of a leaf weighs, are 1024 and 100.
+        let (weight, tenth, quota) = match self.version {
+            Version::V1 => ("cpu.shares", "102", "cpu.cfs_quota_us"),
+            Version::V2 => ("cpu.weight", "10", "cpu.max"),
         };
+        let path = format!("{name}/{weight}");
+        write_at(&dir, weight, tenth).map_err(self.error(Step::SetWeight, &path))?;
         let path = format!("{name}/{quota}");
         let quota = open_at(&dir, quota, OFlags::WRONLY).map_err(self.error(Step::OpenQuota, &path))?;
         let path = format!("{name}/cpu.stat");

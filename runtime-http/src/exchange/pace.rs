@@ -41,7 +41,7 @@ impl Pace {
     }
 }
 
-/// The bodies of one connection whose client is waited for.
+/// The bodies of one connection whose client is waited for, or that are read only to be thrown away.
 #[derive(Debug, Clone, Default)]
 pub struct BodyWaits(Arc<State>);
 
@@ -49,10 +49,14 @@ pub struct BodyWaits(Arc<State>);
 struct State {
     waiting: AtomicU32,
     since: Mutex<Option<Instant>>,
+    discarded: AtomicU32,
 }
 
 /// One of them, until it is dropped.
 pub struct Waiting<'a>(&'a BodyWaits);
+
+/// A body that nobody wants, until this is dropped.
+pub struct Discarding(BodyWaits);
 
 impl BodyWaits {
     pub fn begin(&self) -> Waiting<'_> {
@@ -65,6 +69,23 @@ impl BodyWaits {
     pub fn waiting(&self) -> (u32, Duration) {
         let since = *self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
         (self.0.waiting.load(Ordering::Acquire), since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    /// A body of this connection is read from now on only so that its client gets its answer.
+    pub fn discard(&self) -> Discarding {
+        self.0.discarded.fetch_add(1, Ordering::AcqRel);
+        Discarding(self.clone())
+    }
+
+    /// Whether a body is read only to be thrown away.
+    pub fn discarding(&self) -> bool {
+        self.0.discarded.load(Ordering::Acquire) > 0
+    }
+}
+
+impl Drop for Discarding {
+    fn drop(&mut self) {
+        self.0.0.discarded.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 pub use super::body_end::{BodyEnd, BodyError, BodyStatus};
 use super::{
     budget::{ByteBudget, Reservation},
-    pace::{BodyWaits, Pace},
+    pace::{BodyWaits, Discarding, Pace},
 };
 
 /// The largest frame that the socket's reads and HTTP/2 give. Each body may hold one without asking.
@@ -198,11 +198,11 @@ impl RequestBody {
     /// Nothing more of it is wanted.
     fn let_go(&mut self) {
         // A task that reads ahead sees that its channel is closed.
-        if let Rest::Direct { incoming, .. } = std::mem::replace(&mut self.rest, Rest::Done)
+        if let Rest::Direct { incoming, client } = std::mem::replace(&mut self.rest, Rest::Done)
             && !incoming.is_end_stream()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(discard(incoming));
+            runtime.spawn(discard(incoming, client.waits.discard()));
         }
     }
 }
@@ -223,18 +223,18 @@ async fn read_ahead(
         } else {
             tokio::select! {
                 () = taken.notified() => continue,
-                () = sender.closed() => return discard(incoming).await,
+                () = sender.closed() => return discard(incoming, client.waits.discard()).await,
             }
         };
         // Before the next one is read: while the guest does not read, its client is not waited for.
         let place = tokio::select! {
             place = sender.reserve() => place,
-            () = sender.closed() => return discard(incoming).await,
+            () = sender.closed() => return discard(incoming, client.waits.discard()).await,
         };
-        let Ok(place) = place else { return discard(incoming).await };
+        let Ok(place) = place else { return discard(incoming, client.waits.discard()).await };
         let frame = tokio::select! {
             frame = next_frame(&mut incoming, &mut client) => frame,
-            () = sender.closed() => return discard(incoming).await,
+            () = sender.closed() => return discard(incoming, client.waits.discard()).await,
         };
         let Some(frame) = frame else { return };
         let is_last = frame.is_err();
@@ -254,7 +254,7 @@ const DISCARD_BYTES: u64 = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// Reads on what is left of a body, to throw it away. The connection's end ends it, too.
-async fn discard(mut rest: Incoming) {
+async fn discard(mut rest: Incoming, _noted: Discarding) {
     let reading = async {
         let mut discarded = 0;
         while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut rest).poll_frame(context)).await {

@@ -29,6 +29,8 @@ pub enum Idle {
     Unused,
     /// There never was one.
     Silent,
+    /// It has its answer, and still sends a body that nobody wants.
+    Discarding,
 }
 
 /// What a connection's task, its requests and the server share. It is on one thread at a time, but for the orders.
@@ -83,6 +85,7 @@ impl Activity {
             ordered: Duration::from_millis(self.ordered.load(Ordering::Relaxed)),
             in_flight: self.in_flight.load(Ordering::Acquire),
             bodies_waiting: self.bodies.waiting().0,
+            discarding: self.is_discarding(),
             served: self.requests() > 0,
             idle_since: Duration::from_millis(self.idle_since.load(Ordering::Relaxed)),
             blocked_since: (blocked != NEVER).then(|| Duration::from_millis(blocked)),
@@ -114,6 +117,11 @@ impl Activity {
             .filter_map(Weak::upgrade)
             .filter(|stream| stream.lock().unwrap_or_else(PoisonError::into_inner).end_if_unread(now, patience));
         u32::try_from(unread.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether nothing but a body that nobody wants keeps it. On HTTP/2 the streams beside it need not suffer for that.
+    fn is_discarding(&self) -> bool {
+        !self.is_http2() && self.bodies.discarding()
     }
 
     pub fn is_http2(&self) -> bool {
@@ -165,7 +173,11 @@ impl Activity {
             return None;
         }
         if observed.in_flight == 0 {
-            let kind = if observed.served { Idle::Unused } else { Idle::Silent };
+            let kind = match (observed.discarding, observed.served) {
+                (true, _) => Idle::Discarding,
+                (false, true) => Idle::Unused,
+                (false, false) => Idle::Silent,
+            };
             return Some((kind, observed.now.saturating_sub(observed.idle_since)));
         }
         let (waiting, time) = self.bodies.waiting();
@@ -222,6 +234,9 @@ mod tests {
         assert_eq!(activity.idle(), None);
         drop(request);
         assert_eq!(activity.idle().map(|(kind, _)| kind), Some(Idle::Unused));
+        let discarding = activity.bodies.discard();
+        assert_eq!(activity.idle().map(|(kind, _)| kind), Some(Idle::Discarding));
+        drop(discarding);
         activity.set_blocked(true);
         assert!(activity.observed().blocked_since.is_some());
         activity.set_blocked(false);

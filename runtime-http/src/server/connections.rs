@@ -17,7 +17,10 @@ use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::{activity::Activity, patience::Order};
+use super::{
+    activity::{Activity, Idle},
+    patience::Order,
+};
 
 /// How often a full port looks for an idle connection.
 const LOOK: Duration = Duration::from_millis(50);
@@ -78,7 +81,7 @@ impl Connections {
     }
 
     /// A place for a connection of `client` that was accepted. If there is none, those that have been idle for longest are closed: first those
-    /// that never sent a request, then those between requests, then those that send nothing of their bodies. While all are busy, this waits;
+    /// that have their answer and still send a body, then those that never sent a request, then those between requests, then those that send nothing of their bodies. While all are busy, this waits;
     /// but `None` if connections of other clients are there and this client's have their part of the places already.
     pub async fn place(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
         let peer = peer(client);
@@ -140,7 +143,8 @@ impl Open {
     fn close_longest_idle(&self, most: usize, at_least: Duration, of: impl Fn(IpAddr) -> bool) -> usize {
         let chosen = self.by_key.values().filter(|(peer, _)| of(*peer));
         let idle = chosen.filter_map(|(_, activity)| activity.idle().map(|idle| (idle, activity)));
-        let mut idle: Vec<_> = idle.filter(|((_, time), _)| *time >= at_least).collect();
+        let least = |kind| if kind == Idle::Discarding { at_least.min(LOOK) } else { at_least };
+        let mut idle: Vec<_> = idle.filter(|((kind, time), _)| *time >= least(*kind)).collect();
         idle.sort_unstable_by_key(|(idle, _)| std::cmp::Reverse(*idle));
         idle.truncate(most.max(1));
         idle.iter().for_each(|(_, activity)| activity.set_order(Order::Close));

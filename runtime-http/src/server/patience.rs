@@ -42,6 +42,8 @@ pub(super) struct Observed {
     pub in_flight: u32,
     /// Those of them whose bodies do not come.
     pub bodies_waiting: u32,
+    /// Whether a body is read that nobody wants, so that its client gets the answer.
+    pub discarding: bool,
     /// Whether there was a complete head.
     pub served: bool,
     /// The end of the last answer.
@@ -81,6 +83,9 @@ impl Observed {
                 Order::Drain => (self.idle_since + patience).min(self.idle_since.max(self.ordered) + LINGER),
                 Order::Close | Order::End => self.now,
             };
+            if self.order == Order::Close && self.discarding {
+                return Step::Abort("it still sends a body that nobody wants, and others wait");
+            }
             if self.now >= end {
                 return if self.served { Step::Finish } else { Step::Abort("it sent no request") };
             }
@@ -107,6 +112,7 @@ mod tests {
         ordered: Duration::ZERO,
         in_flight: 0,
         bodies_waiting: 0,
+        discarding: false,
         served: false,
         idle_since: Duration::ZERO,
         blocked_since: None,
@@ -159,5 +165,6 @@ mod tests {
         assert_eq!(at(0, busy), Step::Wait(LINGER), "it was idle when it was chosen");
         assert_eq!(at(0, Observed { order: Order::End, ..busy }), Step::Finish);
         assert!(matches!(at(0, Observed { bodies_waiting: 1, ..busy }), Step::Abort(_)));
+        assert!(matches!(at(0, Observed { served: true, discarding: true, ..closing }), Step::Abort(_)));
     }
 }

@@ -43,13 +43,19 @@ impl Socket {
         }
     }
 
+    /// Whether what comes is of a body, or not held.
+    fn reads_no_head(&self) -> bool {
+        self.activity.in_flight() > 0 || self.activity.bodies.discarding()
+    }
+
     /// How much may be read now.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<u64>> {
         let request = self.activity.requests();
-        if request != self.request || self.activity.in_flight() > 0 {
+        let no_head = self.reads_no_head();
+        if request != self.request || no_head {
             (self.request, self.head, self.reserved) = (request, 0, Reservation::default());
         }
-        if self.activity.in_flight() > 0 {
+        if no_head {
             return Poll::Ready(Ok(READ));
         }
         // hyper holds no more of a head. What HTTP/2 sends beside it is not held.
@@ -74,7 +80,7 @@ impl AsyncRead for Socket {
         self.stream.set_limit(room);
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.activity.in_flight() == 0 {
+        if !self.reads_no_head() {
             self.head += (buffer.filled().len() - before) as u64;
         }
         read

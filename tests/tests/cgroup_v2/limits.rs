@@ -61,6 +61,11 @@ fn limited(container: &Container, launch: Launch) {
     let line = server.logged(&["cgroups="]);
     assert!(line.contains("v2"), "{line}");
     let (client, leaf) = begin(container, &server);
+    assert_eq!(
+        fs::read_to_string(leaf.join("cpu.weight")).as_deref().ok(),
+        Some("10\n"),
+        "a tenth of the box's own threads"
+    );
     let (start, before) = (Instant::now(), cpu_stat(&leaf, "usage_usec"));
     thread::sleep(Duration::from_secs(2));
     let used = cpu_stat(&leaf, "usage_usec") - before;
