@@ -21,7 +21,13 @@ use tokio::{
 };
 
 use crate::{
-    bundle::Bundle, events::Events, exits::Exits, logging, pod::Pod, service::Service, socket::Address,
+    bundle::Bundle,
+    events::Events,
+    exits::Exits,
+    logging,
+    pod::Pod,
+    service::Service,
+    socket::{self, Address},
     start::TTRPC_ADDRESS,
 };
 
@@ -52,7 +58,9 @@ fn inherited() -> anyhow::Result<UnixListener> {
     #[allow(unsafe_code)]
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(socket.into())
+    let listener = socket.into();
+    socket::take_over(&listener).context("the socket")?;
+    Ok(listener)
 }
 
 async fn until_shutdown(flags: Flags, listener: UnixListener) -> anyhow::Result<()> {
