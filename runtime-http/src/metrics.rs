@@ -17,11 +17,15 @@ use prometheus::{
 
 use self::declare::Declare;
 pub use self::function::FunctionMetrics;
+use crate::api::problem::Code;
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
 /// Not a module's name: those have no parentheses.
 const OTHER_FUNCTIONS: &str = "(other)";
+
+/// What deployment/chart/monitoring/rules.yaml asks of `wasmbox_rejected_total`.
+const ALERTING_CODES: [Code; 4] = [Code::Internal, Code::QueueFull, Code::QueueTimeout, Code::Compiling];
 
 /// From 100 us to 60 s.
 const SECONDS: &[f64] = &[
@@ -193,8 +197,11 @@ impl Metrics {
             registry,
         };
         // Known label values are shown as zero from the start, so that rates have a beginning.
-        for result in ["ok", "invalid", "failed"] {
+        for result in ["ok", "invalid", "failed", "node", "node-failed"] {
             metrics.compiles.with_label_values(&[result]);
+        }
+        for code in ALERTING_CODES {
+            metrics.rejected.with_label_values(&[code.as_str()]);
         }
         for gate in ["cpu", "memory"] {
             metrics.gate_closed.with_label_values(&[gate]);
@@ -263,7 +270,9 @@ impl Metrics {
 
     /// Requests refused before a guest ran, by problem code.
     pub fn rejected_by_code(&self) -> BTreeMap<String, u64> {
-        sums(&self.rejected, "code")
+        let mut rejected = sums(&self.rejected, "code");
+        rejected.retain(|_, number| *number > 0);
+        rejected
     }
 
     /// The text format, version 0.0.4.
