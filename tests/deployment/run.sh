@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks all of deployment/, runtimeclass/ and the Dockerfile: `make deploy-test`. Renders the chart with a real helm and the bases with a real
-# kustomize, holds the result against the schemas of Kubernetes, Knative and KEDA, has containerd read the fragments, builds the image's final
-# stage from the binaries in target/static, and runs it. What it needs goes into target/tools; a tool that cannot be had is an error.
+# kustomize, holds the result against the schemas of Kubernetes, Knative, KEDA and the Prometheus Operator, tests the alerts with promtool, has
+# containerd read the fragments, builds the image's final stage from the binaries in target/static, and runs it. What it needs goes into target/tools; a tool that cannot be had is an error.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -10,6 +10,7 @@ kustomize=v5.8.1
 # The newest, and the one that the resource-aware fork is made of (1.15.2).
 serving=(v0.51.0 v0.42.2)
 keda=v2.21.0
+prometheus_operator=v0.85.0
 
 tools=$PWD/target/tools/deployment
 work=$PWD/target/deployment
@@ -47,6 +48,12 @@ done
 directory=$(source_of github.com/kedacore/keda/v2 $keda)
 [ -n "$directory" ] || fail "KEDA $keda cannot be had"
 crds+=("$directory/config/crd/bases")
+directory=$(source_of github.com/prometheus-operator/prometheus-operator $prometheus_operator)
+[ -n "$directory" ] || fail "the Prometheus Operator $prometheus_operator cannot be had"
+# Two of ten, which are large.
+mkdir "$work/prometheus-operator-$prometheus_operator"
+cp "$directory"/example/prometheus-operator-crd/monitoring.coreos.com_{podmonitors,prometheusrules}.yaml "$work/prometheus-operator-$prometheus_operator"
+crds+=("$work/prometheus-operator-$prometheus_operator")
 if ! cmp -s tests/deployment/requirements.txt "$tools/requirements.txt"; then
     rm -rf "$tools/venv"
     python3 -m venv "$tools/venv" || fail "on Debian and Ubuntu: apt-get install python3-venv"
@@ -54,6 +61,8 @@ if ! cmp -s tests/deployment/requirements.txt "$tools/requirements.txt"; then
     cp tests/deployment/requirements.txt "$tools/requirements.txt"
 fi
 tests/containerd/install-debian.sh
+tests/promtool-debian.sh
+promtool=$(PATH=$PWD/target/tools/bin:$PATH command -v promtool)
 python=$tools/venv/bin/python helm=$tools/helm
 
 part "the chart"
@@ -83,10 +92,17 @@ release small "${small[@]}" --set hpa.minReplicas=1,functions.accessModes='{Read
 release small-knative "${small[@]}" --set workload=knative,functions.create=false
 digest=sha256:$(printf '%064d' 7)
 release digest --set image.digest="$digest" --set installer.create=true
+monitoring=(--set "metrics.podMonitor.enabled=true,metrics.rules.enabled=true,metrics.dashboard.enabled=true")
+release monitoring "${monitoring[@]}" --set metrics.labels.release=prometheus,metrics.podMonitor.interval=15s \
+    --set metrics.rules.runbookUrl=https://wiki.example/runbook
+release monitoring-knative "${monitoring[@]}" --set workload=knative
+release monitoring-fork "${monitoring[@]}" --set workload=knative-fork
+release monitoring-none "${monitoring[@]}" --set workload=none
 release others --set networkPolicy.enabled=false,podDisruptionBudget.enabled=false,hpa.enabled=false,deployment.preStopSeconds=0
 # What is not in the schema is refused, and named.
 for wrong in workload=statefulset replicas=3 image.tagg=1 image.digest=latest resources.limits.memory=lots resources.limits.cpu=0 \
-    resources.requests.cpu=1Gi settings.log-level=debug hpa.minReplicas=0 hpa.cpuUtilization=150 keda.minReplicas=0; do
+    resources.requests.cpu=1Gi settings.log-level=debug hpa.minReplicas=0 hpa.cpuUtilization=150 keda.minReplicas=0 metrics.podMonitor.interval=often \
+    metrics.rules.runbookUrl=a#b metrics.serviceMonitor=true; do
     if "$helm" template wasmbox "$chart" --set "$wrong" >/dev/null 2>"$work/refused"; then
         fail "the chart takes $wrong"
     fi
@@ -106,6 +122,36 @@ says numbers 'cpu: 0.5'
 # The DaemonSet that uninstalls is rolled out when each node is what it was: an init container ends then.
 awk '/ initContainers:/ { init = 1 } /^      containers:/ { init = 0 } init && /args: \["uninstall"/ && !/--watch/ { found = 1 } END { exit !found }' \
     "$work/chart-uninstall.yaml" || fail "the rollout of uninstalling does not wait for its end"
+
+part "alerts and the dashboard"
+"$promtool" check rules $chart/monitoring/{rules,absent}.yaml
+"$promtool" test rules tests/deployment/rules-test.yaml
+"$python" tests/deployment/monitoring.py "$work/queries"
+"$promtool" check rules "$work/queries"
+# What the operator would give Prometheus, and the dashboard, are the files; and only boxes that are always there are missed.
+"$python" - "$work" $chart/monitoring <<'PYTHON'
+import json, pathlib, sys, yaml
+work, files = map(pathlib.Path, sys.argv[1:])
+rules, absent = (yaml.safe_load((files / f"{name}.yaml").read_text().replace("docs/runbook.md#", "https://wiki.example/runbook#")) for name in ("rules", "absent"))
+plain = yaml.safe_load((files / "rules.yaml").read_text())
+for release, expected in {"monitoring": [absent, rules], "monitoring-knative": [plain], "monitoring-fork": [plain], "monitoring-none": [plain]}.items():
+    objects = [one for one in yaml.safe_load_all((work / f"chart-{release}.yaml").read_text()) if one]
+    assert [one["spec"] for one in objects if one["kind"] == "PrometheusRule"] == expected, f"{release}: other rules"
+    [dashboard] = [one for one in objects if one["kind"] == "ConfigMap"]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1", f"{release}: Grafana's sidecar does not find the dashboard"
+    assert json.loads(dashboard["data"]["wasmbox.json"]) == json.loads((files / "dashboard.json").read_text()), f"{release}: another dashboard"
+    monitors = [one for one in objects if one["kind"] == "PodMonitor"]
+    pods = [one["spec"]["template"] for one in objects if "template" in one.get("spec", {})]
+    assert len(monitors) == len(pods), f"{release}: {len(monitors)} PodMonitors, {len(pods)} workloads"
+    for monitor, pod in zip(monitors, pods):
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items(), f"{release}: the PodMonitor selects other pods"
+        assert pod["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "wasmbox", f"{release}: the job has another name"
+        [endpoint], [ports] = monitor["spec"]["podMetricsEndpoints"], [one["ports"] for one in pod["spec"]["containers"]]
+        # Knative names the only port itself.
+        assert endpoint["port"] in [port.get("name", "user-port") for port in ports], f"{release}: no port {endpoint['port']}"
+        assert "prometheus.io/scrape" not in pod["metadata"]["annotations"], f"{release}: scraped twice"
+PYTHON
+grep -rqF 'UserPortName = "user-port"' "$serving_dir/pkg/apis/serving/v1" || fail "Knative names the port of a box otherwise than the PodMonitor"
 
 part "the bases"
 for base in kubernetes single-node knative knative-fork node container-only functions; do

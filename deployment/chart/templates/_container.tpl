@@ -5,6 +5,14 @@ app.kubernetes.io/name: wasmbox
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Those by which Prometheus selects. */}}
+{{- define "wasmbox.monitoringLabels" -}}
+{{ include "wasmbox.labels" . }}
+{{- with .Values.metrics.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- define "wasmbox.image" -}}
 {{- with .Values.image }}
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
