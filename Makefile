@@ -93,7 +93,7 @@ fmt: ## Format the sources
 api-test: build examples ## Hold docs/openapi.yaml against a running server, with schemathesis
 	tests/api/run.sh
 
-deploy-test: static examples ## Check manifests, chart, containerd's fragments and Dockerfile; build the image and run it; needs Go and root
+deploy-test: static examples ## Check manifests, chart, alerts, dashboard, containerd's fragments and Dockerfile; build the image and run it; needs Go and root
 	tests/deployment/run.sh
 
 # ARGS='-test.run TestCluster/drain' for a part of it. Eight minutes, so it is not in .ci/run; the first time half an hour more, for it builds Kubernetes.
