@@ -8,3 +8,5 @@ pub mod methods;
 pub mod name;
 #[path = "../../runtime-http/src/store/settings.rs"]
 pub mod settings;
+#[path = "../../runtime-http/src/store/unknown_key.rs"]
+pub mod unknown_key;

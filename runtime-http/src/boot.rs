@@ -20,6 +20,7 @@ use crate::{
         function::Defaults,
         settings::OperatorGrants,
     },
+    threads,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum BootError {
     NotADirectory { path: PathBuf },
     #[error("--preopen-root {} overlaps with {}, which functions must not see; name another", path.display(), with.display())]
     PreopenRoot { path: PathBuf, with: PathBuf },
-    #[error("--preopen-root {}: {source}", path.display())]
+    #[error("--preopen-root {}: {source}; let it be a directory that this user may open, or name another", path.display())]
     PreopenRootUnusable { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Engine(#[from] engine::EngineError),
@@ -38,9 +39,9 @@ pub enum BootError {
     Cache(#[from] CacheError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    #[error("threads cannot be started: {0}")]
+    #[error("threads cannot be started: {0}; {remedy}", remedy = threads::REMEDY)]
     Threads(#[from] std::io::Error),
-    #[error("{0:#}")]
+    #[error("what functions may import cannot be linked: {0:#}; this is a fault of this version of wasmbox: report it")]
     Linker(wasmtime::Error),
 }
 

@@ -5,7 +5,9 @@ use std::{env, path::PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    config::{Settings, with_environment_in_help},
+    api::problem::Code,
+    config::{AdminSettings, Settings, with_environment_in_help},
+    explain::CodeParser,
     invocation::{HostDirectory, Preopen},
     limits::{ByteSize, ConfigDuration, CpuQuota, InvocationTimeout, MemoryRequest},
     node, server,
@@ -27,6 +29,7 @@ Examples:
   wasmbox compile --functions-dir /functions     compile ahead, so that first calls are quick
   wasmbox status --watch                         look at a box that runs
   wasmbox doctor                                 check what a box needs here
+  wasmbox explain guest-trap                     what an error means, and what to do
 
 Settings come from flags, else from environment variables, else from the file of --config, else from defaults.";
 
@@ -64,6 +67,16 @@ pub enum Command {
     ///
     /// Exit code 1 if something fails.
     Doctor(ServeArgs),
+    /// Explain an error by its code: what happened, whose fault it is, what to do, with an example
+    ///
+    /// The code is in the header Wasmbox-Error of an answer, in `code` and `type` of its document, and in the log.
+    ///
+    /// Without a code it lists all of them.
+    Explain {
+        /// Code of an error, or its `type`
+        #[arg(value_parser = CodeParser, hide_possible_values = true)]
+        code: Option<Code>,
+    },
     /// Print a completion script for a shell
     ///
     /// For instance: wasmbox completions bash > /etc/bash_completion.d/wasmbox
@@ -132,9 +145,11 @@ pub struct CompileArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
-    /// The box's admin port, HOST:PORT or http://HOST:PORT [default: that of `serve`: 127.0.0.1:8086; env: HEALTHCHECK_HOST, HEALTHCHECK_PORT]
-    #[arg(long, value_name = "ADDRESS")]
+    /// The box's admin port as HOST:PORT or http://HOST:PORT, instead of --admin-host and --admin-port, which are those of `serve`
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["admin_host", "admin_port"])]
     pub address: Option<String>,
+    #[command(flatten)]
+    pub admin: AdminSettings,
     /// Print the document of /status instead
     #[arg(long)]
     pub json: bool,
@@ -151,10 +166,7 @@ impl StatusArgs {
                 let address = address.strip_prefix("http://").unwrap_or(address);
                 address.strip_suffix('/').unwrap_or(address).to_owned()
             }
-            None => {
-                let host = settings.places.admin_host.as_deref().unwrap_or_default();
-                server::reachable(host, settings.places.admin_port.unwrap_or(8086))
-            }
+            None => server::reachable(settings.admin.host(), settings.admin.port()),
         }
     }
 }
@@ -225,7 +237,7 @@ fn parse_directory(text: &str) -> Result<Preopen, String> {
 /// The whole command, with the environment's names in its help.
 pub fn command() -> clap::Command {
     let command = Cli::command();
-    ["serve", "compile", "doctor"]
+    ["serve", "compile", "doctor", "status"]
         .into_iter()
         .fold(command, |command, name| command.mut_subcommand(name, with_environment_in_help))
 }

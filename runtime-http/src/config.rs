@@ -4,8 +4,9 @@
 //!
 //! - [`settings`]: reading them from the three sources
 //! - [`admitted`]: what is admitted where nothing is set
-//! - [`places`], [`invocation`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`confinement`]: the settings in groups, with their defaults and bounds
+//! - [`places`], [`admin`], [`invocation`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`confinement`]: the settings in groups, with their defaults and bounds
 
+pub mod admin;
 pub mod admitted;
 pub mod capacity;
 pub mod confinement;
@@ -19,6 +20,7 @@ pub mod settings;
 use std::{fmt::Display, path::PathBuf, time::Duration};
 
 pub use self::{
+    admin::AdminSettings,
     modules::WasmRuntime,
     places::CacheDir,
     settings::{Settings, with_environment_in_help},
@@ -119,7 +121,7 @@ impl Config {
     /// [`ConfigError::Value`], naming the setting, its value, and what is expected.
     pub fn new(settings: Settings) -> Result<Config, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let Settings { places, invocation, cpu, capacity, reports, modules, confinement } = settings;
+        let Settings { places, admin, invocation, cpu, capacity, reports, modules, confinement } = settings;
         let by_limit = AdmittedByLimit::new(&capacity, &invocation);
         let admitted = by_limit.at(Container::open().available_memory());
         by_limit.check(&admitted)?;
@@ -139,8 +141,8 @@ impl Config {
             functions_dir: places.functions_dir.unwrap_or_else(|| "functions".into()),
             host: places.host.unwrap_or_else(|| "0.0.0.0".into()),
             port: places.port.unwrap_or(8095),
-            admin_host: places.admin_host.unwrap_or_else(|| "0.0.0.0".into()),
-            admin_port: places.admin_port.unwrap_or(8086),
+            admin_host: admin.host().to_owned(),
+            admin_port: admin.port(),
             cache_dir: places.cache_dir,
             cache_size: modules.cache_size.unwrap_or(ByteSize::of_mebibytes(2 << 10)),
             module_memory: modules.module_memory.unwrap_or(ByteSize::of_bytes((memory_limit / 4).min(1 << 30))),

@@ -22,6 +22,8 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
 
+use crate::threads;
+
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -68,7 +70,7 @@ pub fn start(level: &str, format: LogFormat) -> Result<Logs, String> {
         thread::Builder::new()
             .name("log".into())
             .spawn(move || buffer.write_out(&lines, &mut io::stderr()))
-            .map_err(|error| format!("cannot start the log's thread: {error}"))?
+            .map_err(|error| format!("cannot start the log's thread: {error}; {}", threads::REMEDY))?
     };
     let writer = Writer { buffer: buffer.clone(), thread: thread.thread().clone(), format };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);

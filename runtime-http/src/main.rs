@@ -10,7 +10,7 @@ use wasmbox::{
     config::{Config, Settings},
     confined,
     doctor::{self, first::FirstProcess},
-    node, run, serve, status,
+    explain, node, run, serve, status,
 };
 
 /// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that, this does not.
@@ -24,13 +24,13 @@ fn main() -> ExitCode {
     let result =
         Cli::from_arg_matches(&cli::command().get_matches()).map_err(Into::into).and_then(|cli| execute(cli.command));
     result.unwrap_or_else(|error: anyhow::Error| {
-        eprintln!("wasmbox: {}", explain(&error));
+        eprintln!("wasmbox: {}", with_causes(&error));
         ExitCode::FAILURE
     })
 }
 
 /// The error and its causes; not those that it names already.
-fn explain(error: &anyhow::Error) -> String {
+fn with_causes(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |text, cause| {
         let cause = cause.to_string();
         if text.is_empty() {
@@ -52,7 +52,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => run::run(arguments),
         Command::Compile(arguments) => compile::compile(configuration(arguments.config, arguments.settings)?),
         Command::Status(arguments) => {
-            let settings = settings(None, Settings::default())?;
+            let settings = settings(None, Settings { admin: arguments.admin.clone(), ..Settings::default() })?;
             Ok(status::command::status(&arguments, &settings)?)
         }
         Command::Doctor(arguments) => {
@@ -62,6 +62,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let settings = settings_of(arguments.config.or_else(|| first.config.clone()), flags, variable)?;
             Ok(doctor::doctor(&Config::new(settings)?)?)
         }
+        Command::Explain { code } => Ok(explain::explain(code)?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut cli::command(), "wasmbox", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -18,7 +18,7 @@ use crate::{
     admin,
     admission::Admission,
     api::{Api, ApiSettings},
-    boot,
+    boot::{self, BootError},
     config::{Config, WasmRuntime},
     container::Container,
     core::Core,
@@ -27,7 +27,7 @@ use crate::{
     logging,
     memory::MemoryBudget,
     metrics::Metrics,
-    privileges,
+    privileges::{self, Unconfined},
     readiness::Readiness,
     reporter::Reporter,
     sampler::Sampler,
@@ -55,7 +55,7 @@ const ENDED_AT_ONCE: i32 = 128 + 15;
 pub fn serve(config: Config) -> anyhow::Result<()> {
     // Before there is a thread that would keep what is given up.
     privileges::access::make_cache_dir(&config);
-    let given_up = privileges::give_up(&config)?;
+    let given_up = privileges::give_up(&config).map_err(Unconfined::from)?;
     let logs = logging::start(&config.log_level, config.log_format).map_err(anyhow::Error::msg)?;
     for missing in &given_up.missing {
         tracing::warn!("not given up: {missing}; a guest that escapes its sandbox has more to try (--confine)");
@@ -87,8 +87,9 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         .thread_name("main")
         .on_thread_start(cgroups.leave())
         .enable_all()
-        .build()?;
-    let io = Arc::new(IoThreads::start(config.io_threads)?);
+        .build()
+        .map_err(BootError::Threads)?;
+    let io = Arc::new(IoThreads::start(config.io_threads).map_err(BootError::Threads)?);
     let cached = if wasm.compiler.has_cache() { "with" } else { "without" };
     let store = boot::store(
         &config,
@@ -108,7 +109,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             cgroups.clone(),
             config.worker_idle,
             metrics.workers.clone(),
-        )?,
+        )
+        .map_err(BootError::Threads)?,
         memory: MemoryBudget::new(metrics.growth_waits.clone(), metrics.evicted.clone()),
         budgets: config.budgets.clone(),
         admin_budgets: Budgets::new(limit / ADMIN_SHARE, ADMIN_CONNECTIONS),
@@ -134,12 +136,12 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let api = Arc::new(Api { settings, core: core.clone() });
     let status = Arc::new(StatusSource::new(core.clone(), pod, container.clone()));
     let reporter = config.reporter.map(|settings| Reporter::new(settings, container.clone(), metrics.clone()));
-    let sampler = Sampler::start(core.clone(), engine, container, config.thresholds)?;
+    let sampler = Sampler::start(core.clone(), engine, container, config.thresholds).map_err(BootError::Threads)?;
     let result = runtime.block_on(async {
         let server = Server::bind(
             &config.host,
             config.port,
-            "--port (WEBSERVER_PORT)",
+            "--port (WEBSERVER_PORT) or --host (WEBSERVER_HOST)",
             config.timeouts,
             config.budgets.clone(),
             metrics.connections.clone(),
@@ -149,7 +151,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         let admin = Server::bind(
             &config.admin_host,
             config.admin_port,
-            "--admin-port (HEALTHCHECK_PORT)",
+            "--admin-port (HEALTHCHECK_PORT) or --admin-host (HEALTHCHECK_HOST)",
             ADMIN_TIMEOUTS,
             core.admin_budgets.clone(),
             gauge,

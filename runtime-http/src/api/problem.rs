@@ -14,8 +14,11 @@ use crate::{
     store::{LoadError, StoreError, compiler::CompileError, file::FileError, name::BadModuleName},
 };
 
-/// The stable names of errors: `code` in the document, `Wasmbox-Error` in the head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the type of a problem begins with, before the code.
+pub const TYPE: &str = "urn:wasmbox:problem:";
+
+/// The stable names of errors: `code` in the document, `Wasmbox-Error` in the head. docs/errors.md has a section on each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Code {
     BadRequest,
     BadModuleName,
@@ -108,7 +111,7 @@ impl Code {
         }
     }
 
-    fn title(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         match self {
             Code::BadRequest => "The request's head is not acceptable",
             Code::BadModuleName => "Not a module's name",
@@ -202,7 +205,7 @@ impl Problem {
     pub fn into_response(self) -> http::Response<ResponseBody> {
         let status = self.code.status();
         let mut document = json!({
-            "type": format!("urn:wasmbox:problem:{}", self.code.as_str()),
+            "type": format!("{TYPE}{}", self.code.as_str()),
             "title": self.code.title(),
             "status": status.as_u16(),
             "detail": self.detail,

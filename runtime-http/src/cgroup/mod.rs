@@ -36,7 +36,7 @@ use self::{
     root::Impossible,
     thread::ThreadCgroup,
 };
-use crate::metrics::CgroupMetrics;
+use crate::{metrics::CgroupMetrics, threads};
 
 /// A period in which a short function fits into one budget: see docs/operations.md.
 pub const DEFAULT_PERIOD: Duration = Duration::from_millis(100);
@@ -74,7 +74,7 @@ pub struct CgroupSettings {
 pub enum CgroupError {
     #[error("CPU limits cannot be enforced: {0}")]
     Impossible(#[from] Impossible),
-    #[error("the thread that removes cgroups could not be started: {0}")]
+    #[error("the thread that removes cgroups could not be started: {0}; {remedy}", remedy = threads::REMEDY)]
     Thread(#[from] std::io::Error),
 }
 

@@ -9,7 +9,7 @@ use super::{
     hierarchy::{Cgroup, NotFound},
     leaf::{LeafError, PREFIX, Root, Step},
 };
-use crate::limits::CpuQuota;
+use crate::{limits::CpuQuota, threads};
 
 /// Where the container runtime's hook puts the subtree that is delegated to a box.
 pub const DELEGATED: &str = "/run/wasmbox/cgroup";
@@ -23,7 +23,7 @@ pub enum Impossible {
     NotFound(#[from] NotFound),
     #[error("{error}; {remedy}")]
     Step { error: LeafError, remedy: Remedy },
-    #[error("the probe's thread could not be started: {0}")]
+    #[error("the probe's thread could not be started: {0}; {remedy}", remedy = threads::REMEDY)]
     Thread(std::io::Error),
 }
 

@@ -31,12 +31,6 @@ settings! {
         /// Port of the functions [default: 8095]
         #[arg(long)]
         port: u16 = ["WEBSERVER_PORT", "PORT"],
-        /// Address of the admin port (/live, /ready, /status, /metrics, /functions) [default: 0.0.0.0]
-        #[arg(long, value_name = "ADDRESS")]
-        admin_host: String = ["HEALTHCHECK_HOST"],
-        /// Admin port [default: 8086]
-        #[arg(long, value_name = "PORT")]
-        admin_port: u16 = ["HEALTHCHECK_PORT"],
         /// Directory of compiled code, private to this user; `none` compiles anew at each start [default: $XDG_CACHE_HOME/wasmbox or ~/.cache/wasmbox]
         #[arg(long, value_name = "DIR")]
         cache_dir: CacheDir = ["CACHE_DIR"],

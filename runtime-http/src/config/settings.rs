@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::Path};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 
 use super::{
-    ConfigError, capacity::CapacitySettings, confinement::ConfinementSettings, cpu::CpuSettings,
+    ConfigError, admin::AdminSettings, capacity::CapacitySettings, confinement::ConfinementSettings, cpu::CpuSettings,
     invocation::InvocationSettings, modules::ModuleSettings, places::PlaceSettings, reports::ReportSettings,
 };
 use crate::limits::number;
@@ -41,6 +41,8 @@ pub struct Settings {
     #[command(flatten)]
     pub places: PlaceSettings,
     #[command(flatten)]
+    pub admin: AdminSettings,
+    #[command(flatten)]
     pub invocation: InvocationSettings,
     #[command(flatten)]
     pub cpu: CpuSettings,
@@ -58,6 +60,7 @@ pub struct Settings {
 pub fn variables() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     let groups = [
         PlaceSettings::VARIABLES,
+        AdminSettings::VARIABLES,
         InvocationSettings::VARIABLES,
         CpuSettings::VARIABLES,
         CapacitySettings::VARIABLES,
@@ -103,7 +106,8 @@ impl Settings {
     /// [`ConfigError::File`] with the line, or the key, and the reason.
     pub fn from_file(path: &Path) -> Result<Settings, ConfigError> {
         let error = |reason: String| ConfigError::File { path: path.to_owned(), reason };
-        let text = std::fs::read_to_string(path).map_err(|source| error(source.to_string()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| error(format!("{source}; name another with --config (WASMBOX_CONFIG)")))?;
         Settings::from_toml(&text).map_err(error)
     }
 
@@ -133,6 +137,7 @@ impl Settings {
     pub fn over(self, below: Settings) -> Settings {
         Settings {
             places: self.places.over(below.places),
+            admin: self.admin.over(below.admin),
             invocation: self.invocation.over(below.invocation),
             cpu: self.cpu.over(below.cpu),
             capacity: self.capacity.over(below.capacity),
@@ -177,9 +182,12 @@ fn reason(error: &clap::Error) -> String {
     lines.join("; ").trim_start_matches("error: ").to_owned()
 }
 
-/// Adds to each setting's help the variables that set it too.
+/// Adds to each setting's help, of those that the command has, the variables that set it too.
 pub fn with_environment_in_help(command: clap::Command) -> clap::Command {
     variables().fold(command, |command, (setting, names)| {
+        if command.get_arguments().all(|argument| argument.get_id() != setting) {
+            return command;
+        }
         command.mut_arg(setting, |argument| match argument.get_help().map(ToString::to_string) {
             Some(help) => argument.help(format!("{help} [env: {}]", names.join(", "))),
             None => argument,

@@ -48,6 +48,11 @@ pub enum PrivilegeError {
     SystemCalls(#[from] seccompiler::Error),
 }
 
+/// Why a box that must give up all of it does not start.
+#[derive(Debug, thiserror::Error)]
+#[error("--confine=true (CONFINE): not given up: {0}; with --confine=auto it starts, and gives up what it can")]
+pub struct Unconfined(#[from] PrivilegeError);
+
 /// What was given up; it holds until the end of the process.
 #[derive(Debug, Default)]
 pub struct GivenUp {

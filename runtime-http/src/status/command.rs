@@ -25,7 +25,7 @@ const HOME: &str = "\x1b[H\x1b[J";
 pub enum StatusError {
     #[error(
         "no box answers at {address}: {source}; is `wasmbox serve` running? \
-         --address HOST:PORT (or HEALTHCHECK_PORT) names another admin port"
+         --admin-port (HEALTHCHECK_PORT) or --address HOST:PORT names another admin port"
     )]
     NoAnswer { address: String, source: ClientError },
     #[error("what answers at {address} is not the admin port of a box: {reason}; --address HOST:PORT names another")]

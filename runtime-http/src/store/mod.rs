@@ -6,7 +6,7 @@
 //!
 //! - [`name`]: names of modules; [`mod@file`]: the functions directory; [`kind`]: what a file is
 //! - [`cache`]: what is in memory; [`loader`]: how it gets there; [`compile_queue`]: who compiles next
-//! - [`settings`]: per-function settings; [`function`]: the ready function
+//! - [`settings`]: per-function settings; [`unknown_key`]: what was meant in them; [`function`]: the ready function
 //! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk; [`cache_directory`]: whether that can be
 //!   trusted; [`mapping`]: its files in memory
 
@@ -24,6 +24,7 @@ pub mod methods;
 pub mod name;
 pub mod native;
 pub mod settings;
+pub mod unknown_key;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
-use super::methods::Methods;
+use super::{
+    methods::Methods,
+    unknown_key::{self, Keys},
+};
 use crate::{
     excerpt::excerpt,
     invocation::{HostDirectory, OutboundHost, Preopen, PreopenRoot},
@@ -137,7 +140,11 @@ impl FunctionSettings {
     ) -> Result<GrantedSettings, BadSettings> {
         let settings: FunctionSettings = toml::from_str(text).map_err(|error| BadSettings::Unreadable {
             file: file.to_owned(),
-            reason: excerpt(error.to_string().trim()),
+            reason: excerpt(format_args!(
+                "{}{}",
+                error.to_string().trim(),
+                unknown_key::proposals(text, &Self::tables())
+            )),
         })?;
         settings.check_text(file)?;
         settings.check_caps(file, caps)?;
@@ -149,6 +156,15 @@ impl FunctionSettings {
             }
         }
         Ok((settings, preopens))
+    }
+
+    fn tables() -> [Keys; 4] {
+        [
+            Keys::of::<FunctionSettings>(""),
+            Keys::of::<LimitSettings>("limits"),
+            Keys::of::<LimitSettings>("caps"),
+            Keys::of::<PreopenSetting>("preopens"),
+        ]
     }
 
     /// The directories to open at each invocation.
