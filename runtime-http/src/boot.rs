@@ -176,3 +176,26 @@ pub fn default_cache_dir() -> Option<PathBuf> {
     let base = directory("XDG_CACHE_HOME").or_else(|| directory("HOME").map(|home| home.join(".cache")))?;
     Some(base.join("wasmbox"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_prevents_the_start_says_what_to_do() {
+        let io = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let path = || PathBuf::from("/srv");
+        for (error, remedy) in [
+            (BootError::FunctionsDir { path: path(), source: io() }, "create it, or name another with --functions-dir"),
+            (BootError::NotADirectory { path: path() }, "name another with --functions-dir"),
+            (BootError::PreopenRoot { path: path(), with: path() }, "name another"),
+            (BootError::PreopenRootUnusable { path: path(), source: io() }, "or name another"),
+            (CacheError::Io { path: path(), source: io() }.into(), "or none with --cache-dir=none"),
+            (CgroupError::Thread(io()).into(), threads::REMEDY),
+            (BootError::Threads(io()), threads::REMEDY),
+            (BootError::Linker(wasmtime::Error::msg("no")), "report it"),
+        ] {
+            assert!(error.to_string().ends_with(remedy), "{error}");
+        }
+    }
+}

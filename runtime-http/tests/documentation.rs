@@ -4,11 +4,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use clap::FromArgMatches;
+use clap::{FromArgMatches, ValueEnum};
 use wasmbox::{
+    api::problem::{Code, TYPE},
     cli::{self, Cli, Command},
     config::Config,
     engine::features::FEATURES,
+    explain,
     invocation::Usage,
     metrics::Metrics,
 };
@@ -141,23 +143,67 @@ fn tests_of_the_threat_model_exist() {
     assert!(checked > 20, "{checked}");
 }
 
-#[test]
-fn both_lists_of_errors_are_the_same() {
+/// The row of each code in the table of docs/api.md: its further members, sorted.
+fn members_in_the_table() -> BTreeMap<&'static str, Vec<String>> {
     let api = document("api.md");
-    let mut in_table: Vec<String> = api
-        .lines()
-        .filter_map(|line| {
-            let (status, rest) = line.strip_prefix("| ")?.split_once(" | `")?;
-            let is_error = status.parse::<u16>().is_ok_and(|status| status >= 400);
-            is_error.then(|| rest.split('`').next().unwrap().to_owned())
-        })
-        .collect();
+    let rows: Vec<&str> = api.lines().filter(|line| line.starts_with("| ") && line.contains("](errors.md#")).collect();
+    let codes = Code::value_variants();
+    assert_eq!(rows.len(), codes.len(), "docs/api.md has codes that do not exist, or some twice");
+    let members = |code: &Code| {
+        let name = code.as_str();
+        let start = format!("| {} | [`{name}`](errors.md#{name}) | {} |", code.status().as_u16(), code.title());
+        let rest = rows.iter().find_map(|row| row.strip_prefix(&start));
+        let rest = rest.unwrap_or_else(|| panic!("docs/api.md has no row {start}"));
+        let mut members: Vec<String> = rest.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        members.sort();
+        (name, members)
+    };
+    codes.iter().map(members).collect()
+}
+
+#[test]
+fn codes_are_in_the_specification() {
     let specification = document("openapi.yaml");
     let schema = specification.split_once("\n    Code:\n").unwrap().1.split_once("\n    Problem:\n").unwrap().0;
-    let mut in_schema: Vec<String> =
-        schema.lines().filter_map(|line| Some(line.trim().strip_prefix("- ")?.to_owned())).collect();
-    in_table.sort();
-    in_schema.sort();
-    assert!(in_table.len() > 20);
-    assert_eq!(in_table, in_schema);
+    let mut in_schema: Vec<&str> = schema.lines().filter_map(|line| line.trim().strip_prefix("- ")).collect();
+    let mut codes: Vec<&str> = Code::value_variants().iter().map(|code| code.as_str()).collect();
+    in_schema.sort_unstable();
+    codes.sort_unstable();
+    assert_eq!(in_schema, codes);
+}
+
+/// Each code has a section with all its parts, whose example is an answer that the box could give; there are no other sections.
+#[test]
+fn each_code_is_explained() {
+    let members = members_in_the_table();
+    let sections: BTreeMap<&str, &str> = explain::sections().collect();
+    assert_eq!(sections.keys().collect::<Vec<_>>(), members.keys().collect::<Vec<_>>(), "docs/errors.md");
+    assert_eq!(explain::sections().count(), sections.len(), "a section is there twice");
+    for code in Code::value_variants() {
+        let name = code.as_str();
+        let section = sections[name];
+        let mut rest = section.strip_prefix(&format!("\n{}: {}.\n\n", code.status(), code.title())).expect(name);
+        let mut parts = Vec::new();
+        for label in ["**What happened:** ", "**Whose fault:** ", "**What to do:** "] {
+            rest = rest.strip_prefix(label).unwrap_or_else(|| panic!("{name} has no {label}"));
+            let (part, after) = rest.split_once("\n\n").expect(name);
+            assert!(part.len() > 10 && part.ends_with('.'), "{name}: {part}");
+            parts.push(part);
+            rest = after;
+        }
+        let who = ["the caller", "the author of the function", "the operator", "the box", "nobody"];
+        assert!(who.iter().any(|who| parts[1].starts_with(who)), "{name}: {}", parts[1]);
+        let example = rest.strip_prefix("**Example:**\n\n```console\n$ ").expect(name);
+        let (request, answer) = example.trim_end().strip_suffix("\n```").expect(name).split_once('\n').expect(name);
+        assert!(request.contains("8095"), "{name}: {request}");
+        let answer: serde_json::Map<String, serde_json::Value> = serde_json::from_str(answer).expect(name);
+        assert_eq!(answer["type"], format!("{TYPE}{name}"));
+        assert_eq!(answer["title"], code.title());
+        assert_eq!(answer["status"], code.status().as_u16());
+        assert_eq!(answer["code"], name);
+        assert!(answer["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{name}");
+        let standard = ["type", "title", "status", "code", "detail"];
+        let further: Vec<&String> = answer.keys().filter(|member| !standard.contains(&member.as_str())).collect();
+        assert_eq!(further, members[name].iter().collect::<Vec<_>>(), "further members of {name}");
+    }
 }

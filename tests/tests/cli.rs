@@ -1,4 +1,4 @@
-//! The command line: `wasmbox run`, `compile`, `completions`, `--help`. `status` and `doctor` have files of their own.
+//! The command line: `wasmbox run`, `compile`, `explain`, `completions`, `--help`. `status` and `doctor` have files of their own.
 
 use std::{
     fs,
@@ -180,12 +180,59 @@ fn compile_fills_the_cache_that_serve_uses() {
     assert!(text(&ran.stderr).contains("--cache-dir"), "{ran:?}");
 }
 
+/// By its code, and by the type of an answer.
+#[test]
+fn explain_has_a_section_for_each_code() {
+    let explain = |arguments: &[&str]| output(wasmbox(&[&["explain"], arguments].concat()), b"");
+    let listed = explain(&[]);
+    assert_eq!(listed.status.code(), Some(0), "{listed:?}");
+    let mut codes: Vec<&str> = text(&listed.stdout).lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    let document = fs::read_to_string(workspace::root().join("docs/errors.md")).expect("the document");
+    let sections: Vec<(&str, &str)> =
+        document.split("\n## ").skip(1).map(|section| section.split_once('\n').expect("a heading")).collect();
+    let mut headings: Vec<&str> = sections.iter().map(|(heading, _)| *heading).collect();
+    codes.sort_unstable();
+    headings.sort_unstable();
+    assert_eq!(codes, headings);
+    for (code, section) in sections {
+        for name in [code.to_owned(), format!("urn:wasmbox:problem:{code}")] {
+            let ran = output(wasmbox(&["explain", &name]), b"");
+            assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+            assert_eq!(text(&ran.stdout), format!("{code}\n\n{}\n", section.trim().replace("**", "")));
+        }
+    }
+    for (wrong, nearest) in [("guest-trapp", "guest-trap"), ("queue-ful", "queue-full"), ("bad_limit", "bad-limit")] {
+        let ran = explain(&[wrong]);
+        assert_eq!(ran.status.code(), Some(2), "{ran:?}");
+        assert!(text(&ran.stderr).contains(&format!("'{nearest}'")), "{ran:?}");
+    }
+}
+
+#[test]
+fn unknown_flags_name_the_nearest() {
+    for (wrong, nearest) in [
+        (["serve", "--functions"], "--functions-dir"),
+        (["serve", "--admin-prt"], "--admin-port"),
+        (["doctor", "--cache"], "--cache-dir"),
+        (["run", "--memory"], "--memory-request"),
+        (["status", "--admin"], "--admin-port"),
+    ] {
+        let ran = output(wasmbox(&wrong), b"");
+        assert_eq!(ran.status.code(), Some(2), "{ran:?}");
+        assert!(text(&ran.stderr).contains(&format!("'{nearest}'")), "{ran:?}");
+    }
+}
+
 #[test]
 fn completions() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ran = output(wasmbox(&["completions", shell]), b"");
         assert_eq!(ran.status.code(), Some(0), "{ran:?}");
         assert!(text(&ran.stdout).contains("functions-dir"), "{shell}");
+        // The scripts of the other shells know no values of arguments without a flag.
+        if ["bash", "zsh"].contains(&shell) {
+            assert!(text(&ran.stdout).contains("guest-no-response"), "{shell}");
+        }
     }
     let script = output(wasmbox(&["completions", "bash"]), b"").stdout;
     let mut bash = Command::new("bash");
@@ -209,6 +256,7 @@ fn help_teaches() {
         "compile",
         "status",
         "doctor",
+        "explain",
         "completions",
         "curl ",
         "wasmbox run functions/hello.wasm",
@@ -242,7 +290,20 @@ fn help_teaches() {
         assert!(run.contains(part), "{part} is not in {run}");
     }
     for (command, parts) in [
-        ("status", &["--address", "--json", "--watch", "HEALTHCHECK_PORT", "8086", "kubectl exec", "Exit code 1"][..]),
+        (
+            "status",
+            &[
+                "--address",
+                "--admin-host",
+                "--admin-port",
+                "--json",
+                "--watch",
+                "HEALTHCHECK_PORT",
+                "8086",
+                "kubectl exec",
+                "Exit code 1",
+            ][..],
+        ),
         ("doctor", &["ok", "warn", "FAIL", "Exit code 1", "--functions-dir", "CACHE_DIR"]),
     ] {
         let text = help(&[command, "--help"]);
@@ -292,9 +353,26 @@ fn serve_says_what_prevents_its_start() {
             &format!("{other}=0"),
         ]);
         let line = said.lines().find(|line| line.starts_with("wasmbox: ")).expect("the reason");
-        for part in [&port.to_string(), flag, variable, "in use"] {
+        for part in [&port.to_string(), flag, variable, "in use", "choose another with"] {
             assert!(line.contains(part), "{part} is not in {line}");
         }
         assert_eq!(line.matches("in use").count(), 1, "said twice: {line}");
+    }
+    // An address that this machine does not have (RFC 5737).
+    for (flag, other, variable) in
+        [("--host", "--admin-host", "WEBSERVER_HOST"), ("--admin-host", "--host", "HEALTHCHECK_HOST")]
+    {
+        let said = serve(&[
+            "--functions-dir=.",
+            "--cache-dir=none",
+            "--port=0",
+            "--admin-port=0",
+            &format!("{flag}=192.0.2.1"),
+            &format!("{other}=127.0.0.1"),
+        ]);
+        let line = said.lines().find(|line| line.starts_with("wasmbox: ")).expect("the reason");
+        for part in ["192.0.2.1", flag, variable, "choose another with"] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
     }
 }

@@ -94,7 +94,8 @@ fn a_value_out_of_bounds_is_named_with_them() {
 fn a_wrong_file_is_named() {
     for (content, parts) in [
         ("port = ", &["line 1"][..]),
-        ("prot = 1", &["prot", "port"]),
+        ("prot = 1", &["prot", "'--port'"]),
+        ("functions = 'x'", &["functions", "'--functions-dir'"]),
         ("memory-request = 'lots'", &["memory-request", "MiB"]),
         ("port = 'http'", &["port"]),
         ("[port]\n", &["port"]),
@@ -105,8 +106,20 @@ fn a_wrong_file_is_named() {
         }
     }
     let said = WasmBox::launch().flag("--config", "/nowhere/wasmbox.toml").refusal();
-    assert!(said.contains("/nowhere/wasmbox.toml"), "{said}");
+    for part in ["/nowhere/wasmbox.toml", "name another with --config (WASMBOX_CONFIG)"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
     assert!(WasmBox::launch().flag("--prot", 1).refusal().contains("--port"), "a similar one is proposed");
+}
+
+/// The user may have one thread, so that the first of the server's own cannot be started.
+#[test]
+fn a_missing_thread_is_named_with_its_limits() {
+    let limits = ["prlimit", "--nproc=1", "setpriv", "--reuid=61234", "--regid=61234", "--clear-groups"];
+    let said = WasmBox::launch().through(limits).refusal();
+    for part in ["thread", "raise the limit on threads", "pids", "ulimit -u"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
 }
 
 /// The values in backticks that docs/operations.md gives as examples of a kind (`SIZE`), and those settings of its tables that have it, but

@@ -25,7 +25,12 @@ fn bad_settings_harm_their_function_alone() {
     let granted = granted.display();
     let bad = [
         ("syntax", "limits = [".into(), "syntax.toml"),
-        ("unknown", "memory-requst = 3".into(), "memory-requst"),
+        ("unknown", "memory-requst = 3".into(), "`memory-requst`: did you mean `memory-request` of [limits]?"),
+        ("table", "[limit]\ncpu-quota = 3".into(), "`limit`: did you mean `limits`?"),
+        ("limits", "[limits]\ncpu = 3".into(), "`cpu`: did you mean `cpu-quota`?"),
+        ("caps", "[caps]\ntimeout = 3".into(), "`timeout`: did you mean `invocation-timeout`?"),
+        ("preopens", "[[preopens]]\npath = '/x'\nguests = '/x'".into(), "`guests`: did you mean `guest`?"),
+        ("above", "[env]\nA = 'b'\n[caps]\nargs = []".into(), "`args`: did you mean `args`, above all tables?"),
         ("type", "args = 'one'".into(), "args"),
         ("limit", "[limits]\nmemory-request = '1 potato'".into(), "suffix"),
         ("cap", "[caps]\ninvocation-timeout = '16m'".into(), "300000ms"),

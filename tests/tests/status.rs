@@ -103,6 +103,8 @@ fn where_the_box_is_comes_from_the_same_settings() {
     for shown in [
         status(&["--json", "--address", &address], &[]),
         status(&["--json", "--address", &format!("http://{address}/")], &[]),
+        status(&["--json", "--admin-port", &port], &[]),
+        status(&["--json", "--admin-port", &port, "--admin-host", "127.0.0.1"], &[("HEALTHCHECK_PORT", "1")]),
         status(&["--json"], &[("HEALTHCHECK_PORT", &port)]),
         status(&["--json"], &[("HEALTHCHECK_PORT", &port), ("HEALTHCHECK_HOST", "0.0.0.0")]),
         status(&["--json"], &[("HEALTHCHECK_PORT", &port), ("HEALTHCHECK_HOST", "127.0.0.1")]),
@@ -157,6 +159,9 @@ fn where_no_box_is_it_says_so() {
     let port = free.local_addr().expect("a bound socket").port().to_string();
     drop(free);
     refused(&[], &[("HEALTHCHECK_PORT", &port)], &["no box answers", &port, "refused", "wasmbox serve", "--address"]);
+    refused(&["--admin-port", &port], &[], &["no box answers", &port, "refused", "--admin-port (HEALTHCHECK_PORT)"]);
+    let both = status(&["--admin-port", &port, "--address", "127.0.0.1:1"], &[]);
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
     // Another server; the function port of a box.
     let server = busy_box();
     refused(&["--address", &server.address().to_string()], &[], &["not the admin port", "404", "--address"]);

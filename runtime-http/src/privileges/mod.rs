@@ -130,3 +130,16 @@ impl fmt::Display for GivenUp {
         if parts.is_empty() { f.write_str("none") } else { f.write_str(&parts.join(", ")) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_prevents_the_start_says_how_to_go_on() {
+        let text = Unconfined::from(PrivilegeError::NoLandlock).to_string();
+        for part in ["--confine=true (CONFINE)", "without Landlock", "--confine=auto"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+    }
+}

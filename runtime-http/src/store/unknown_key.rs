@@ -10,6 +10,7 @@ use serde::{
 
 /// From here on two keys are similar: as clap has it for flags, so that both propose the same.
 const SIMILAR: f64 = 0.7;
+const PART: f64 = 0.9;
 /// More than that many proposals would only hide the first.
 const MOST: usize = 3;
 
@@ -67,9 +68,15 @@ pub fn proposals(text: &str, tables: &[Keys]) -> String {
 fn nearest(key: &str, table: &Keys, tables: &[Keys]) -> Option<(&'static str, Keys)> {
     let others = tables.iter().filter(|other| other.table != table.table);
     let all = std::iter::once(table).chain(others).flat_map(|table| table.keys.iter().map(|known| (*known, *table)));
-    let similar = all.map(|known| (strsim::jaro(key, known.0), known)).filter(|(similarity, _)| *similarity > SIMILAR);
+    let similar = all.map(|known| (similarity(key, known.0), known)).filter(|(similarity, _)| *similarity > SIMILAR);
     let best = similar.reduce(|best, next| if next.0 > best.0 { next } else { best });
     best.map(|(_, known)| known)
+}
+
+/// A part of a name is like a misspelt one: `timeout` for `invocation-timeout`.
+fn similarity(key: &str, known: &str) -> f64 {
+    let jaro = strsim::jaro(key, known);
+    if known.split('-').any(|part| part == key) { jaro.max(PART) } else { jaro }
 }
 
 /// Takes note of the fields that a struct asks for.
@@ -127,6 +134,7 @@ mod tests {
             ("[[caps]]\n[[caps]]\ntimes = 1", "; `times`: did you mean `time`?"),
             ("[limits]\noutput-mode = 1", "; `output-mode`: did you mean `output-mode`, above all tables?"),
             ("[limit]\nmemory = 1", "; `limit`: did you mean `limits`?"),
+            ("mode = 1", "; `mode`: did you mean `output-mode`?"),
             ("qqq = 1", ""),
             ("limits = 1\noutput-mode = 1", ""),
             ("limits = ", ""),
