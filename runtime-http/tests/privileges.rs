@@ -47,7 +47,7 @@ impl Place {
         settings.places.functions_dir = Some(self.path("functions"));
         settings.places.cache_dir = Some(self.path("cache").into_os_string().into());
         settings.places.port = Some(0);
-        settings.places.admin_port = Some(0);
+        settings.admin.admin_port = Some(0);
         settings.modules.preopen_root = Some(vec![self.path("data")]);
         settings.confinement.confine = Some(Confine::True);
         Config::new(settings).unwrap()
