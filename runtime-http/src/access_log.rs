@@ -90,7 +90,7 @@ impl Drop for Record {
         let usage = outcome.map(|outcome| outcome.usage).unwrap_or_default();
         // A response that had started when its function failed keeps its status; the failure is told here.
         let failure = self.aborted.get().or(outcome.and_then(|outcome| outcome.failure.as_ref()));
-        let failure = failure.map(tracing::field::display);
+        let failure = failure.map(Failure::without_stderr).map(tracing::field::display);
         tracing::info!(
             target: "invocation",
             id = self.id.digits().as_str(),

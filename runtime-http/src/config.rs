@@ -73,6 +73,7 @@ pub struct Config {
     pub caps: LimitCaps,
     pub max_body: ByteSize,
     pub max_output: ByteSize,
+    pub stderr_in_errors: bool,
     pub output_buffer: ByteSize,
     pub engine: EngineSize,
     pub cgroup: CgroupSettings,
@@ -154,6 +155,7 @@ impl Config {
             caps: limits.caps,
             max_body: limits.max_body,
             max_output: limits.max_output,
+            stderr_in_errors: limits.stderr_in_errors,
             output_buffer: limits.output_buffer,
             engine: EngineSize {
                 invocations: resolved.invocations,

@@ -16,7 +16,7 @@ use crate::{
     limits::{CpuQuota, Limits},
     memory::MemoryBudget,
     metrics::Metrics,
-    sandbox::{self, Call, CommandInput, Program, Setup, Stdio},
+    sandbox::{self, Call, CommandInput, KeepLast, Program, Setup, Stderr, Stdio},
     store::{compiler::Prepared, native::Code},
     terminating_signals, worker,
 };
@@ -57,6 +57,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     let id = InvocationId::next();
     let setup = Setup {
         id,
+        stderr: Stderr::new(name.as_str().into(), id, KeepLast::Nothing),
         function: name.into(),
         grants: Arc::new(Grants { env: arguments.env, preopens: arguments.dir, ..Grants::default() }),
         limits: Limits {
@@ -104,6 +105,8 @@ fn report(failure: &Failure) -> ExitCode {
         Failure::Exit { code } => {
             return ExitCode::from(u8::try_from(*code & 0xff).ok().filter(|code| *code != 0).unwrap_or(1));
         }
+        // What it wrote is to be seen already.
+        Failure::Reported { failure, .. } => return report(failure),
         Failure::Trap { .. } => 134,
         Failure::MemoryLimit { .. } => 137,
         Failure::DeadlineExceeded { .. } => 124,

@@ -31,6 +31,7 @@ use crate::{
     readiness::Readiness,
     reporter::Reporter,
     sampler::Sampler,
+    sandbox::KeepLast,
     server::{Ending, NoMemory, Server, patience::Timeouts},
     sizing::Sizing,
     status::StatusSource,
@@ -129,6 +130,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             budget: config.budgets.bodies.clone(),
         },
         max_output: config.max_output.bytes(),
+        stderr_in_errors: if config.stderr_in_errors { KeepLast::Lines } else { KeepLast::Nothing },
         preallocation: config.preallocation,
         pod: HeaderValue::from_str(&config.pod_name).unwrap_or(HeaderValue::from_static("unknown")),
     };

@@ -43,7 +43,7 @@ use crate::{
     },
     invocation::{CancelOnDrop, CancelReason, CancelToken, Failure, InvocationId},
     limits::{Fraction, LimitCaps, Limits, RequestedLimits},
-    sandbox::{self, Reply, Setup},
+    sandbox::{self, KeepLast, Reply, Setup, Stderr},
     store::{
         function::Function,
         methods::{Methods, Use},
@@ -65,6 +65,8 @@ pub struct ApiSettings {
     /// Bounds of a request's body, and the most bytes of an answer's.
     pub body: BodyBounds,
     pub max_output: u64,
+    /// Whether clients are told what a failed function wrote last.
+    pub stderr_in_errors: KeepLast,
     /// The share of `Memory-Request` that is made resident before a guest runs.
     pub preallocation: Option<Fraction>,
     /// The header `Pod`.
@@ -236,6 +238,7 @@ impl Api {
         exchange.record.admitted(exchange.timing.queue);
         let setup = Setup {
             id: exchange.timing.id,
+            stderr: Stderr::new(function.name.clone(), exchange.timing.id, self.settings.stderr_in_errors),
             function: function.name.clone(),
             grants: function.grants.clone(),
             limits,

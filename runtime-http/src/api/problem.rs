@@ -320,6 +320,7 @@ impl From<Failure> for Problem {
             Failure::OutputLimit { limit } => Problem::new(Code::GuestOutputLimit, detail).with("limit_bytes", limit),
             Failure::BadHeader { .. } => Problem::new(Code::GuestBadHeader, detail),
             Failure::NoResponse { .. } => Problem::new(Code::GuestNoResponse, detail),
+            Failure::Reported { failure, .. } => Problem { detail, ..Problem::from(*failure) },
             Failure::BodyTooLarge { limit } => Problem::new(Code::BodyTooLarge, detail).with("limit_bytes", limit),
             Failure::BodyUnreadable { .. } => Problem::new(Code::BodyUnreadable, detail),
             Failure::DeadlineExceeded { .. } => Problem::new(Code::DeadlineExceeded, detail),

@@ -39,6 +39,9 @@ settings! {
         /// Output held back, in bytes, so that a function that fails later still gets its error status [default: 65536]
         #[arg(long, value_name = "BYTES")]
         output_buffer_bytes: PlainBytes = ["OUTPUT_BUFFER_BYTES"],
+        /// Tell clients of a function that failed what it wrote to standard error last [default: true]
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+        stderr_in_errors: bool = ["STDERR_IN_ERRORS"],
         /// Deepest Wasm stack, in bytes [default: 1048576]
         #[arg(long, value_name = "BYTES")]
         max_wasm_stack: PlainBytes = ["MAX_WASM_STACK"],
@@ -52,6 +55,7 @@ pub(super) struct InvocationLimits {
     pub max_body: ByteSize,
     pub max_output: ByteSize,
     pub output_buffer: ByteSize,
+    pub stderr_in_errors: bool,
     pub max_wasm_stack: ByteSize,
 }
 
@@ -76,6 +80,7 @@ impl InvocationSettings {
             max_body: self.max_body.unwrap_or(ByteSize::of_mebibytes(1 << 10)),
             max_output: self.max_output.unwrap_or(ByteSize::of_mebibytes(4 << 10)),
             output_buffer: self.output_buffer_bytes.map_or(ByteSize::of_bytes(64 << 10), |PlainBytes(size)| size),
+            stderr_in_errors: self.stderr_in_errors.unwrap_or(true),
             max_wasm_stack: self.max_wasm_stack.map_or(ByteSize::of_mebibytes(1), |PlainBytes(size)| size),
         };
         within(

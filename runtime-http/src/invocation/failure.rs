@@ -15,6 +15,9 @@ pub enum Failure {
     BadHeader { reason: String },
     #[error("the function ended without a response: {reason}")]
     NoResponse { reason: String },
+    /// An exit, a trap or a missing response, with the end of what the guest wrote to its standard error.
+    #[error("{failure}; its standard error ended with:\n{stderr}")]
+    Reported { failure: Box<Failure>, stderr: String },
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
     #[error("the request body could not be read: {reason}")]
@@ -35,4 +38,24 @@ pub enum Failure {
     NoSlot,
     #[error("internal error: {reason}")]
     Internal { reason: String },
+}
+
+impl Failure {
+    /// Without the guest's standard error: for the log, where that is already.
+    pub fn without_stderr(&self) -> &Failure {
+        match self {
+            Failure::Reported { failure, .. } => failure,
+            other => other,
+        }
+    }
+
+    /// With the end of the guest's standard error, where that may say more about why it failed.
+    pub fn with_stderr(self, stderr: String) -> Failure {
+        match self {
+            Failure::Exit { .. } | Failure::Trap { .. } | Failure::NoResponse { .. } if !stderr.is_empty() => {
+                Failure::Reported { failure: Box::new(self), stderr }
+            }
+            other => other,
+        }
+    }
 }

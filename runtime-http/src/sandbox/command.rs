@@ -17,7 +17,6 @@ use super::{
     populate::populate,
     program::CoreProgram,
     resource_table,
-    stderr::Stderr,
     stdin::Stdin,
     stdout::{CHUNKS_AHEAD, Room, Stdout},
 };
@@ -216,9 +215,7 @@ fn context(input: CommandInput, setup: &Setup, streams: &mut Streams) -> Result<
         }
         Stdio::Client(body) => {
             streams.body = Some(body.status());
-            wasi.stdin(Stdin::new(body))
-                .stdout(streams.stdout.clone())
-                .stderr(Stderr::new(setup.function.clone(), setup.id));
+            wasi.stdin(Stdin::new(body)).stdout(streams.stdout.clone()).stderr(setup.stderr.clone());
         }
     }
     Ok(wasi)

@@ -28,7 +28,6 @@ use super::{
     limiter::Limiter,
     outbound::Outbound,
     resource_table,
-    stderr::Stderr,
 };
 use crate::{
     epoch,
@@ -97,8 +96,7 @@ pub(super) fn run(
         Err(failure) => return Ended::not_started(failure),
     };
     // An HTTP handler has no output but its response: what it prints is for the log.
-    let stderr = Stderr::new(setup.function.clone(), setup.id);
-    wasi.args(&setup.grants.args).stdout(stderr.clone()).stderr(stderr);
+    wasi.args(&setup.grants.args).stdout(setup.stderr.clone()).stderr(setup.stderr.clone());
     let host = ComponentHost {
         wasi: wasi.build(),
         table: resource_table(setup),

@@ -46,6 +46,7 @@ pub use self::{
     command::{CommandInput, Stdio},
     program::{Program, ProgramError, Toolchain},
     reply::{Answer, Reply, ReplySender, Stream, reply},
+    stderr::{KeepLast, Stderr},
 };
 use crate::{
     epoch,
@@ -67,6 +68,8 @@ pub struct Setup {
     pub id: InvocationId,
     /// The function's name, for its lines in the log.
     pub function: Arc<str>,
+    /// Where its standard error goes, unless that is inherited.
+    pub stderr: Stderr,
     pub grants: Arc<Grants>,
     pub limits: Limits,
     /// When the client must have its answer.
@@ -177,7 +180,8 @@ pub fn run(call: Call, setup: &Setup, epochs: &epoch::Awake, reply: &ReplySender
     if let Some(files) = files.as_ref().filter(|_| setup.memory.cancel.reason().is_some()) {
         files.abandon();
     }
-    Ended { remains: Remains { files, ..ended.remains }, ..ended }
+    let result = ended.result.map_err(|failure| failure.with_stderr(setup.stderr.last_lines()));
+    Ended { result, remains: Remains { files, ..ended.remains }, ..ended }
 }
 
 /// What the box may hold for an invocation beyond its `Memory-Request`, bytes: a response that waits for its client is a megabyte.

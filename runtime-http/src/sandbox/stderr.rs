@@ -23,6 +23,16 @@ const MOST_BYTES: usize = 1 << 20;
 /// What a line takes beside its text: time, function, id.
 const LINE_BYTES: usize = 256;
 
+/// The most that is kept for whoever asks why a function failed: some lines.
+const LAST_BYTES: usize = 1 << 10;
+
+/// Whether the end of it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepLast {
+    Nothing,
+    Lines,
+}
+
 /// Standard error of one invocation; the last, unended line is logged when the last clone is dropped.
 #[derive(Clone)]
 pub struct Stderr(Arc<Mutex<Lines>>);
@@ -35,11 +45,28 @@ struct Lines {
     left: usize,
     /// What was not logged because it was too much.
     dropped: usize,
+    keep: KeepLast,
+    /// The end of all that was written, and at most as much again before it.
+    last: Vec<u8>,
 }
 
 impl Stderr {
-    pub fn new(function: Arc<str>, id: InvocationId) -> Self {
-        Stderr(Arc::new(Mutex::new(Lines { function, id, unended: Vec::new(), left: MOST_BYTES, dropped: 0 })))
+    pub fn new(function: Arc<str>, id: InvocationId, keep: KeepLast) -> Self {
+        let (unended, last) = (Vec::new(), Vec::new());
+        Stderr(Arc::new(Mutex::new(Lines { function, id, unended, left: MOST_BYTES, dropped: 0, keep, last })))
+    }
+
+    /// The last lines that were written, whole ones if they are not too long; empty if there are none, or they are not kept.
+    pub fn last_lines(&self) -> String {
+        let lines = self.lines();
+        let all = lines.last.trim_ascii();
+        let mut end = &all[all.len().saturating_sub(LAST_BYTES)..];
+        if end.len() < all.len()
+            && let Some(newline) = end.iter().position(|byte| *byte == b'\n')
+        {
+            end = &end[newline + 1..];
+        }
+        String::from_utf8_lossy(end).into_owned()
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -49,6 +76,12 @@ impl Stderr {
 
 impl Lines {
     fn write(&mut self, bytes: &[u8]) {
+        if self.keep == KeepLast::Lines {
+            self.last.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES)..]);
+            if self.last.len() > 2 * LAST_BYTES {
+                self.last.drain(..self.last.len() - LAST_BYTES);
+            }
+        }
         if self.left == 0 {
             self.dropped += bytes.len();
             return;
@@ -140,5 +173,53 @@ impl StdoutStream for Stderr {
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
         Box::new(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stderr(keep: KeepLast) -> Stderr {
+        Stderr::new("function".into(), InvocationId::next(), keep)
+    }
+
+    #[test]
+    fn whole_lines_are_kept() {
+        let stderr = stderr(KeepLast::Lines);
+        assert_eq!(stderr.last_lines(), "");
+        for number in 0..200 {
+            stderr.lines().write(format!("line {number}\n").as_bytes());
+        }
+        let last = stderr.last_lines();
+        assert!(last.starts_with("line ") && last.ends_with("\nline 199"), "{last}");
+        assert!(last.len() <= LAST_BYTES && last.len() > LAST_BYTES - 20, "{}", last.len());
+    }
+
+    #[test]
+    fn nothing_is_kept_that_nobody_may_read() {
+        let stderr = stderr(KeepLast::Nothing);
+        stderr.lines().write(b"secret\n");
+        assert_eq!(stderr.last_lines(), "");
+        assert_eq!(stderr.lines().last.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn little_is_kept_of_whatever_is_written(writes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..20)) {
+            let stderr = stderr(KeepLast::Lines);
+            for bytes in &writes {
+                stderr.lines().write(bytes);
+                prop_assert!(stderr.lines().last.len() <= 2 * LAST_BYTES);
+            }
+            // What is no UTF-8 becomes three bytes long.
+            prop_assert!(stderr.last_lines().len() <= 3 * LAST_BYTES);
+            let all = writes.concat();
+            if all.len() <= LAST_BYTES {
+                prop_assert_eq!(stderr.last_lines(), String::from_utf8_lossy(all.trim_ascii()));
+            }
+        }
     }
 }
