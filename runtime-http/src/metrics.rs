@@ -17,15 +17,11 @@ use prometheus::{
 
 use self::declare::Declare;
 pub use self::function::FunctionMetrics;
-use crate::api::problem::Code;
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
 /// Not a module's name: those have no parentheses.
 const OTHER_FUNCTIONS: &str = "(other)";
-
-/// What deployment/chart/monitoring/rules.yaml asks of `wasmbox_rejected_total`.
-const ALERTING_CODES: [Code; 4] = [Code::Internal, Code::QueueFull, Code::QueueTimeout, Code::Compiling];
 
 /// From 100 us to 60 s.
 const SECONDS: &[f64] = &[
@@ -200,8 +196,9 @@ impl Metrics {
         for result in ["ok", "invalid", "failed", "node", "node-failed"] {
             metrics.compiles.with_label_values(&[result]);
         }
-        for code in ALERTING_CODES {
-            metrics.rejected.with_label_values(&[code.as_str()]);
+        // What deployment/chart/monitoring/rules.yaml asks for.
+        for code in ["internal", "queue-full", "queue-timeout", "compiling"] {
+            metrics.rejected.with_label_values(&[code]);
         }
         for gate in ["cpu", "memory"] {
             metrics.gate_closed.with_label_values(&[gate]);
