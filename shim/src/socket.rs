@@ -156,7 +156,7 @@ impl std::fmt::Display for Address {
 mod tests {
     use std::{
         env,
-        io::{BufRead, BufReader},
+        io::{BufRead, BufReader, Write},
         process::{Command, Stdio},
     };
 
@@ -165,11 +165,12 @@ mod tests {
     const SOCKET: &str = "WASMBOX_TEST_SOCKET";
 
     /// This test again, in a process of its own: it listens, has a child that has the socket, too, and says that one's number.
+    #[allow(clippy::zombie_processes, reason = "this process is killed, and leaves its child")]
     fn serve(path: &str) {
         let listener = UnixListener::bind(path).unwrap();
         rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
         let child = Command::new("sleep").arg("20").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        println!("\nchild {}", child.id());
+        writeln!(io::stdout(), "\nchild {}", child.id()).unwrap();
         thread::sleep(Duration::from_secs(20));
     }
 
