@@ -28,6 +28,7 @@ fn they_are_in_the_detail_of_a_trap_and_an_exit() {
         assert!(detail.as_str().is_some_and(|detail| detail.ends_with(SHOWN)), "{detail}");
     }
     assert_eq!(server.post("/fine", SAID).ok().text(), "");
+    server.logged(&["function=fine", "luck"]);
     let log = server.log();
     assert_eq!(log.matches("no \\\"luck").count(), 3, "once for each invocation: {log}");
 }
