@@ -42,9 +42,9 @@ def flatmap_headers(context, headers):
     return st.one_of(st.fixed_dictionaries(fitting).map(lambda limits: {**headers, **limits}), st.just(headers))
 
 
-# The rows of the error table: | 400 | `bad-limit` | ...
+# The rows of the error table: | 400 | [`bad-limit`](errors.md#bad-limit) | ...
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "api.md"
-ROW = re.compile(r"^\| (\d{3}) \| `([a-z-]+)` \|", re.MULTILINE)
+ROW = re.compile(r"^\| (\d{3}) \| \[`([a-z-]+)`\]", re.MULTILINE)
 STATUSES = {code: int(status) for status, code in ROW.findall(DOCUMENT.read_text())}
 assert len(STATUSES) > 20, "the error table of docs/api.md was not found"
 
