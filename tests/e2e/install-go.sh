@@ -2,12 +2,14 @@
 # Builds what is to be had as Go modules only, into target/tools/go: `make e2e` calls it. Needs Go, and for some minutes the first time.
 #
 #   containerd-2.3/{containerd,ctr,containerd-shim-runc-v2}: starts shims with BootstrapParams
+#   h2spec: a conformance suite for HTTP/2
 #   queue: Knative's queue-proxy, as it is released
 #   runc: a version that maps users of mounts, for pods with a user namespace; in C, too, and without seccomp
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 containerd=v2.3.7
+h2spec=v2.2.1+incompatible
 serving=v0.50.0
 runc=v1.2.6
 
@@ -26,5 +28,6 @@ mkdir -p "$tools/containerd-2.3"
 for command in containerd ctr containerd-shim-runc-v2; do
     build "$tools/containerd-2.3" "github.com/containerd/containerd/v2/cmd/$command@$containerd"
 done
+build "$tools" "github.com/summerwind/h2spec/cmd/h2spec@$h2spec"
 build "$tools" "knative.dev/serving/cmd/queue@$serving"
 cgo=1 build "$tools" "github.com/opencontainers/runc@$runc"

@@ -1,7 +1,15 @@
 //! HTTP/2 without TLS and without negotiation ("h2c with prior knowledge").
 
+use std::process::Command;
+
 use http::Version;
-use wasmbox_tests::{Request, WasmBox, client::Http2, guest};
+use wasmbox_tests::{
+    Request, WasmBox,
+    client::Http2,
+    component,
+    frames::{frame, kind},
+    guest, workspace,
+};
 
 fn server() -> WasmBox {
     WasmBox::launch()
@@ -71,4 +79,40 @@ fn a_stream_that_is_not_read() {
     assert!(growth < 32 << 20, "{growth} bytes for what nobody reads");
     drop(unread);
     server.wait_until_idle();
+}
+
+/// `PRI` is no method of HTTP/1: who says that is a client of HTTP/2.
+#[test]
+fn what_begins_as_a_preface_and_is_none_is_told_so_in_http2() {
+    let server = server();
+    let goaway = frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]);
+    let refusal = [frame(kind::SETTINGS, 0, 0, &[]), goaway].concat();
+    for other in ["XX\r\n\r\n", "\r\n\r\nSM\r\n\r\n", "Host: box\r\n\r\n"] {
+        let mut wire = server.wire("PRI * HTTP/2.0\r\n\r\n");
+        wire.try_send(other).expect("the server reads");
+        assert_eq!(wire.rest(), refusal, "{other:?}");
+    }
+    assert!(server.wire("PRI * HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").rest().starts_with(b"HTTP/1.1 "));
+    assert!(server.wire("PRX * HTTP/2.0\r\nHost: box\r\n\r\n").rest().starts_with(b"HTTP/1.1 400 "));
+}
+
+/// The conformance suite h2spec, with all of its strict cases.
+#[test]
+#[ignore = "needs Go: make e2e"]
+fn h2spec() {
+    let server = WasmBox::with("http.wasm", component::http_guest());
+    let mut command = Command::new(workspace::tool("go/h2spec"));
+    let port = server.address().port().to_string();
+    command.args(["--strict", "--timeout", "10", "--host", "127.0.0.1", "--port", &port, "--path", "/http/request"]);
+    let output = command.output().expect("h2spec runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    // A port for both versions cannot know that "INVALID CONNECTION PREFACE" is none of HTTP/2: it is answered in HTTP/1.1, 400.
+    let failures: Vec<&str> =
+        said.split("Failures:").nth(1).unwrap_or(&said).lines().filter(|line| line.contains('×')).collect();
+    assert_eq!(
+        failures.iter().map(|line| line.trim()).collect::<Vec<_>>(),
+        ["× 2: Sends invalid connection preface"],
+        "{said}"
+    );
+    assert!(said.contains("146 tests, 145 passed, 0 skipped, 1 failed"), "{said}");
 }

@@ -3,12 +3,14 @@
 //! It knows no route and no function. Each connection is one task on one thread.
 //!
 //! - [`connections`]: how many there may be; [`activity`]: what one does; [`patience`]: when that is nothing for too long
-//! - [`socket`], [`delivery`]: both ends of the bytes: what is read is reserved before, what is sent must be taken
+//! - [`socket`], [`delivery`]: both ends of the bytes: what is read is reserved before, what is sent must be taken; [`preface`]: whoever
+//!   begins as HTTP/2 and goes on otherwise
 
 pub mod activity;
 mod connections;
 pub mod delivery;
 pub mod patience;
+mod preface;
 mod socket;
 
 use std::{

@@ -13,7 +13,11 @@ use tokio::{
 };
 use tokio_util::sync::PollSemaphore;
 
-use super::{LARGEST_HEAD, activity::Activity};
+use super::{
+    LARGEST_HEAD,
+    activity::Activity,
+    preface::{Beginning, REFUSAL},
+};
 use crate::exchange::budget::{ByteBudget, Reservation, permits};
 
 /// The most that is read at once, and what of a head its connection may hold without asking. A frame of a body is no larger, either.
@@ -29,6 +33,7 @@ pub struct Socket {
     /// What was read of that head, and what is reserved for it.
     head: u64,
     reserved: Reservation,
+    beginning: Beginning,
 }
 
 impl Socket {
@@ -40,6 +45,7 @@ impl Socket {
             request: 0,
             head: 0,
             reserved: Reservation::default(),
+            beginning: Beginning::default(),
         }
     }
 
@@ -80,6 +86,10 @@ impl AsyncRead for Socket {
         self.stream.set_limit(room);
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.activity.requests() == 0 {
+            let this = &mut *self;
+            this.beginning.read(&buffer.filled()[before..]);
+        }
         if !self.reads_no_head() {
             self.head += (buffer.filled().len() - before) as u64;
         }
@@ -88,6 +98,18 @@ impl AsyncRead for Socket {
 }
 
 impl Socket {
+    /// Whether `bytes` are an answer of HTTP/1 to a client that began as one of HTTP/2.
+    fn is_misunderstood(&self, bytes: &[u8]) -> bool {
+        self.activity.requests() == 0 && self.beginning.is_http2() && bytes.starts_with(b"HTTP/1.")
+    }
+
+    /// Refuses it instead of what has `length` bytes.
+    fn poll_refuse(&mut self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        // A new connection takes some bytes at once, or none.
+        ready!(Pin::new(self.stream.get_mut()).poll_write(context, REFUSAL))?;
+        Poll::Ready(Ok(length))
+    }
+
     fn noted<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.activity.set_blocked(written.is_pending());
         written
@@ -96,6 +118,9 @@ impl Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_misunderstood(bytes) {
+            return self.poll_refuse(context, bytes.len());
+        }
         let written = Pin::new(self.stream.get_mut()).poll_write(context, bytes);
         self.noted(written)
     }
@@ -105,6 +130,9 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if slices.first().is_some_and(|first| self.is_misunderstood(first)) {
+            return self.poll_refuse(context, slices.iter().map(|slice| slice.len()).sum());
+        }
         let written = Pin::new(self.stream.get_mut()).poll_write_vectored(context, slices);
         self.noted(written)
     }
