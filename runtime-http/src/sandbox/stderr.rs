@@ -59,14 +59,15 @@ impl Stderr {
     /// The last lines that were written, whole ones if they are not too long; empty if there are none, or they are not kept.
     pub fn last_lines(&self) -> String {
         let lines = self.lines();
-        let all = lines.last.trim_ascii();
-        let mut end = &all[all.len().saturating_sub(LAST_BYTES)..];
-        if end.len() < all.len()
+        let before = lines.last.len().saturating_sub(LAST_BYTES);
+        let mut end = lines.last[before..].trim_ascii_end();
+        // Of a line whose beginning is gone, the rest is left out.
+        if before > 0
             && let Some(newline) = end.iter().position(|byte| *byte == b'\n')
         {
             end = &end[newline + 1..];
         }
-        String::from_utf8_lossy(end).into_owned()
+        String::from_utf8_lossy(end.trim_ascii_start()).into_owned()
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -77,9 +78,10 @@ impl Stderr {
 impl Lines {
     fn write(&mut self, bytes: &[u8]) {
         if self.keep == KeepLast::Lines {
-            self.last.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES)..]);
+            // One byte more than is shown, which tells that there was more.
+            self.last.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES + 1)..]);
             if self.last.len() > 2 * LAST_BYTES {
-                self.last.drain(..self.last.len() - LAST_BYTES);
+                self.last.drain(..self.last.len() - LAST_BYTES - 1);
             }
         }
         if self.left == 0 {
@@ -190,12 +192,13 @@ mod tests {
     fn whole_lines_are_kept() {
         let stderr = stderr(KeepLast::Lines);
         assert_eq!(stderr.last_lines(), "");
-        for number in 0..200 {
+        // After each, since what is kept is cut now and then.
+        for number in 0..600 {
             stderr.lines().write(format!("line {number}\n").as_bytes());
+            let last = stderr.last_lines();
+            assert!(last.starts_with("line ") && last.ends_with(&format!("line {number}")), "{last}");
+            assert!(last.len() <= LAST_BYTES && (number < 200 || last.len() > LAST_BYTES - 20), "{}", last.len());
         }
-        let last = stderr.last_lines();
-        assert!(last.starts_with("line ") && last.ends_with("\nline 199"), "{last}");
-        assert!(last.len() <= LAST_BYTES && last.len() > LAST_BYTES - 20, "{}", last.len());
     }
 
     #[test]

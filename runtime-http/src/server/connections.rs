@@ -81,8 +81,8 @@ impl Connections {
     }
 
     /// A place for a connection of `client` that was accepted. If there is none, those that have been idle for longest are closed: first those
-    /// that have their answer and still send a body, then those that never sent a request, then those between requests, then those that send nothing of their bodies. While all are busy, this waits;
-    /// but `None` if connections of other clients are there and this client's have their part of the places already.
+    /// that have their answer and still send a body, then those that never sent a request, then those between requests, then those that send
+    /// nothing of their bodies. While all are busy, this waits; but `None` if connections of other clients are there and this client's have their part of the places already.
     pub async fn place(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
         let peer = peer(client);
         let permit = loop {

@@ -10,19 +10,22 @@ pub const REFUSAL: &[u8] =
     b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01";
 
 /// How a connection begins.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Beginning {
     /// How many of its bytes are those of [`BEGINNING`]; `None` when one was not.
     same: Option<usize>,
-    begun: bool,
+}
+
+impl Default for Beginning {
+    fn default() -> Self {
+        Beginning { same: Some(0) }
+    }
 }
 
 impl Beginning {
     /// The connection's next bytes.
     pub fn read(&mut self, bytes: &[u8]) {
-        let same = if self.begun { self.same } else { Some(0) };
-        self.begun = true;
-        let Some(same) = same.filter(|same| *same < BEGINNING.len()) else { return };
+        let Some(same) = self.same.filter(|same| *same < BEGINNING.len()) else { return };
         let more = bytes.len().min(BEGINNING.len() - same);
         self.same = (bytes[..more] == BEGINNING[same..same + more]).then_some(same + more);
     }
