@@ -15,6 +15,9 @@ Targets:
   hyper                 a bare hyper HTTP/1.1 hello server, 2 threads: the ceiling
   wasmbox-core          the box, with a trivial core module (a WASI command)
   wasmbox-http          the box, with a trivial wasi:http component
+  wasmbox-core-workers  wasmbox-core with --inline=off: no guest begins on the
+                        thread of its connection
+  wasmbox-http-workers  wasmbox-http with --inline=off
   wasmtime-serve        `wasmtime serve` of the same component, as it comes
   wasmtime-serve-tuned  the same with its pooling allocator kept warm
   wasmbox-cold          the box's first answer of a 1 MB module that is in its

@@ -19,8 +19,8 @@ use crate::target::{Program, Running, Target, WASMBOX_SERVE};
 
 /// What is compared hot; the middle one is the box's default.
 const MODES: [Target; 3] = [
-    target(NONE, &[("ENABLE_CGROUPS", "false")]),
-    target(PINNED, &[("ENABLE_CGROUPS", "true")]),
+    target(NONE, &[("ENABLE_CGROUPS", "false"), ("INLINE", "off")]),
+    target(PINNED, &[("ENABLE_CGROUPS", "true"), ("INLINE", "off")]),
     target(FRESH, &[("ENABLE_CGROUPS", "true"), ("CGROUP_MODE", "fresh")]),
 ];
 

@@ -64,6 +64,22 @@ pub const TARGETS: &[Target] = &[
         path: "/hello-http",
     },
     Target {
+        name: "wasmbox-core-workers",
+        program: Program::Wasmbox,
+        args: WASMBOX_SERVE,
+        env: ON_WORKERS,
+        ready: "/-/ready",
+        path: "/hello-core",
+    },
+    Target {
+        name: "wasmbox-http-workers",
+        program: Program::Wasmbox,
+        args: WASMBOX_SERVE,
+        env: ON_WORKERS,
+        ready: "/-/ready",
+        path: "/hello-http",
+    },
+    Target {
         name: "wasmtime-serve",
         program: Program::Wasmtime,
         args: &["serve", "--addr", "127.0.0.1:{port}", "-Scli", "{component}"],
@@ -91,6 +107,9 @@ pub const TARGETS: &[Target] = &[
         path: "/",
     },
 ];
+
+/// No guest begins on the thread of its connection.
+const ON_WORKERS: &[(&str, &str)] = &[("INLINE", "off")];
 
 /// How the box is started: as an operator would, with its log on.
 pub const WASMBOX_SERVE: &[&str] = &[

@@ -29,7 +29,7 @@ use admitted::AdmittedByLimit;
 
 use crate::{
     admission::Capacity,
-    cgroup::CgroupSettings,
+    cgroup::{self, CgroupSettings},
     confined::Allowance,
     container::Container,
     engine::{self, EngineSize},
@@ -42,6 +42,7 @@ use crate::{
     reporter::ReporterSettings,
     sampler::Thresholds,
     server::patience::Timeouts,
+    worker::Inline,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,7 @@ pub struct Config {
     pub body_timeout: Duration,
     pub budgets: Budgets,
     pub io_threads: usize,
+    pub inline: Inline,
     pub compile_jobs: usize,
     /// What one of them may use.
     pub compile: Allowance,
@@ -130,7 +132,15 @@ impl Config {
         let resolved = capacity.resolve(&admitted)?;
         let limits = invocation.resolve(cores, &admitted)?;
         let cgroup = cpu.resolve()?;
-        let io_threads = capacity.io_threads.unwrap_or((cores / 2).clamp(1, 4));
+        // A cgroup of its own for each invocation is one for its thread.
+        let inline = match cgroup.mode {
+            cgroup::Mode::Fresh => Inline::Off,
+            cgroup::Mode::Pinned => capacity.inline.unwrap_or(Inline::Auto),
+        };
+        let io_threads = capacity.io_threads.unwrap_or(match inline {
+            Inline::Auto => cores.clamp(1, 64),
+            Inline::Off => (cores / 2).clamp(1, 4),
+        });
         within("--io-threads", io_threads as u64, 1, 64)?;
         let compile_jobs = modules.jobs(memory_limit);
         within("--compile-jobs", compile_jobs as u64, 1, 64)?;
@@ -177,6 +187,7 @@ impl Config {
             body_timeout: capacity.body_timeout.unwrap_or(ConfigDuration::from_secs(30)).duration(),
             budgets: Budgets::new(memory_limit, max_connections),
             io_threads,
+            inline,
             compile_jobs,
             compile,
             worker_idle: capacity.worker_idle.unwrap_or(ConfigDuration::from_secs(10)).duration(),

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub queued_invocations: IntGauge,
     pub queued_units: IntGauge,
     pub workers: IntGauge,
+    pub worker_start_failures: IntCounter,
+    pub slices: SliceMetrics,
     pub connections: IntGauge,
     pub requested_memory_bytes: IntGauge,
     pub working_set_bytes: IntGauge,
@@ -90,6 +92,22 @@ pub fn gauge(value: impl TryInto<i64>) -> i64 {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Of invocations that began on their connection's thread.
+#[derive(Debug, Clone)]
+pub struct SliceMetrics {
+    pub done: IntCounter,
+    /// They moved.
+    pub busy: IntCounter,
+    pub waiting: IntCounter,
+}
+
+impl SliceMetrics {
+    fn of(counters: &IntCounterVec) -> SliceMetrics {
+        let [done, busy, waiting] = ["done", "busy", "waiting"].map(|end| counters.with_label_values(&[end]));
+        SliceMetrics { done, busy, waiting }
     }
 }
 
@@ -163,6 +181,15 @@ impl Metrics {
             queued_invocations: declare.gauge("wasmbox_queued_invocations", "Invocations that wait for admission."),
             queued_units: declare.gauge("wasmbox_queued_resource_units", "Memory-Request of waiting invocations, MiB."),
             workers: declare.gauge("wasmbox_workers", "Worker threads."),
+            worker_start_failures: declare.counter(
+                "wasmbox_worker_start_failures_total",
+                "Threads for workers that the system did not let start.",
+            ),
+            slices: SliceMetrics::of(&declare.counters(
+                "wasmbox_slices_total",
+                "Invocations that began on their connection's thread, by how that ended: done there, or moved to a worker (busy, waiting).",
+                &["end"],
+            )),
             connections: declare.gauge("wasmbox_connections", "Open client connections."),
             requested_memory_bytes: declare
                 .gauge("wasmbox_requested_memory_bytes", "Memory-Request of running and waiting invocations."),

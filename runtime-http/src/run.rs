@@ -18,7 +18,8 @@ use crate::{
     metrics::Metrics,
     sandbox::{self, Call, CommandInput, KeepLast, Program, Setup, Stderr, Stdio},
     store::{compiler::Prepared, native::Code},
-    terminating_signals, worker,
+    terminating_signals,
+    worker::run::Invocation,
 };
 use anyhow::Context;
 
@@ -80,7 +81,9 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         let _context = runtime.enter();
         let (reply, _) = sandbox::reply();
         let observe = |outcome: &Outcome| failure.clone_from(&outcome.failure);
-        worker::run::run(call, &setup, &mut cgroups.thread(), &wasm.ticker.awake(), &reply, observe, |_| None);
+        let mut invocation = Invocation::new(call, setup, reply);
+        let finished = invocation.run(&mut cgroups.thread(), &wasm.ticker.awake());
+        invocation.end(finished, observe, |_| None);
     }
     // A guest may have left a read of the terminal behind.
     runtime.shutdown_timeout(Duration::ZERO);

@@ -35,7 +35,7 @@ use crate::{
     server::{Ending, NoMemory, Server, patience::Timeouts},
     sizing::Sizing,
     status::StatusSource,
-    worker::WorkerPool,
+    worker::{PoolSettings, WorkerPool},
 };
 
 /// The admin port: a few probes and scrapers, whose requests are small and answered at once.
@@ -104,13 +104,16 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let core = Arc::new(Core {
         store,
         admission: Admission::new(config.capacity, metrics.clone()),
-        workers: WorkerPool::new(
-            runtime.handle().clone(),
-            wasm.ticker.awake(),
-            cgroups.clone(),
-            config.worker_idle,
-            metrics.workers.clone(),
-        )
+        workers: WorkerPool::new(PoolSettings {
+            runtime: runtime.handle().clone(),
+            epochs: wasm.ticker.awake(),
+            cgroups: cgroups.clone(),
+            inline: config.inline,
+            keep_idle: config.worker_idle,
+            workers: metrics.workers.clone(),
+            start_failures: metrics.worker_start_failures.clone(),
+            slices: metrics.slices.clone(),
+        })
         .map_err(BootError::Threads)?,
         memory: MemoryBudget::new(metrics.growth_waits.clone(), metrics.evicted.clone()),
         budgets: config.budgets.clone(),

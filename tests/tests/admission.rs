@@ -318,7 +318,11 @@ fn capacity_returns_however_an_invocation_ends() {
 /// Workers end when they have had nothing to do for a while; the one that is about to end must not be given work.
 #[test]
 fn workers_come_and_go() {
-    let server = WasmBox::launch().function("hello.wat", guest::hello()).flag("--worker-idle", "2ms").start();
+    let server = WasmBox::launch()
+        .function("hello.wat", guest::hello())
+        .flag("--inline", "off")
+        .flag("--worker-idle", "2ms")
+        .start();
     server.get("/hello").ok();
     thread::scope(|scope| {
         for pause in 1..=4 {

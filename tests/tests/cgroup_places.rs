@@ -67,7 +67,7 @@ fn log_of(server: WasmBox) -> String {
 /// It has found `place`, without being told to, and makes its leaves in `cgroup`.
 #[track_caller]
 fn finds(launch: Launch, place: &Path, cgroup: &TestCgroup) {
-    let server = launch.flag("--enable-cgroups", true).start();
+    let server = launch.flag("--enable-cgroups", true).flag("--inline", "off").start();
     let line = server.logged(&["serving", "cgroups="]);
     assert!(line.ends_with(&format!(" cgroups=v1, pinned, {}", place.display())), "{line}");
     let answer = server.call(Request::get("/hello").header("Cpu-Quota", "250"), "").ok();

@@ -125,6 +125,7 @@ fn the_leaf_says_the_same() {
         .function("busy.wat", guest::busy())
         .function("hello.wat", guest::hello())
         .flag("--max-invocations", 1)
+        .flag("--inline", "off")
         .within(&cgroup)
         .start();
     let first = call(&server, "/hello", "100");
@@ -341,6 +342,36 @@ fn nothing_is_carried_over() {
     assert_eq!(median(follower.clone()), 0.0, "throttled for {follower:?} us");
 }
 
+/// The kernel would never stop what runs for microseconds, and most of these calls end in no cgroup at all.
+#[test]
+fn short_calls_one_after_the_other_have_the_quota_in_sum() {
+    let _quiet = quiet();
+    let cgroup = TestCgroup::cpu();
+    let server = WasmBox::launch().flag("--log-level", "info,invocation=off").within(&cgroup).start();
+    let count = count_of(&server, Duration::from_micros(50));
+    server.put("short.wat", guest::counting(count));
+    call(&server, "/short", "1000");
+    let (begun, mut used) = (Instant::now(), Vec::new());
+    while begun.elapsed() < Duration::from_secs(4) {
+        used.push(Used::of(&call(&server, "/short", "100")));
+    }
+    let wall = begun.elapsed().as_secs_f64() * 1e6;
+    let cpu: f64 = used.iter().map(|used| used.cpu).sum();
+    let throttled: f64 = used.iter().map(|used| used.throttled).sum();
+    // A whole budget at the beginning. Without a limit it would be as much as there is.
+    assert!(cpu <= 1.15 * 0.1 * (wall + PERIOD), "{cpu} of {wall} us in {} calls", used.len());
+    // It is kept from running for no longer than what it has used is worth.
+    assert!(
+        throttled > 0.0 && cpu >= 0.85 * 0.1 * (cpu + throttled),
+        "{cpu} us, throttled for {throttled} us of {wall}"
+    );
+    let metrics = server.metrics();
+    assert!(
+        metrics.sum("wasmbox_slices_total", &["end=\"done\""]) > 0.0,
+        "none of them ran on its connection's thread"
+    );
+}
+
 #[test]
 fn fresh_cgroups_are_made_and_removed() {
     let _quiet = quiet();
@@ -400,7 +431,7 @@ fn the_next_start_removes_what_a_killed_box_left() {
     let cgroup = TestCgroup::cpu();
     let launch =
         || WasmBox::launch().function("busy.wat", guest::busy()).function("hello.wat", guest::hello()).within(&cgroup);
-    let other = launch().start();
+    let other = launch().flag("--inline", "off").start();
     call(&other, "/hello", "100");
     let others_leaf = cgroup.leaf();
 
@@ -432,6 +463,7 @@ fn a_name_that_another_box_has() {
     let taken = format!("mkdir {path}/wasmbox-$$-0; exec 9<{path}/wasmbox-$$-0; flock 9; exec \"$@\"");
     let server = WasmBox::launch()
         .function("hello.wat", guest::hello())
+        .flag("--inline", "off")
         .within(&cgroup)
         .through(["sh", "-ec", &taken, "sh"])
         .start();

@@ -42,7 +42,7 @@ use tokio::sync::oneshot;
 pub use self::{
     gate::Gate,
     overbooking::OverbookingRatio,
-    share::{Share, Shares},
+    share::Share,
     state::{Capacity, Refused, Snapshot},
 };
 use self::{
@@ -70,6 +70,14 @@ pub struct Permit {
     admission: Arc<Admission>,
     share: Arc<Share>,
     units: u64,
+    has_waited: bool,
+}
+
+impl Permit {
+    /// Whether there was no room for it when it came.
+    pub fn has_waited(&self) -> bool {
+        self.has_waited
+    }
 }
 
 impl std::fmt::Debug for Permit {
@@ -129,7 +137,7 @@ impl Admission {
             arrival?
         };
         let (place, decisions) = match arrival {
-            Arrival::Starts => return Ok(self.permit(share.clone(), units)),
+            Arrival::Starts => return Ok(self.permit(share.clone(), units, false)),
             Arrival::Waits { ticket, decisions } => (Place { admission: self, ticket }, decisions),
         };
         self.tell(decisions);
@@ -145,9 +153,9 @@ impl Admission {
         }
     }
 
-    fn permit(self: &Arc<Self>, share: Arc<Share>, units: u64) -> Permit {
+    fn permit(self: &Arc<Self>, share: Arc<Share>, units: u64, has_waited: bool) -> Permit {
         self.metrics.admitted.inc();
-        Permit { admission: self.clone(), share, units }
+        Permit { admission: self.clone(), share, units, has_waited }
     }
 
     /// Changes the state, and tells those whom it concerns.
@@ -164,7 +172,7 @@ impl Admission {
     /// Without the lock: the permit of one who is gone comes back, and is dropped here.
     fn tell(self: &Arc<Self>, decisions: Vec<Decision<Tell>>) {
         for Decision { waiter, share, units, result } in decisions {
-            drop(waiter.send(result.map(|()| self.permit(share, units))));
+            drop(waiter.send(result.map(|()| self.permit(share, units, true))));
         }
     }
 

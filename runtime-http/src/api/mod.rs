@@ -1,7 +1,7 @@
 //! The HTTP API: from a request to an answer, in one direction.
 //!
 //! Route and headers are parsed once into types that hold only valid values; then the module store, admission, a worker; and whatever
-//! came of it becomes an answer here. No guest runs on this side, no file is read.
+//! came of it becomes an answer here. No file is read on this side.
 //!
 //! - [`route`], [`head`], [`arguments`], [`input`], [`cgi`], [`call`]: reading requests
 //! - [`response`], [`answer`], [`problem`]: making answers; [`problem`] alone decides statuses
@@ -49,7 +49,7 @@ use crate::{
         methods::{Methods, Use},
         name::ModuleName,
     },
-    worker::Job,
+    worker::{InFlight, Job, run::Invocation},
 };
 
 /// What `/-/live` and `/-/ready` answer to.
@@ -236,6 +236,11 @@ impl Api {
             .map_err(|refused| self.refused(refused))?;
         exchange.timing.queue = queued.elapsed();
         exchange.record.admitted(exchange.timing.queue);
+        let (spending, waited) = tokio::select! {
+            biased;
+            spending = self.core.workers.spend(&function.cpu_budget, limits.cpu_quota, deadline) => spending,
+            () = self.core.over.cancelled() => return Err(self.refused(Refused::Draining)),
+        };
         let setup = Setup {
             id: exchange.timing.id,
             stderr: Stderr::new(function.name.clone(), exchange.timing.id, self.settings.stderr_in_errors),
@@ -252,14 +257,13 @@ impl Api {
         };
         let (reply, mut replied) = sandbox::reply();
         let job = Job {
-            call,
-            setup,
-            reply,
+            invocation: Invocation::new(call, setup, reply).after(waited),
             permit,
             record: exchange.record.clone(),
             estimate: function.estimate.clone(),
+            spending,
             answers: self.core.budgets.answers.clone(),
-            in_flight: function.metrics.in_flight().clone(),
+            in_flight: InFlight::new(function.metrics.in_flight().clone()),
         };
         self.core.workers.run(job).map_err(|error| {
             tracing::error!(

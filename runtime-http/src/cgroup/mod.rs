@@ -36,7 +36,7 @@ use self::{
     root::Impossible,
     thread::ThreadCgroup,
 };
-use crate::{metrics::CgroupMetrics, threads};
+use crate::{limits::CpuQuota, metrics::CgroupMetrics, threads};
 
 /// A period in which a short function fits into one budget: see docs/operations.md.
 pub const DEFAULT_PERIOD: Duration = Duration::from_millis(100);
@@ -140,6 +140,15 @@ impl Cgroups {
                 let _ = root.join();
             }
         }
+    }
+
+    pub fn are_there(&self) -> bool {
+        self.nested.is_some()
+    }
+
+    /// What enforces `quota`; `None` if there are no cgroups.
+    pub fn bandwidth(&self, quota: CpuQuota) -> Option<Bandwidth> {
+        self.nested.as_ref().map(|nested| Bandwidth::of(quota, nested.period))
     }
 
     /// For the calling thread.

@@ -8,6 +8,7 @@ use crate::{
     sampler::Thresholds,
     sandbox::ADVANCE,
     server::patience::Timeouts,
+    worker::Inline,
 };
 
 settings! {
@@ -61,7 +62,10 @@ settings! {
         /// How long a client may take nothing of its answer [default: 30s]
         #[arg(long, value_name = "TIME")]
         send_timeout: ConfigDuration = ["SEND_TIMEOUT"],
-        /// Threads that serve connections [default: one for two cores, at most 4]
+        /// Begin invocations that are usually short on the thread of their connection; off: all on workers [default: auto]
+        #[arg(long, value_name = "WHETHER")]
+        inline: Inline = ["INLINE"],
+        /// Threads that serve connections [default: one for each core; with --inline=off one for two, at most 4]
         #[arg(long, value_name = "NUMBER")]
         io_threads: usize = ["IO_THREADS"],
         /// How long an idle worker thread is kept [default: 10s]

@@ -9,6 +9,7 @@ use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiView, p1::WasiP1Ctx, p2::bindin
 
 use super::{
     Answer, Ended, Left, Remains, ReplySender, Setup, Stream, bounded_store,
+    executor::bounded,
     failure::{LimitHits, cancelled, classify, limit_hit},
     handles,
     http::ComponentHost,
@@ -21,7 +22,6 @@ use super::{
     stdout::{CHUNKS_AHEAD, Room, Stdout},
 };
 use crate::{
-    epoch,
     exchange::request_body::{BodyStatus, RequestBody},
     invocation::{CancelReason, CancelToken, Failure},
 };
@@ -84,13 +84,7 @@ impl Streams {
     }
 }
 
-pub(super) fn run_core(
-    program: &CoreProgram,
-    input: CommandInput,
-    setup: &Setup,
-    epochs: &epoch::Awake,
-    reply: &ReplySender,
-) -> Ended {
+pub(super) async fn run_core(program: &CoreProgram, input: CommandInput, setup: &Setup, reply: &ReplySender) -> Ended {
     let mut streams = Streams::new(setup, reply);
     let mut wasi = match context(input, setup, &mut streams) {
         Ok(mut wasi) => wasi.build_p1(),
@@ -108,7 +102,7 @@ pub(super) fn run_core(
             stdout.drain().await;
             result
         });
-        setup.bounded(epochs).run(call, |_| stdout.flush_streamed())
+        bounded(setup, call, || stdout.flush_streamed()).await
     };
     let result = judge(setup, &streams, &store.data().limiter, result);
     Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains::of(Left::Core(store)) }
@@ -134,11 +128,10 @@ async fn call_start(
     start.typed::<(), ()>(&*store)?.call_async(store, ()).await
 }
 
-pub(super) fn run_component(
+pub(super) async fn run_component(
     program: &CommandPre<ComponentHost>,
     input: CommandInput,
     setup: &Setup,
-    epochs: &epoch::Awake,
     reply: &ReplySender,
 ) -> Ended {
     let mut streams = Streams::new(setup, reply);
@@ -171,7 +164,7 @@ pub(super) fn run_component(
             stdout.drain().await;
             result
         });
-        setup.bounded(epochs).run(call, |_| stdout.flush_streamed())
+        bounded(setup, call, || stdout.flush_streamed()).await
     };
     let result = judge(setup, &streams, &store.data().limiter, result);
     Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains::of(Left::Component(store)) }

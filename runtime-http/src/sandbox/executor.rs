@@ -1,11 +1,12 @@
-//! Runs one guest call on the calling thread until it ends, is cancelled, or its deadline comes.
+//! Drives a guest's call: on a worker's thread to its end, on a connection's thread for a slice.
 //!
-//! A busy guest yields at each epoch, a blocked one is pending in a host call: both return here, and here alone is decided whether
-//! to go on. Dropping the future ends the guest, wherever it is. There is no timer per invocation: the thread itself waits
-//! until the deadline.
+//! A busy guest yields at each epoch, a blocked one is pending in a host call: both return to [`bounded`], and here alone is decided
+//! whether to go on. Dropping the future ends the guest, wherever it is. There is no timer per invocation: the thread that
+//! drives it waits until the deadline.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -13,19 +14,43 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use crate::{epoch, invocation::CancelReason, memory::MemoryReservation};
+use super::{Ended, Guest, Setup};
+use crate::{epoch, invocation::CancelReason};
 
-/// What bounds a guest call.
-pub struct Bounded<'a> {
-    pub deadline: Instant,
-    /// It also has the cancel token.
-    pub memory: &'a MemoryReservation,
-    /// The most bytes that it may cost in all.
-    pub most_memory: u64,
-    pub epochs: &'a epoch::Awake,
+/// `call`, until it ends, is cancelled, or its deadline comes. `when_pending` runs each time the guest waits or yields: the place to pass
+/// on what it has written so far.
+///
+/// # Errors
+/// The reason, if the call was cancelled; the guest is ended when the caller drops `call`.
+pub(super) async fn bounded<F: Future>(
+    setup: &Setup,
+    mut call: Pin<&mut F>,
+    mut when_pending: impl FnMut(),
+) -> Result<F::Output, CancelReason> {
+    let cancel = &setup.memory.cancel;
+    let reason = || cancel.reason().or_else(|| (Instant::now() >= setup.deadline).then_some(CancelReason::Deadline));
+    poll_fn(|context| {
+        if let Some(reason) = reason() {
+            return Poll::Ready(Err(reason));
+        }
+        if let Poll::Ready(output) = call.as_mut().poll(context) {
+            // What comes after the deadline was not there in time, although nothing was left to end.
+            return Poll::Ready(match cancel.reason() {
+                Some(CancelReason::Deadline) => Err(CancelReason::Deadline),
+                _ => Ok(output),
+            });
+        }
+        if let Err(reason) = setup.memory.check(setup.most_memory()) {
+            cancel.cancel(reason);
+        }
+        when_pending();
+        cancel.register(context.waker());
+        reason().map_or(Poll::Pending, |reason| Poll::Ready(Err(reason)))
+    })
+    .await
 }
 
 struct ThreadWaker {
@@ -47,6 +72,24 @@ impl Wake for ThreadWaker {
 
 thread_local! {
     static WAKER: RefCell<Option<(Arc<ThreadWaker>, Waker)>> = const { RefCell::new(None) };
+    /// Whether this thread runs a slice.
+    static IN_SLICE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// CPU time after which a busy guest has to leave a connection's thread.
+pub const SLICE: Duration = Duration::from_micros(100);
+/// What a guest may grow to there. It can touch all of it in one instruction, which nothing interrupts.
+const SLICE_MEMORY: usize = 4 << 20;
+
+/// A guest that is about to have `bytes` of memory waits until it is on a worker, if that is more than it may have before.
+pub(super) async fn worker_for(bytes: usize) {
+    poll_fn(|_| if bytes > SLICE_MEMORY && IN_SLICE.get() { Poll::Pending } else { Poll::Ready(()) }).await;
+}
+
+/// CPU time of the calling thread.
+pub fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn thread_waker() -> (Arc<ThreadWaker>, Waker) {
@@ -60,45 +103,61 @@ fn thread_waker() -> (Arc<ThreadWaker>, Waker) {
     })
 }
 
-impl Bounded<'_> {
-    /// Polls `future` to its end. `when_pending` runs each time the guest waits or yields: the place to pass on what it has
-    /// written so far.
+/// How a slice ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// The guest goes on computing.
+    Busy,
+    /// It waits, for its client, for memory, or for what it has asked of the host.
+    Waiting,
+}
+
+impl Guest {
+    /// Runs it on this thread as long as it neither waits nor has used more than a slice, which began when the thread had used `cpu`. If it has
+    /// not ended then, it goes on from where it is on another thread: [`Guest::run`].
     ///
     /// # Errors
-    /// The reason, if the call was cancelled; the guest is ended when the caller drops `future`.
-    pub fn run<F: Future>(
-        &self,
-        mut future: Pin<&mut F>,
-        mut when_pending: impl FnMut(&mut Context<'_>),
-    ) -> Result<F::Output, CancelReason> {
+    /// Why it has not ended.
+    pub fn slice(&mut self, cpu: Duration, epochs: &epoch::Awake) -> Result<Ended, Unfinished> {
+        struct InSlice;
+        impl Drop for InSlice {
+            fn drop(&mut self) {
+                IN_SLICE.set(false);
+            }
+        }
         let (state, waker) = thread_waker();
         let mut context = Context::from_waker(&waker);
-        self.epochs.touch();
-        let cancel = &self.memory.cancel;
+        let _slice = epochs.slice();
+        let _in_slice = InSlice;
+        IN_SLICE.set(true);
         loop {
             state.woken.store(false, Ordering::Release);
-            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-                // What comes after the deadline was not there in time, although nothing was left to end.
-                return match cancel.reason() {
-                    Some(CancelReason::Deadline) => Err(CancelReason::Deadline),
-                    _ => Ok(output),
-                };
+            if let Poll::Ready(ended) = self.poll(&mut context) {
+                return Ok(ended);
             }
-            if let Err(reason) = self.memory.check(self.most_memory) {
-                cancel.cancel(reason);
+            if !state.woken.load(Ordering::Acquire) {
+                return Err(Unfinished::Waiting);
             }
-            self.epochs.touch();
-            when_pending(&mut context);
-            cancel.register(&waker);
-            loop {
-                if let Some(reason) = cancel.reason() {
-                    return Err(reason);
-                }
-                let left = self.deadline.saturating_duration_since(Instant::now());
+            // It yields when others are late, too.
+            if thread_cpu_time().saturating_sub(cpu) >= SLICE {
+                return Err(Unfinished::Busy);
+            }
+        }
+    }
+
+    /// Runs it to its end, on this thread.
+    pub fn run(&mut self, epochs: &epoch::Awake) -> Ended {
+        let (state, waker) = thread_waker();
+        let mut context = Context::from_waker(&waker);
+        loop {
+            state.woken.store(false, Ordering::Release);
+            epochs.touch();
+            if let Poll::Ready(ended) = self.poll(&mut context) {
+                return ended;
+            }
+            while !state.woken.load(Ordering::Acquire) {
+                let left = self.setup.deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return Err(CancelReason::Deadline);
-                }
-                if state.woken.load(Ordering::Acquire) {
                     break;
                 }
                 thread::park_timeout(left);

@@ -24,13 +24,13 @@ use wasmtime_wasi_http::{
 use super::{
     Answer, Ended, Left, Remains, ReplySender, Setup, Stream, bounded_store,
     command::granted_context,
+    executor::bounded,
     failure::{LimitHits, cancelled, classify, limit_hit},
     limiter::Limiter,
     outbound::Outbound,
     resource_table,
 };
 use crate::{
-    epoch,
     exchange::request_body::RequestBody,
     invocation::{CancelReason, Failure},
 };
@@ -84,11 +84,10 @@ fn take_response(slot: &Slot) -> Option<::http::Response<HyperOutgoingBody>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take_if(|response| response.is_ok())?.ok()
 }
 
-pub(super) fn run(
+pub(super) async fn run(
     program: &ProxyPre<ComponentHost>,
     request: ::http::Request<RequestBody>,
     setup: &Setup,
-    epochs: &epoch::Awake,
     reply: &ReplySender,
 ) -> Ended {
     let mut wasi = match granted_context(setup) {
@@ -119,12 +118,13 @@ pub(super) fn run(
             let proxy = program.instantiate_async(&mut store).await?;
             proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
         });
-        setup.bounded(epochs).run(call, |_| {
+        bounded(setup, call, || {
             // The guest waits: whoever reads its response may be what it waits for.
             if let Some(response) = take_response(&slot) {
                 reply.stream(Stream::Response(response));
             }
         })
+        .await
     };
     let hits = LimitHits { body: body.end(), ..LimitHits::default() };
     let result = judge(setup, &slot, hits, &store.data().limiter, reply, result);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiterAsync;
 use wasmtime_wasi::async_trait;
 
+use super::executor::worker_for;
 use crate::{
     engine::{MOST_CORE_INSTANCES, MOST_MEMORIES, MOST_TABLES},
     invocation::CancelReason,
@@ -80,6 +81,7 @@ impl Limiter {
             self.refused = Some(total);
             return false;
         }
+        worker_for(total).await;
         if !self.reservation.take(growth as u64) {
             self.reservation.wait(growth as u64).await;
         }

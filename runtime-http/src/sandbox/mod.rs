@@ -1,4 +1,4 @@
-//! The sandbox: one invocation in a store and instance of its own, with limits, on the calling thread.
+//! The sandbox: one invocation in a store and instance of its own, with limits, on whichever thread drives it.
 //!
 //! It knows nothing of HTTP statuses, names of functions, queues, files or cgroups: it gets compiled code with its input, and gives
 //! an [`Ended`], after a [`Stream`] if the answer had to begin before. Nothing of a guest outlives its invocation; what it could still
@@ -7,16 +7,17 @@
 //! - [`program`]: compiled code that is ready to run, and the linkers behind it
 //! - [`command`]: runs `_start` and `wasi:cli/run`; [`http`] runs `wasi:http/incoming-handler`
 //! - [`mod@reply`]: the one way back to whoever waits
-//! - [`executor`]: the loop around a guest call: deadline, cancellation
+//! - [`guest`]: a call that is to run; [`executor`]: what drives it, until its end, its deadline, or its cancellation
 //! - [`limiter`]: memory; [`populate`]: memory made resident ahead; [`failure`]: what an error of a guest's call was
 //! - [`stdin`], [`stdout`], [`stderr`]: the guest's streams
 //! - [`file_access`]: what the files of a function's guests may occupy
 //! - [`outbound`]: HTTP requests of guests, denied unless granted
 
 mod command;
-mod executor;
+pub mod executor;
 mod failure;
 pub mod file_access;
+mod guest;
 mod http;
 mod limiter;
 mod outbound;
@@ -35,7 +36,6 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use self::{
     command::CoreHost,
-    executor::Bounded,
     failure::Bounds,
     file_access::{FileAccess, Files, MOST_FILES},
     http::ComponentHost,
@@ -44,12 +44,12 @@ use self::{
 };
 pub use self::{
     command::{CommandInput, Stdio},
+    guest::Guest,
     program::{Program, ProgramError, Toolchain},
     reply::{Answer, Reply, ReplySender, Stream, reply},
     stderr::{KeepLast, Stderr},
 };
 use crate::{
-    epoch,
     exchange::request_body::RequestBody,
     invocation::{Failure, Grants, InvocationId},
     limits::Limits,
@@ -147,10 +147,6 @@ impl Setup {
     async fn reserve_overhead(&self) {
         self.memory.reserve_overhead(ADVANCE).await;
     }
-
-    fn bounded<'a>(&'a self, epochs: &'a epoch::Awake) -> Bounded<'a> {
-        Bounded { deadline: self.deadline, memory: &self.memory, most_memory: self.most_memory(), epochs }
-    }
 }
 
 impl Ended {
@@ -160,8 +156,8 @@ impl Ended {
     }
 }
 
-/// Runs to the end, on this thread, which must be in a tokio context. An answer that has to begin before the end is sent to `reply`.
-pub fn run(call: Call, setup: &Setup, epochs: &epoch::Awake, reply: &ReplySender) -> Ended {
+/// Runs to the end. It must be polled in a tokio context. An answer that has to begin before the end is sent to `reply`.
+async fn run(call: Call, setup: Arc<Setup>, reply: ReplySender) -> Ended {
     let files = match setup.files.as_ref().map(FileAccess::open).transpose() {
         Ok(files) => files,
         Err(occupied) => {
@@ -169,14 +165,20 @@ pub fn run(call: Call, setup: &Setup, epochs: &epoch::Awake, reply: &ReplySender
             return Ended::not_started(Failure::NoSlot);
         }
     };
-    let context = files.as_ref().map(Files::enter);
-    let charging = setup.memory.charge();
-    let ended = match call {
-        Call::Core(program, input) => command::run_core(&program, input, setup, epochs, reply),
-        Call::Command(program, input) => command::run_component(&program, input, setup, epochs, reply),
-        Call::Http(program, request) => http::run(&program, request, setup, epochs, reply),
+    let call = async {
+        match call {
+            Call::Core(program, input) => command::run_core(&program, input, &setup, &reply).await,
+            Call::Command(program, input) => command::run_component(&program, input, &setup, &reply).await,
+            Call::Http(program, request) => http::run(&program, request, &setup, &reply).await,
+        }
     };
-    drop((charging, context));
+    let mut call = std::pin::pin!(call);
+    // Whichever thread polls it is in the context of its files.
+    let ended = std::future::poll_fn(|context| {
+        let _context = files.as_ref().map(Files::enter);
+        call.as_mut().poll(context)
+    })
+    .await;
     if let Some(files) = files.as_ref().filter(|_| setup.memory.cancel.reason().is_some()) {
         files.abandon();
     }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use super::{
+    by_name::ByName,
     file::{FileVersion, stem},
     methods::Methods,
     settings::{EnvironmentMode, GrantedSettings, LimitSettings, OutputMode, PathMode},
 };
 use crate::{
-    admission::{Share, Shares},
+    admission::Share,
     invocation::Grants,
     limits::LimitCaps,
     metrics::{FunctionMetrics, Metrics},
     sandbox::{Program, file_access::FileAccess},
-    worker::estimate::ExecutionEstimate,
+    worker::{estimate::ExecutionEstimate, quota::CpuBudget},
 };
 
 /// A program with its settings, as of one state of its files.
@@ -42,6 +43,15 @@ pub struct Function {
     pub estimate: Arc<ExecutionEstimate>,
     /// Of admission.
     pub share: Arc<Share>,
+    /// What its invocations have used of their quotas.
+    pub cpu_budget: Arc<CpuBudget>,
+}
+
+/// What functions have by name: a new version of a file goes on with it.
+#[derive(Debug, Default)]
+pub struct ByFunction {
+    shares: ByName<Share>,
+    cpu_budgets: ByName<CpuBudget>,
 }
 
 /// The operator's values, which settings refine.
@@ -62,7 +72,7 @@ impl Function {
         (settings, preopens): GrantedSettings,
         defaults: &Defaults,
         metrics: &Metrics,
-        shares: &Shares,
+        functions: &ByFunction,
     ) -> Self {
         let name: Arc<str> = stem(&version.file).into();
         let buffer_limit = settings.output_buffer_bytes.unwrap_or(defaults.buffer_limit);
@@ -71,7 +81,8 @@ impl Function {
         Function {
             metrics: metrics.function(&name),
             estimate: Arc::default(),
-            share: shares.of(&name),
+            share: functions.shares.of(&name, Share::new),
+            cpu_budget: functions.cpu_budgets.of(&name, CpuBudget::default),
             name,
             version,
             program,

@@ -12,12 +12,11 @@ use super::{
     compile_queue::CompileQueue,
     compiler::{CompileError, Compiler, Prepared},
     file::{FileError, FileVersion, FunctionsDir, settings_file},
-    function::{Defaults, Function},
+    function::{ByFunction, Defaults, Function},
     native::Code,
     settings::{BadSettings, FunctionSettings, GrantedSettings, OperatorGrants},
 };
 use crate::{
-    admission::Shares,
     metrics::Metrics,
     sandbox::{
         ProgramError,
@@ -83,7 +82,7 @@ pub(super) struct Loader {
     grants: OperatorGrants,
     bounds: StoreBounds,
     metrics: Arc<Metrics>,
-    shares: Shares,
+    functions: ByFunction,
     files: FileQuotas,
     loads: Semaphore,
     /// Of files that are read, KiB.
@@ -117,7 +116,7 @@ impl Loader {
             grants,
             bounds,
             metrics,
-            shares: Shares::default(),
+            functions: ByFunction::default(),
             files: FileQuotas::new(bounds.guests_files, thread_start),
             loads: Semaphore::new(LOADS_AT_ONCE),
             reading: Arc::new(Semaphore::new(reading_kibibytes as usize)),
@@ -172,7 +171,7 @@ impl Loader {
         };
         let program = program.map_err(|source| LoadError::Program { file: version.file.clone(), source })?;
         let mut function =
-            Function::new(version, program, code_bytes, settings, &self.defaults, &self.metrics, &self.shares);
+            Function::new(version, program, code_bytes, settings, &self.defaults, &self.metrics, &self.functions);
         function.files = (!function.grants.preopens.is_empty()).then(|| self.files.of(&function.name));
         Ok(function)
     }

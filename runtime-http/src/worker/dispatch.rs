@@ -47,6 +47,11 @@ impl<W: Clone + PartialEq, J> Dispatch<W, J> {
         self.queue.is_empty()
     }
 
+    /// The jobs that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = &J> {
+        self.queue.iter().map(|(job, _)| job)
+    }
+
     /// A job comes that `usually` takes so long, if that is known.
     pub fn push(&mut self, job: J, usually: Option<Duration>) {
         self.queue.push_back((job, usually.is_some_and(|usual| usual < SHORT)));
@@ -99,9 +104,9 @@ impl<W: Clone + PartialEq, J> Dispatch<W, J> {
         position.map(|position| self.idle.remove(position)).is_some()
     }
 
-    /// Drops all jobs that wait.
-    pub fn clear(&mut self) {
-        self.queue.clear();
+    /// Takes out all jobs that wait.
+    pub fn clear(&mut self) -> Vec<J> {
+        self.queue.drain(..).map(|(job, _)| job).collect()
     }
 
     /// All idle workers, which are no more.

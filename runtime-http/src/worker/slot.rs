@@ -1,4 +1,4 @@
-//! Where one worker is given a job, and can be told to end it.
+//! Where one worker is given a job, and where others see what a thread runs.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -13,9 +13,12 @@ use crate::memory::MemoryReservation;
 pub(super) struct WorkerSlot {
     inbox: Mutex<Inbox>,
     filled: Condvar,
-    /// The memory of the invocation that is running, and its cancel token.
-    running: Mutex<Option<Arc<MemoryReservation>>>,
+    pub running: Running,
 }
+
+/// The memory of the invocation that a thread runs, with its cancel token.
+#[derive(Default)]
+pub(super) struct Running(Mutex<Option<Arc<MemoryReservation>>>);
 
 #[derive(Default)]
 pub(super) enum Inbox {
@@ -46,18 +49,21 @@ impl WorkerSlot {
             .unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *inbox)
     }
+}
 
-    pub fn set_running(&self, memory: Arc<MemoryReservation>) {
-        *lock(&self.running) = Some(memory);
+impl Running {
+    pub fn set(&self, memory: &Arc<MemoryReservation>) {
+        *lock(&self.0) = Some(memory.clone());
     }
 
-    /// Gives back what was running. It must be dropped without the lock: that may let those in who wait for memory.
-    pub fn take_running(&self) -> Option<Arc<MemoryReservation>> {
-        lock(&self.running).take()
+    /// It is dropped without the lock: that may let those in who wait for memory.
+    pub fn clear(&self) {
+        let ended = lock(&self.0).take();
+        drop(ended);
     }
 
-    pub fn running(&self) -> Option<Arc<MemoryReservation>> {
-        lock(&self.running).clone()
+    pub fn get(&self) -> Option<Arc<MemoryReservation>> {
+        lock(&self.0).clone()
     }
 }
 

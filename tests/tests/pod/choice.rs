@@ -22,7 +22,10 @@ fn a_box_has_cgroups_as_root_and_as_nobody(version: Version) {
         ("as-nobody", restricted(65534, limits.clone())),
     ] {
         let pod = kubelet.pod(name);
-        let wasmbox = kubelet.cri.start(&pod, ContainerConfig { linux, ..kubelet.wasmbox("box") });
+        // A guest that begins on the thread of its connection would need none.
+        let mut config = ContainerConfig { linux, ..kubelet.wasmbox("box") };
+        config.envs.push(env("INLINE", "off"));
+        let wasmbox = kubelet.cri.start(&pod, config);
         let answer = kubelet.ask(&pod, PORT, "/hi");
         assert_eq!(answer.text(), "hello\n", "{name}: {answer:?}");
         let used: u64 = answer.headers["wasmbox-cpu-time-us"].to_str().expect("text").parse().expect("a number");
