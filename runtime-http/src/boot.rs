@@ -94,7 +94,8 @@ pub fn store(
     runtime: Handle,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<ModuleStore>, BootError> {
-    let defaults = Defaults { caps: config.caps, buffer_limit: config.output_buffer.as_usize() };
+    let defaults =
+        Defaults { limits: config.defaults, caps: config.caps, buffer_limit: config.output_buffer.as_usize() };
     let grants =
         OperatorGrants { preopen_roots: preopen_roots(config)?, outbound_hosts: config.allow_outbound.clone() };
     let bounds = StoreBounds {

@@ -114,6 +114,7 @@ fn probes() {
 #[test]
 fn the_admin_port() {
     let server = server();
+    server.put("hello.toml", "[limits]\nmemory-request = '64Mi'\n");
     server.get("/hello").ok();
     server.put("bad.wat", "bad");
     server.get("/bad").problem(422, "module-invalid");
@@ -125,6 +126,10 @@ fn the_admin_port() {
     assert_eq!((&listing[1]["file"], &listing[1]["state"]), (&"hello.wat".into(), &"ready".into()));
     assert_eq!(listing[1]["kind"], "command");
     assert!(listing[1]["code_bytes"].as_u64().is_some_and(|bytes| bytes > 0));
+    // The function's own over the operator's.
+    let limits = serde_json::json!({ "cpu_quota": "500m", "memory_request": "64Mi", "invocation_timeout": "60000ms" });
+    assert_eq!(listing[1]["limits"], limits);
+    assert!(listing[0]["limits"].is_null());
     for path in ["/hello", "/", "/functions/hello", "/metrics/"] {
         assert_eq!(server.admin(path).status, 404, "{path}");
     }

@@ -105,6 +105,20 @@ fn changed_settings_are_seen_by_the_next_request() {
     assert_eq!(server.metrics().sum("wasmbox_compilations_total", &[]), 1.0);
 }
 
+/// Whoever writes the functions directory runs nothing on the box.
+#[test]
+fn no_box_runs_a_build() {
+    let launch = WasmBox::launch().function("hello.wat", guest::hello());
+    let build = "[build]\ncommand = 'touch built'\noutput = 'built'\nwatch = ['functions']\n";
+    let server = launch.function("hello.toml", build).start();
+    assert_eq!(server.get("/hello").ok().text(), "hello\n");
+    server.put("hello.toml", build.replace("built", "again"));
+    assert_eq!(server.get("/hello").ok().text(), "hello\n");
+    for directory in [server.functions(), server.launched().directory().to_owned()] {
+        assert!(!directory.join("built").exists() && !directory.join("again").exists());
+    }
+}
+
 /// One file for all forms of a name.
 #[test]
 fn settings_belong_to_the_file_without_its_ending() {

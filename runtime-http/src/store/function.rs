@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admission::Share,
     invocation::Grants,
-    limits::LimitCaps,
+    limits::{LimitCaps, Limits},
     metrics::{FunctionMetrics, Metrics},
     sandbox::{Program, file_access::FileAccess},
     worker::{estimate::ExecutionEstimate, quota::CpuBudget},
@@ -57,6 +57,7 @@ pub struct ByFunction {
 /// The operator's values, which settings refine.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults {
+    pub limits: Limits,
     pub caps: LimitCaps,
     pub buffer_limit: usize,
 }

@@ -78,7 +78,7 @@ const LARGEST_SETTINGS: u64 = 64 << 10;
 pub(super) struct Loader {
     pub directory: FunctionsDir,
     pub compiler: Compiler,
-    defaults: Defaults,
+    pub defaults: Defaults,
     grants: OperatorGrants,
     bounds: StoreBounds,
     metrics: Arc<Metrics>,

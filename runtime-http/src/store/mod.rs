@@ -48,6 +48,7 @@ use self::{
     settings::OperatorGrants,
 };
 use crate::{
+    limits::Limits,
     metrics::{Metrics, gauge},
     sandbox::file_access::ThreadStart,
 };
@@ -243,12 +244,28 @@ impl ModuleStore {
         let mut listing: Vec<Listed> = cache
             .iter()
             .map(|(file, state)| {
-                let (state, kind, code_bytes, reason) = match state {
-                    State::Loading { .. } => ("loading", None, 0, None),
-                    State::Ready { function, bytes } => ("ready", Some(function.program.kind()), *bytes, None),
-                    State::Failed { error, .. } => ("failed", None, 0, Some(error.to_string())),
+                let mut listed = Listed {
+                    file: file.to_owned(),
+                    state: "loading",
+                    kind: None,
+                    code_bytes: 0,
+                    limits: None,
+                    reason: None,
                 };
-                Listed { file: file.to_owned(), state, kind, code_bytes, reason }
+                match state {
+                    State::Loading { .. } => {}
+                    State::Ready { function, bytes } => {
+                        listed.state = "ready";
+                        listed.kind = Some(function.program.kind());
+                        listed.code_bytes = *bytes;
+                        listed.limits = Some(function.limits.over_defaults(self.loader.defaults.limits).into());
+                    }
+                    State::Failed { error, .. } => {
+                        listed.state = "failed";
+                        listed.reason = Some(error.to_string());
+                    }
+                }
+                listed
             })
             .collect();
         listing.sort_by(|a, b| a.file.cmp(&b.file));
@@ -311,7 +328,27 @@ pub struct Listed {
     pub kind: Option<&'static str>,
     pub code_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ListedLimits>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// The limits of requests that name none, written as they are in settings.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct ListedLimits {
+    pub cpu_quota: String,
+    pub memory_request: String,
+    pub invocation_timeout: String,
+}
+
+impl From<Limits> for ListedLimits {
+    fn from(limits: Limits) -> ListedLimits {
+        ListedLimits {
+            cpu_quota: limits.cpu_quota.to_string(),
+            memory_request: limits.memory.to_string(),
+            invocation_timeout: limits.timeout.to_string(),
+        }
+    }
 }
 
 async fn wait_for(mut waiting: Waiting, deadline: Instant, file: &str) -> Result<Arc<Function>, StoreError> {

@@ -44,6 +44,20 @@ pub struct FunctionSettings {
     pub environment: EnvironmentMode,
     /// How much output is held back, so that a failing function still gets its error status; `0` streams at once.
     pub output_buffer_bytes: Option<usize>,
+    /// How the module is made from its sources: for `wasmbox build` and `wasmbox dev`. A box that serves does nothing with it.
+    pub build: Option<BuildSettings>,
+}
+
+/// What a developer runs to make the module.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BuildSettings {
+    /// For `sh -c`, in the project's directory, which is the one above that of the functions.
+    pub command: String,
+    /// The module that it makes: a path in the project's directory.
+    pub output: PathBuf,
+    /// Files and directories there whose changes make it anew.
+    pub watch: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
@@ -138,14 +152,7 @@ impl FunctionSettings {
         caps: LimitCaps,
         grants: &OperatorGrants,
     ) -> Result<GrantedSettings, BadSettings> {
-        let settings: FunctionSettings = toml::from_str(text).map_err(|error| BadSettings::Unreadable {
-            file: file.to_owned(),
-            reason: excerpt(format_args!(
-                "{}{}",
-                error.to_string().trim(),
-                unknown_key::proposals(text, &Self::tables())
-            )),
-        })?;
+        let settings = Self::read(file, text)?;
         settings.check_text(file)?;
         settings.check_caps(file, caps)?;
         let preopens = settings.granted_preopens(file, grants)?;
@@ -158,12 +165,28 @@ impl FunctionSettings {
         Ok((settings, preopens))
     }
 
-    fn tables() -> [Keys; 4] {
+    /// Parses `text`, and checks nothing else.
+    ///
+    /// # Errors
+    /// [`BadSettings::Unreadable`], naming `file` and what is wrong in it.
+    pub fn read(file: &str, text: &str) -> Result<FunctionSettings, BadSettings> {
+        toml::from_str(text).map_err(|error| BadSettings::Unreadable {
+            file: file.to_owned(),
+            reason: excerpt(format_args!(
+                "{}{}",
+                error.to_string().trim(),
+                unknown_key::proposals(text, &Self::tables())
+            )),
+        })
+    }
+
+    fn tables() -> [Keys; 5] {
         [
             Keys::of::<FunctionSettings>(""),
             Keys::of::<LimitSettings>("limits"),
             Keys::of::<LimitSettings>("caps"),
             Keys::of::<PreopenSetting>("preopens"),
+            Keys::of::<BuildSettings>("build"),
         ]
     }
 
