@@ -6,7 +6,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     api::problem::Code,
+    client,
     config::{AdminSettings, Settings, with_environment_in_help},
+    develop::{build::BuildArgs, dev::DevArgs, invoke::InvokeArgs, new::NewArgs},
     explain::CodeParser,
     invocation::{HostDirectory, Preopen},
     limits::{ByteSize, ConfigDuration, CpuQuota, InvocationTimeout, MemoryRequest},
@@ -23,6 +25,9 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  wasmbox new hello --lang rust                  a function of your own, to begin with
+  wasmbox dev                                    build and serve it, and again when it changes
+  wasmbox invoke hello --data 'some text'        call it, and see what the call took
   wasmbox serve                                  serve ./functions on port 8095
   curl 'localhost:8095/hello?arg=world'          call functions/hello.wasm with an argument
   echo data | wasmbox run functions/hello.wasm   run a module once, on this terminal
@@ -45,6 +50,29 @@ pub enum Command {
     ///
     /// SIGTERM ends it when running invocations have ended; a second one ends it at once.
     Serve(ServeArgs),
+    /// Make a project of one function, in a language of your choice
+    ///
+    /// It has the sources, their build, a test, and the function's settings. Nothing is installed: `wasmbox dev` and `wasmbox build` say what
+    /// is missing, and how to get it.
+    New(NewArgs),
+    /// Serve a project on this machine; build it, and again what changes
+    ///
+    /// Shows what compilers say, what functions write to standard error, and a line for each call: status, time, CPU, memory.
+    ///
+    /// The table `build` in functions/NAME.toml says how that function is built: the command, the module that it makes, and what is watched.
+    /// Functions without it are served as they are. Ctrl-C ends it.
+    Dev(DevArgs),
+    /// Build the functions of a project once, and check them
+    ///
+    /// Exit code 1 if one cannot be built, or is no function.
+    Build(BuildArgs),
+    /// Call a function, and say what the call took
+    ///
+    /// The answer is printed on standard output; on standard error status, times, CPU, memory, limits, and, of a box that was started for the
+    /// call, what the function wrote to standard error.
+    ///
+    /// Exit code 1 if there is no answer, or one with the status of an error.
+    Invoke(InvokeArgs),
     /// Run a module once, with this terminal's standard streams and the sandbox of `serve`
     ///
     /// The exit code is the guest's. 134: it trapped; 124: it did not end in time; 137: it reached its memory limit; 1: it cannot be run.
@@ -81,6 +109,15 @@ pub enum Command {
     ///
     /// For instance: wasmbox completions bash > /etc/bash_completion.d/wasmbox
     Completions { shell: clap_complete::Shell },
+    /// Write the manual's pages into a directory, for man(1)
+    #[command(hide = true)]
+    Man {
+        /// For instance /usr/local/share/man/man1
+        directory: PathBuf,
+    },
+    /// Serve for another process, and end with it; started by `dev` and `invoke`
+    #[command(hide = true, args_override_self = true)]
+    ServeLocal(ServeLocalArgs),
     /// Compile one module for a box of this node, which is connected to standard input and output; started by the shim, as root
     #[command(hide = true)]
     CompileService(CompileServiceArgs),
@@ -96,6 +133,15 @@ pub struct ServeArgs {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: Settings,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ServeLocalArgs {
+    /// Who starts it, and with whom it ends
+    #[arg(long)]
+    pub parent: i32,
+    #[command(flatten)]
+    pub serve: ServeArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -136,6 +182,9 @@ pub struct RunArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct CompileArgs {
+    /// Also without a cache: to see what cannot be compiled
+    #[arg(long, hide = true)]
+    pub check: bool,
     /// TOML file with settings, as for `serve`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -162,10 +211,7 @@ impl StatusArgs {
     /// Whom to ask: the address that is given, else where `serve` would listen with `settings`.
     pub fn address(&self, settings: &Settings) -> String {
         match &self.address {
-            Some(address) => {
-                let address = address.strip_prefix("http://").unwrap_or(address);
-                address.strip_suffix('/').unwrap_or(address).to_owned()
-            }
+            Some(address) => client::host_and_port(address).to_owned(),
             None => server::reachable(settings.admin.host(), settings.admin.port()),
         }
     }

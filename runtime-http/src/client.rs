@@ -1,13 +1,15 @@
-//! A client for the box's own ports: one GET, plain HTTP/1.1. For `wasmbox status` and `wasmbox doctor`.
+//! A client for the box's own ports: one request, plain HTTP/1.1. For `wasmbox status`, `doctor` and `invoke`.
 
 use std::{io, time::Duration};
 
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-/// For the whole exchange: a box answers at once, however busy.
+/// For connecting, and for the whole exchange with what answers at once, however busy.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LARGEST_ANSWER: usize = 4 << 20;
 
@@ -27,28 +29,36 @@ pub enum ClientError {
     Silent,
 }
 
+/// What follows `http://`, which need not be there.
+pub fn host_and_port(address: &str) -> &str {
+    let address = address.strip_prefix("http://").unwrap_or(address);
+    address.strip_suffix('/').unwrap_or(address)
+}
+
+/// Sends `request` on a connection of its own, whose work a task does; gives the head of the answer, and the body as it comes.
+///
+/// # Errors
+/// [`ClientError`], if there is no head of an answer.
+pub async fn send(address: &str, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError> {
+    let stream = timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| ClientError::Silent)??;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // If it ends first, the exchange says how. It ends when the answer is read or dropped.
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
+}
+
 /// Asks `address` (`HOST:PORT`) for `path`; gives status and body.
 ///
 /// # Errors
 /// [`ClientError`], if there is no whole answer.
 pub async fn get(address: &str, path: &str) -> Result<(StatusCode, Vec<u8>), ClientError> {
     timeout(PATIENCE, async {
-        let stream = TcpStream::connect(address).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::get(path).header(header::HOST, address).body(Empty::<bytes::Bytes>::new())?;
-        let exchange = async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() { ClientError::TooLarge } else { ClientError::Body(error) }
-            })?;
-            Ok((head.status, body.to_bytes().to_vec()))
-        };
-        // The connection does the work; if it ends first, the exchange says how.
-        let mut exchange = std::pin::pin!(exchange);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            _ = connection => exchange.await,
-        }
+        let request = Request::get(path).header(header::HOST, address).body(Full::default())?;
+        let (head, body) = send(address, request).await?.into_parts();
+        let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() { ClientError::TooLarge } else { ClientError::Body(error) }
+        })?;
+        Ok((head.status, body.to_bytes().to_vec()))
     })
     .await
     .map_err(|_| ClientError::Silent)?

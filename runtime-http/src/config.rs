@@ -149,9 +149,9 @@ impl Config {
         within("--max-connections", max_connections as u64, 1, 1_000_000)?;
         Ok(Config {
             node: places.node()?,
+            host: places.host().to_owned(),
+            port: places.port(),
             functions_dir: places.functions_dir.unwrap_or_else(|| "functions".into()),
-            host: places.host.unwrap_or_else(|| "0.0.0.0".into()),
-            port: places.port.unwrap_or(8095),
             admin_host: admin.host().to_owned(),
             admin_port: admin.port(),
             cache_dir: places.cache_dir,

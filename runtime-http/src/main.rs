@@ -9,8 +9,9 @@ use wasmbox::{
     compile,
     config::{Config, Settings},
     confined,
+    develop::{build, dev, invoke, local_box, new},
     doctor::{self, first::FirstProcess},
-    explain, node, run, serve, status,
+    explain, manual, node, run, serve, status,
 };
 
 /// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that, this does not.
@@ -49,8 +50,19 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             serve::serve(configuration(arguments.config, arguments.settings)?)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::ServeLocal(arguments) => {
+            local_box::end_with_parent(&arguments)?;
+            serve::serve(configuration(arguments.serve.config, arguments.serve.settings)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::New(arguments) => Ok(new::new(&arguments)?),
+        Command::Dev(arguments) => dev::dev(&arguments),
+        Command::Build(arguments) => build::build(&arguments),
+        Command::Invoke(arguments) => invoke::invoke(&arguments, &settings(None, Settings::default())?),
         Command::Run(arguments) => run::run(arguments),
-        Command::Compile(arguments) => compile::compile(configuration(arguments.config, arguments.settings)?),
+        Command::Compile(arguments) => {
+            compile::compile(configuration(arguments.config, arguments.settings)?, arguments.check)
+        }
         Command::Status(arguments) => {
             let settings = settings(None, Settings { admin: arguments.admin.clone(), ..Settings::default() })?;
             Ok(status::command::status(&arguments, &settings)?)
@@ -67,6 +79,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut cli::command(), "wasmbox", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Man { directory } => Ok(manual::write(&directory)?),
         Command::CompileService(arguments) => Ok(node::service::serve(arguments)),
         Command::CompileConfined(arguments) => Ok(ExitCode::from(confined::process::compile(&arguments) as u8)),
     }

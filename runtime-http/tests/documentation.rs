@@ -9,6 +9,7 @@ use wasmbox::{
     api::problem::{Code, TYPE},
     cli::{self, Cli, Command},
     config::Config,
+    develop::templates::Language,
     engine::features::FEATURES,
     explain,
     invocation::Usage,
@@ -170,6 +171,25 @@ fn codes_are_in_the_specification() {
     in_schema.sort_unstable();
     codes.sort_unstable();
     assert_eq!(in_schema, codes);
+}
+
+/// With what building it takes, as `wasmbox new` says it.
+#[test]
+fn languages_are_documented() {
+    let document = document("writing-functions.md");
+    let command = cli::command();
+    let flag = command.find_subcommand("new").unwrap().get_arguments().find(|flag| flag.get_id() == "lang").unwrap();
+    let languages = flag.get_possible_values();
+    let plain = |text: &str| text.replace('`', "").to_lowercase();
+    for language in Language::value_variants() {
+        let name = language.to_possible_value().unwrap();
+        let start = format!("| `{}` | ", name.get_name());
+        let row = document.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no row {start}"));
+        let needs = language.needs();
+        let needs = needs.split_once("takes ").or_else(|| needs.split_once(": ")).unwrap().1;
+        assert!(plain(row).contains(&plain(needs)), "{needs} is not in {row}");
+    }
+    assert_eq!(languages.len(), Language::value_variants().len());
 }
 
 /// Each code has a section with all its parts, whose example is an answer that the box could give; there are no other sections.

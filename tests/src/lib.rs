@@ -10,6 +10,7 @@
 //! - [`attack`]: a box in a small container while somebody harms it, and its [`victim`]; [`frames`]: single frames of HTTP/2
 //! - [`cgroup`]: cgroups of a test's own, to start servers in
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
+//! - [`project`]: a developer's project, and `wasmbox dev` in it
 //! - [`queue_proxy`]: what boxes report to
 //! - [`vm`]: a virtual machine with cgroup v2
 //! - [`containerd`]: a real one with the shim under test, on a [`node`] of namespaces; [`image`]: what it runs; [`cri`]: pods, and
@@ -30,6 +31,7 @@ pub mod metrics;
 pub mod node;
 pub mod patience;
 pub mod process;
+pub mod project;
 pub mod queue_proxy;
 pub mod server;
 pub mod streaming;

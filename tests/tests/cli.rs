@@ -232,6 +232,7 @@ fn completions() {
         // The scripts of the other shells know no values of arguments without a flag.
         if ["bash", "zsh"].contains(&shell) {
             assert!(text(&ran.stdout).contains("guest-no-response"), "{shell}");
+            assert!(text(&ran.stdout).contains("assemblyscript"), "{shell}");
         }
     }
     let script = output(wasmbox(&["completions", "bash"]), b"").stdout;
@@ -240,6 +241,32 @@ fn completions() {
     let checked = output(bash, &script);
     assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
     assert_eq!(output(wasmbox(&["completions", "tcsh"]), b"").status.code(), Some(2));
+}
+
+/// A page for each command that is not hidden.
+#[test]
+fn man_pages() {
+    let directory = TempDir::new();
+    let pages = directory.path().join("new/man1");
+    let ran = output(wasmbox(&["man", &pages.display().to_string()]), b"");
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    let mut names: Vec<String> = fs::read_dir(&pages)
+        .expect("the directory was made")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .collect();
+    names.sort();
+    let commands =
+        ["build", "compile", "completions", "dev", "doctor", "explain", "invoke", "new", "run", "serve", "status"];
+    let mut expected: Vec<String> = commands.iter().map(|command| format!("wasmbox-{command}.1")).collect();
+    expected.push("wasmbox.1".into());
+    assert_eq!(names, expected);
+    let page = fs::read_to_string(pages.join("wasmbox-serve.1")).expect("the page");
+    for part in [".TH wasmbox-serve 1", "functions\\-dir", "WEBSERVER_PORT", "SIGTERM"] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    let ran = output(wasmbox(&["man", "/dev/null"]), b"");
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(text(&ran.stderr).contains("/dev/null: "), "{ran:?}");
 }
 
 #[test]
@@ -251,6 +278,10 @@ fn help_teaches() {
     };
     let overview = help(&["--help"]);
     for part in [
+        "new",
+        "dev",
+        "build",
+        "invoke",
         "serve",
         "run",
         "compile",

@@ -53,6 +53,14 @@ settings! {
 }
 
 impl PlaceSettings {
+    pub fn host(&self) -> &str {
+        self.host.as_deref().unwrap_or("0.0.0.0")
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(8095)
+    }
+
     /// What the node offers.
     pub(super) fn node(&self) -> Result<Option<NodeSettings>, ConfigError> {
         match (&self.node_cache_dir, &self.compile_socket) {

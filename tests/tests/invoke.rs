@@ -1,0 +1,202 @@
+//! `wasmbox invoke`: one call, of a box that runs, or of one that is started for it.
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use wasmbox_tests::{
+    WasmBox,
+    component::http_guest,
+    eventually, guest,
+    process::Process,
+    project::{Project, output},
+    workspace,
+};
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("the output is text")
+}
+
+/// `wasmbox invoke` of a box that runs.
+fn invoke(server: &WasmBox, arguments: &[&str], input: &[u8]) -> Output {
+    let mut command = Command::new(workspace::wasmbox());
+    command.arg("invoke").args(arguments).env_clear();
+    command.env("WEBSERVER_HOST", "127.0.0.1").env("WEBSERVER_PORT", server.address().port().to_string());
+    command.env("HEALTHCHECK_PORT", server.admin_address().port().to_string());
+    output(&mut command, input)
+}
+
+fn said(ran: &Output, code: i32, parts: &[&str]) {
+    assert_eq!(ran.status.code(), Some(code), "{ran:?}");
+    for part in parts {
+        assert!(text(&ran.stderr).contains(part), "{part:?} is not in {}", text(&ran.stderr));
+    }
+}
+
+#[test]
+fn the_answer_and_what_it_took() {
+    let server = WasmBox::launch()
+        .function("echo.wat", guest::echo())
+        .function("arguments.wat", guest::arguments())
+        .function("arguments.toml", "[limits]\nmemory-request = '64Mi'\n")
+        .start();
+    let ran = invoke(&server, &["echo"], b"");
+    let usual = "limits   cpu-quota 500m, memory-request 200Mi, invocation-timeout 60000ms";
+    said(
+        &ran,
+        0,
+        &["200 OK in ", "time     run ", "queue ", "compile ", "cpu ", "memory ", usual, "id ", "in the box's log"],
+    );
+    assert_eq!(text(&ran.stdout), "");
+    // Text, a file, standard input, of any bytes.
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let file = server.launched().directory().join("data");
+    fs::write(&file, &every_byte).expect("a new file");
+    for (data, input, answer) in [
+        ("some text", &b""[..], &b"some text"[..]),
+        (&format!("@{}", file.display()), b"", &every_byte),
+        ("@-", &every_byte, &every_byte),
+        ("--flag", b"", b"--flag"),
+    ] {
+        let ran = invoke(&server, &["echo", "--quiet", "--data", data], input);
+        said(&ran, 0, &[]);
+        assert_eq!((&*ran.stdout, text(&ran.stderr)), (answer, ""), "{data}");
+    }
+    let ran =
+        invoke(&server, &["arguments?arg=first", "--arg", "a b&c", "--arg", "--d", "--limit", "cpu-quota=250"], b"");
+    said(&ran, 0, &["limits   cpu-quota 250m, memory-request 64Mi, invocation-timeout 60000ms"]);
+    assert_eq!(text(&ran.stdout), "arguments\0first\0a b&c\0--d\0\n\n");
+    let address = format!("http://{}/", server.address());
+    let ran =
+        output(Command::new(workspace::wasmbox()).args(["invoke", "echo", "--address", &address]).env_clear(), b"");
+    said(&ran, 0, &["200 OK"]);
+}
+
+#[test]
+fn requests_of_any_kind() {
+    let server = WasmBox::with("http.wasm", http_guest());
+    let ran =
+        invoke(&server, &["http/request?x=1", "--method", "PUT", "--header", "X-Mine: yes", "--data", "body"], b"");
+    said(&ran, 0, &["200 OK"]);
+    let answer = text(&ran.stdout);
+    for part in ["PUT", "/http/request?x=1", "x-mine: yes"] {
+        assert!(answer.to_lowercase().contains(&part.to_lowercase()), "{part} is not in {answer}");
+    }
+}
+
+#[test]
+fn errors_are_told_and_explained() {
+    let complains = guest::command("(call $copy (i32.const 0) (i32.const 2)) unreachable");
+    let server = WasmBox::with("traps.wat", complains);
+    let ran = invoke(&server, &["traps", "--quiet", "--data", "no luck\nat all"], b"");
+    said(
+        &ran,
+        1,
+        &["500 Internal Server Error", "The function trapped: ", "\nno luck\nat all\n", "`wasmbox explain guest-trap`"],
+    );
+    assert_eq!(text(&ran.stdout), "");
+    said(&invoke(&server, &["nothing"], b""), 1, &["404 Not Found", "no function \"nothing\""]);
+    said(&invoke(&server, &["traps", "--limit", "memory-request=100Gi"], b""), 1, &["400 Bad Request", "4096Mi"]);
+    // Refused before anything is sent.
+    for (arguments, parts) in [
+        (
+            &["traps", "--limit", "memory=1"][..],
+            &["cpu-quota=VALUE, memory-request=VALUE or invocation-timeout=VALUE"][..],
+        ),
+        (&["traps", "--limit", "cpu-quota=lots"], &["millicores"]),
+        (&["traps", "--header", "X"], &["NAME: VALUE"]),
+        (&[], &["NAME[/PATH][?QUERY]"]),
+    ] {
+        said(&invoke(&server, arguments, b""), 2, parts);
+    }
+    said(&invoke(&server, &["traps", "--data", "@/nowhere/data"], b""), 1, &["--data @/nowhere/data: "]);
+    said(&invoke(&server, &["a b"], b""), 1, &["percent-encoded"]);
+    let stopped = server.address().to_string();
+    drop(server.stop());
+    let ran = output(Command::new(workspace::wasmbox()).args(["invoke", "a", "--address", &stopped]).env_clear(), b"");
+    said(&ran, 1, &[&stopped, "is `wasmbox serve` or `wasmbox dev` running?", "--file FILE"]);
+}
+
+/// A box for one call: with the file's settings, and all of the function's standard error.
+#[test]
+fn a_file_without_a_box() {
+    let project = Project::with_settings("both", "");
+    let both = guest::command("(call $copy (i32.const 0) (i32.const 2)) (call $print_arguments)");
+    project.write("functions/both.wat", &both);
+    project.write("functions/both.toml", "args = ['set']\n[limits]\ncpu-quota = 333\n");
+    let file = project.path().join("functions/both.wat").display().to_string();
+    for arguments in [
+        &["invoke", "--file", &file][..],
+        &["invoke", "--file", "functions/both.wat"],
+        &["invoke", "both", "--file", "functions"],
+    ] {
+        let arguments = [arguments, &["--arg", "given", "--data", "one\ntwo\u{1b}[2J"]].concat();
+        let ran = project.run(&arguments, b"");
+        let parts = ["200 OK", "  stderr   one\n  stderr   two\\u{1b}[2J\n", "cpu-quota 333m, memory-request 200Mi"];
+        said(&ran, 0, &parts);
+        assert_eq!(text(&ran.stdout), "both\0set\0given\0");
+    }
+    // Another file of that stem would be called first.
+    project.write("functions/both.wasm", wat_of(&guest::hello()));
+    let ran = project.run(&["invoke", "--file", "functions/both.wat"], b"");
+    assert_eq!(text(&ran.stdout), "both.wat\0set\0", "{ran:?}");
+    assert_eq!(text(&project.run(&["invoke", "--file", "functions/both.wasm"], b"").stdout), "hello\n");
+    project.write("functions/bad.wat", "(module (nonsense))");
+    said(&project.run(&["invoke", "--file", "functions/bad.wat"], b""), 1, &["422", "nonsense"]);
+    said(&project.run(&["invoke", "--file", "functions"], b""), 1, &["NAME --file functions"]);
+    said(&project.run(&["invoke", "--file", "functions/none.wat"], b""), 1, &["--file functions/none.wat: "]);
+    assert_nothing_left(&project);
+}
+
+fn wat_of(text: &str) -> Vec<u8> {
+    wasmbox_tests::binary::encoded(text)
+}
+
+/// What only the log knows: why, and what it took.
+#[test]
+fn an_answer_that_ends_early() {
+    let project = Project::with_settings("breaks", "output-buffer-bytes = 0\n");
+    let breaks = guest::printing("the beginning", "(call $sleep (i64.const 300)) unreachable");
+    project.write("functions/breaks.wat", breaks);
+    let ran = project.run(&["invoke", "--file", "functions/breaks.wat"], b"");
+    said(&ran, 1, &["200 OK", "cpu ", "the answer was broken off: ", "unreachable"]);
+    assert_eq!(text(&ran.stdout), "the beginning");
+}
+
+/// However it ends, its box ends with it.
+#[test]
+fn a_call_that_is_given_up() {
+    for (signal, code) in [("-INT", Some(130)), ("-TERM", Some(143)), ("-KILL", None)] {
+        let project = Project::with_settings("sleeps", "");
+        project.write("functions/sleeps.wat", guest::sleeping());
+        let mut call = project.command(workspace::wasmbox(), &["invoke", "--file", "functions/sleeps.wat"]);
+        let mut call = call.spawn().expect("it runs");
+        let local = eventually("its box", || child_of(call.id()));
+        // It serves: it is a box, with threads.
+        eventually("a box that serves", || {
+            (fs::read_dir(format!("/proc/{}/task", local.0)).ok()?.count() > 3).then_some(())
+        });
+        let sent = Command::new("kill").args([signal, &call.id().to_string()]).status().expect("kill(1)");
+        assert!(sent.success());
+        let status = eventually("its end", || call.try_wait().expect("the child is ours"));
+        assert_eq!(status.code(), code, "{signal}");
+        eventually("the end of its box", || (!local.is_running()).then_some(()));
+        assert_nothing_left(&project);
+    }
+}
+
+fn child_of(parent: u32) -> Option<Process> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok().map(Process)
+}
+
+fn assert_nothing_left(project: &Project) {
+    let directory = project.path();
+    eventually("no process of the project's", || {
+        let numbers = fs::read_dir("/proc").expect("proc(5)").flatten();
+        let mut numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let works_there = |number: u32| fs::read_link(format!("/proc/{number}/cwd")).is_ok_and(|cwd| cwd == directory);
+        (!numbers.any(works_there)).then_some(())
+    });
+}
