@@ -24,7 +24,7 @@ PREFIX ?= /usr/local
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples images test e2e attack enemies lint fmt api-test deploy-test cluster-test fuzz bench bench-shim simulate clean toolchain
+.PHONY: help run build static install examples images test e2e languages man attack enemies lint fmt api-test deploy-test cluster-test fuzz bench bench-shim simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
@@ -44,9 +44,14 @@ static: toolchain ## Build binaries without need of any library: target/static
 	PROFILE=release deployment/build-static.sh target/static
 
 # Does not build what is there: with sudo, cargo may not be.
-install: ## Put the static binaries on this node, where its containerd finds them (PREFIX=/usr/local)
+install: ## Put the static binaries on this node, where its containerd finds them, with man pages and completions (PREFIX=/usr/local)
 	@[ -x target/static/wasmbox ] || $(MAKE) static
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/static/wasmbox target/static/containerd-shim-wasmbox-v1
+	target/static/wasmbox man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	target/static/wasmbox completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/wasmbox
+	target/static/wasmbox completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_wasmbox
+	target/static/wasmbox completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/wasmbox.fish
 	@echo "Now: ctr run --rm --runtime io.containerd.wasmbox.v1 IMAGE ID"
 
 examples: toolchain ## Build the Rust examples (`make -C examples all` builds those in other languages)
@@ -64,6 +69,15 @@ e2e: toolchain static images ## Build more versions of what the shim works with 
 	tests/e2e/install-go.sh
 	PATH="$(TOOLS)/bin:$$PATH" tests/run.sh --ignored
 
+# Not in `test`, which needs Rust alone.
+languages: build ## Build and call the templates of `wasmbox new` with their compilers; needs Go, Node.js and Python
+	tests/languages/install.sh
+	WASI_CC="$(TOOLS)/wasi/clang" $(CARGO) test --release --workspace --test languages -- --test-threads=1
+
+man: build ## Write the man pages: target/man
+	$(SERVER) man target/man
+	@echo "man -l target/man/wasmbox.1"
+
 attack: build ## Attack a box in small containers, as its functions' authors, its clients and writers of its volume; as root, alone on the machine
 	$(CARGO) test --release --workspace --test attack -- --nocapture --test-threads=1
 
@@ -77,8 +91,8 @@ lint: toolchain $(TOOLS)/bin/cargo-deny-$(CARGO_DENY) ## Check format, clippy, d
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) fmt --check --manifest-path tests/enemies/Cargo.toml
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	# Not among all targets, as it is not among all tests.
-	$(CARGO) clippy --release --workspace --test attack -- -D warnings
+	# Not among all targets, as they are not among all tests.
+	$(CARGO) clippy --release --workspace --test attack --test languages -- -D warnings
 	$(CARGO) clippy --release --locked --manifest-path tests/enemies/Cargo.toml --target-dir target -- -D warnings
 	# For maintainers: private items are documented, and may be linked to.
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --release --workspace --no-deps --document-private-items

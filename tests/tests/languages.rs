@@ -1,0 +1,38 @@
+//! The templates of `wasmbox new` with their compilers: `make languages` gets these, and runs it. Rust and WAT are in new.rs.
+
+use wasmbox_tests::project::Project;
+
+/// Its own test, twice: the second time what was installed is there already.
+fn passes_its_test(language: &str) {
+    let project = Project::new("hello", language);
+    for _ in 0..2 {
+        let tested = project.test();
+        assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
+        assert!(String::from_utf8_lossy(&tested.stdout).contains("hello answers as expected"), "{tested:?}");
+    }
+}
+
+#[test]
+fn go() {
+    passes_its_test("go");
+}
+
+#[test]
+fn c() {
+    passes_its_test("c");
+}
+
+#[test]
+fn assemblyscript() {
+    passes_its_test("assemblyscript");
+}
+
+#[test]
+fn js() {
+    passes_its_test("js");
+}
+
+#[test]
+fn python() {
+    passes_its_test("python");
+}
