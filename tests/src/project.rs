@@ -15,6 +15,9 @@ use crate::{Answer, Request, client::exchange, eventually, process::Process, tem
 
 /// What compilers are found by. Whatever else is set where the tests run is not for them.
 const KEPT: [&str; 6] = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "WASI_CC"];
+/// What begins or ends like this says how registries are reached.
+const KEPT_PREFIXES: [&str; 6] = ["pip_", "npm_config_", "go", "ssl_cert_", "node_extra_", "requests_"];
+const KEPT_SUFFIX: &str = "_proxy";
 
 /// Directories of a test's own: a project, a cache, a place for temporary files. When it is dropped nothing may be left in the last.
 pub struct Project {
@@ -86,7 +89,7 @@ impl Project {
     /// `wasmbox` or another program in the project.
     pub fn command(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        let kept = KEPT.into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
+        let kept = env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_kept));
         command.args(arguments).env_clear().envs(kept).stdin(Stdio::null());
         command.env("WASMBOX", workspace::wasmbox()).env("CACHE_DIR", self.directory.path().join("cache"));
         command.env("TMPDIR", self.directory.path().join("tmp")).current_dir(self.path());
@@ -226,6 +229,13 @@ impl Drop for Dev<'_> {
         }
         self.is_gone();
     }
+}
+
+fn is_kept(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    KEPT.contains(&name)
+        || lower.ends_with(KEPT_SUFFIX)
+        || KEPT_PREFIXES.into_iter().any(|prefix| lower.starts_with(prefix))
 }
 
 /// Those whose working directory it is, or that name it in their arguments.
