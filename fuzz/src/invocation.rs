@@ -2,5 +2,10 @@
 
 #[path = "../../runtime-http/src/invocation/grants.rs"]
 pub mod grants;
+#[path = "../../runtime-http/src/invocation/outbound_grant.rs"]
+pub mod outbound_grant;
 
-pub use self::grants::{HostDirectory, OutboundHost, Preopen, PreopenRoot};
+pub use self::{
+    grants::{HostDirectory, Preopen, PreopenRoot},
+    outbound_grant::OutboundGrant,
+};

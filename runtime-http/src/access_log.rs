@@ -102,6 +102,7 @@ impl Drop for Record {
             exec_us = micros(Some(&usage.execution)),
             cpu_us = micros(Some(&usage.cpu)),
             throttled_us = micros(usage.throttled.as_ref()),
+            outbound_us = micros(Some(&usage.outbound)),
             memory_bytes = usage.memory_peak,
             failure,
         );

@@ -11,6 +11,7 @@ use std::{
     alloc::{GlobalAlloc, Layout, handle_alloc_error},
     cell::Cell,
     marker::PhantomData,
+    num::NonZeroUsize,
     ptr::{self, NonNull},
     sync::atomic::{AtomicUsize, Ordering, fence},
 };
@@ -44,6 +45,26 @@ thread_local! {
     static CHARGED: Cell<*mut Counter> = const { Cell::new(ptr::null_mut()) };
 }
 
+/// Bytes that count as allocated for one invocation until this is dropped: for what is allocated for it where nothing can be charged.
+#[derive(Debug)]
+pub struct HeldBytes {
+    counter: NonNull<Counter>,
+    /// Not zero: it is these that keep the counter.
+    bytes: usize,
+}
+
+// SAFETY: The counter is atomic, and is freed by whoever takes off the last reference.
+unsafe impl Send for HeldBytes {}
+// SAFETY: As above.
+unsafe impl Sync for HeldBytes {}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        // SAFETY: This holds so many references, and is gone now.
+        unsafe { release(self.counter.as_ptr(), self.bytes) };
+    }
+}
+
 /// While it exists, what its thread allocates is charged.
 #[derive(Debug)]
 pub struct Charging<'a> {
@@ -75,6 +96,14 @@ impl HostBytes {
         // SAFETY: This handle holds a reference.
         let references = unsafe { self.0.as_ref() }.references.load(Ordering::Relaxed);
         references as u64 - 1
+    }
+
+    /// Counts `bytes` until what is given is dropped.
+    pub fn hold(&self, bytes: NonZeroUsize) -> HeldBytes {
+        let bytes = bytes.get();
+        // SAFETY: This handle holds a reference.
+        unsafe { self.0.as_ref() }.references.fetch_add(bytes, Ordering::Relaxed);
+        HeldBytes { counter: self.0, bytes }
     }
 
     /// Charges what this thread allocates from now on.
@@ -241,6 +270,17 @@ mod tests {
         // The handle goes before its blocks.
         drop(first);
         drop(block);
+    }
+
+    #[test]
+    fn what_is_held_counts_until_it_is_dropped_also_without_its_handle() {
+        let bytes = HostBytes::default();
+        let [one, other] = [1000, 24].map(|size| bytes.hold(NonZeroUsize::new(size).unwrap()));
+        assert_eq!(bytes.get(), 1024);
+        drop(other);
+        assert_eq!(bytes.get(), 1000);
+        drop(bytes);
+        drop(one);
     }
 
     #[test]

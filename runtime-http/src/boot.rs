@@ -2,8 +2,6 @@
 
 use std::{env, iter, path::PathBuf, sync::Arc};
 
-use tokio::runtime::Handle;
-
 use crate::{
     cgroup::{CgroupError, Cgroups},
     config::{CacheDir, Config},
@@ -11,7 +9,13 @@ use crate::{
     invocation::PreopenRoot,
     metrics::Metrics,
     node::client::CompileService,
-    sandbox::Toolchain,
+    sandbox::{
+        Toolchain,
+        outbound::{
+            OutboundAccess,
+            tls::{Roots, RootsError},
+        },
+    },
     store::{
         ModuleStore, StoreBounds, StoreThreads,
         artifact::{ArtifactCache, CacheError},
@@ -81,6 +85,33 @@ pub fn functions_dir(config: &Config) -> Result<FunctionsDir, BootError> {
     Ok(FunctionsDir::new(path))
 }
 
+/// Who vouches for the servers that guests talk to. They are read from files that the box gives up.
+///
+/// # Errors
+/// If the operator names a file that has none.
+pub fn roots(config: &Config) -> Result<Roots, RootsError> {
+    match &config.outbound.ca {
+        None if config.outbound.allow.is_empty() => Ok(Roots::none()),
+        file => Roots::load(file.as_deref()),
+    }
+}
+
+/// `descriptors`: how many the process may have.
+///
+/// # Errors
+/// If its thread cannot be started.
+pub fn outbound(
+    config: &Config,
+    roots: &Roots,
+    descriptors: usize,
+    cgroups: &Cgroups,
+    metrics: &Metrics,
+) -> Result<Arc<OutboundAccess>, BootError> {
+    let leave = Arc::new(cgroups.leave());
+    let (budget, gauge) = (config.budgets.outbound.clone(), metrics.outbound.idle.clone());
+    Ok(OutboundAccess::start(&config.outbound, roots, descriptors / OUTBOUND_PART, budget, gauge, leave)?)
+}
+
 /// `descriptors`: how many the process may have.
 ///
 /// # Errors
@@ -90,14 +121,12 @@ pub fn store(
     directory: FunctionsDir,
     compiler: Compiler,
     descriptors: usize,
-    cgroups: &Cgroups,
-    runtime: Handle,
+    threads: StoreThreads,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<ModuleStore>, BootError> {
     let defaults =
         Defaults { limits: config.defaults, caps: config.caps, buffer_limit: config.output_buffer.as_usize() };
-    let grants =
-        OperatorGrants { preopen_roots: preopen_roots(config)?, outbound_hosts: config.allow_outbound.clone() };
+    let grants = OperatorGrants { preopen_roots: preopen_roots(config)?, outbound: config.outbound.allow.clone() };
     let bounds = StoreBounds {
         memory: config.module_memory.as_usize(),
         entries: (descriptors / FUNCTIONS_PART).clamp(1, MOST_ENTRIES),
@@ -106,16 +135,16 @@ pub fn store(
         reading: config.thresholds.memory_limit / 8,
         compile_jobs: config.compile_jobs,
     };
-    let threads = StoreThreads { runtime, file_access: Arc::new(cgroups.leave()) };
     Ok(ModuleStore::new(directory, compiler, defaults, grants, bounds, threads, metrics))
 }
 
 /// The most functions, good or bad, held in memory.
 const MOST_ENTRIES: usize = 10_000;
-/// One descriptor in so many is for files that guests open, one in so many for functions that are loaded, each of which is mapped from a file; the
-/// others are for connections and for the box itself.
+/// One descriptor in so many is for files that guests open, one in so many for functions that are loaded, each of which is mapped from a file, and
+/// one in so many for connections of guests to others; the rest is for connections of clients and for the box itself.
 const GUESTS_PART: usize = 2;
 const FUNCTIONS_PART: usize = 8;
+const OUTBOUND_PART: usize = 8;
 
 /// Where nothing may be granted: what is there is the kernel's, or the container runtime's.
 const NEVER_GRANTED: [&str; 3] = ["/proc", "/sys", "/run/wasmbox"];

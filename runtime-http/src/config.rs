@@ -4,7 +4,7 @@
 //!
 //! - [`settings`]: reading them from the three sources
 //! - [`admitted`]: what is admitted where nothing is set
-//! - [`places`], [`admin`], [`invocation`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`confinement`]: the settings in groups, with their defaults and bounds
+//! - [`places`], [`admin`], [`invocation`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`outbound`], [`confinement`]: the settings in groups, with their defaults and bounds
 
 pub mod admin;
 pub mod admitted;
@@ -13,6 +13,7 @@ pub mod confinement;
 pub mod cpu;
 pub mod invocation;
 pub mod modules;
+pub mod outbound;
 pub mod places;
 pub mod reports;
 pub mod settings;
@@ -22,6 +23,7 @@ use std::{fmt::Display, path::PathBuf, time::Duration};
 pub use self::{
     admin::AdminSettings,
     modules::WasmRuntime,
+    outbound::OutboundConfig,
     places::CacheDir,
     settings::{Settings, with_environment_in_help},
 };
@@ -34,7 +36,6 @@ use crate::{
     container::Container,
     engine::{self, EngineSize},
     exchange::budget::Budgets,
-    invocation::OutboundHost,
     limits::{ByteSize, ConfigDuration, Fraction, LimitCaps, Limits},
     logging::LogFormat,
     privileges::Confine,
@@ -98,7 +99,7 @@ pub struct Config {
     pub worker_idle: Duration,
     pub drain_timeout: Duration,
     pub preopen_roots: Vec<PathBuf>,
-    pub allow_outbound: Vec<OutboundHost>,
+    pub outbound: OutboundConfig,
     pub wasm_runtime: WasmRuntime,
     pub pod_name: String,
     pub readiness: ReadinessSettings,
@@ -124,7 +125,7 @@ impl Config {
     /// [`ConfigError::Value`], naming the setting, its value, and what is expected.
     pub fn new(settings: Settings) -> Result<Config, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let Settings { places, admin, invocation, cpu, capacity, reports, modules, confinement } = settings;
+        let Settings { places, admin, invocation, cpu, capacity, reports, modules, outbound, confinement } = settings;
         let by_limit = AdmittedByLimit::new(&capacity, &invocation);
         let admitted = by_limit.at(Container::open().available_memory());
         by_limit.check(&admitted)?;
@@ -147,6 +148,9 @@ impl Config {
         let compile = modules.compile(memory_limit, compile_jobs)?;
         let max_connections = capacity.max_connections.unwrap_or(8192);
         within("--max-connections", max_connections as u64, 1, 1_000_000)?;
+        let outbound = outbound.resolve()?;
+        let budgets = Budgets::new(memory_limit, max_connections);
+        let budgets = if outbound.allow.is_empty() { budgets } else { budgets.with_outbound(memory_limit) };
         Ok(Config {
             node: places.node()?,
             host: places.host().to_owned(),
@@ -185,7 +189,7 @@ impl Config {
                 .then(|| capacity.mem_pre_allocation_ratio.unwrap_or(Fraction::percent(50))),
             timeouts: capacity.timeouts(),
             body_timeout: capacity.body_timeout.unwrap_or(ConfigDuration::from_secs(30)).duration(),
-            budgets: Budgets::new(memory_limit, max_connections),
+            budgets,
             io_threads,
             inline,
             compile_jobs,
@@ -193,7 +197,7 @@ impl Config {
             worker_idle: capacity.worker_idle.unwrap_or(ConfigDuration::from_secs(10)).duration(),
             drain_timeout: capacity.drain_timeout.unwrap_or(ConfigDuration::from_secs(30)).duration(),
             preopen_roots: modules::canonical(modules.preopen_root.unwrap_or_default())?,
-            allow_outbound: modules.allow_outbound.unwrap_or_default(),
+            outbound,
             wasm_runtime: modules.wasm_runtime.unwrap_or(WasmRuntime::Wasmtime),
             pod_name: places
                 .pod_name

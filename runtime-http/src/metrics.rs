@@ -1,9 +1,10 @@
 //! Every metric of the box, in Prometheus' text format. Function labels are bounded: see [`Metrics::function`].
 //!
-//! - [`function`]: those of one function; [`declare`]: how metrics are made
+//! - [`function`]: those of one function; [`outbound`]: of requests that functions send; [`declare`]: how metrics are made
 
 mod declare;
 mod function;
+mod outbound;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,7 +17,7 @@ use prometheus::{
 };
 
 use self::declare::Declare;
-pub use self::function::FunctionMetrics;
+pub use self::{function::FunctionMetrics, outbound::OutboundMetrics};
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
@@ -44,6 +45,7 @@ pub struct Metrics {
     throttled: HistogramVec,
     memory_peak: HistogramVec,
     in_flight: IntGaugeVec,
+    outbound_duration: HistogramVec,
     functions: Mutex<HashMap<Arc<str>, Arc<FunctionMetrics>>>,
     pub compile: Histogram,
     pub compiles: IntCounterVec,
@@ -72,6 +74,7 @@ pub struct Metrics {
     pub lost_log_lines: IntCounter,
     pub reporter_connected: IntGauge,
     pub reports: IntCounter,
+    pub outbound: OutboundMetrics,
     pub cgroup: CgroupMetrics,
 }
 
@@ -216,6 +219,12 @@ impl Metrics {
                 .gauge("wasmbox_reporter_connected", "Whether a queue-proxy is told the CPU utilization."),
             reports: declare.counter("wasmbox_reports_total", "Reports of the CPU utilization to the queue-proxy."),
             cgroup: CgroupMetrics::declare(&declare),
+            outbound_duration: declare.histograms(
+                "wasmbox_outbound_duration_seconds",
+                "Time until the response to a request of a function began, or there was none.",
+                SECONDS,
+            ),
+            outbound: OutboundMetrics::declare(&declare),
             functions: Mutex::new(HashMap::new()),
             registry,
         };
@@ -255,6 +264,8 @@ impl Metrics {
             throttled: self.throttled.with_label_values(&[label]),
             memory_peak: self.memory_peak.with_label_values(&[label]),
             in_flight: self.in_flight.with_label_values(&[label]),
+            outbound: self.outbound.clone(),
+            outbound_duration: self.outbound_duration.with_label_values(&[label]),
             name: name.clone(),
         });
         if label != OTHER_FUNCTIONS {
@@ -268,9 +279,15 @@ impl Metrics {
         let unused = |function: &Arc<FunctionMetrics>| Arc::strong_count(function) == 1;
         for (_, function) in functions.extract_if(|_, function| unused(function)) {
             let label = function.label.as_str();
-            for histogram in
-                [&self.duration, &self.queue, &self.execution, &self.cpu, &self.throttled, &self.memory_peak]
-            {
+            for histogram in [
+                &self.duration,
+                &self.queue,
+                &self.execution,
+                &self.cpu,
+                &self.throttled,
+                &self.memory_peak,
+                &self.outbound_duration,
+            ] {
                 let _ = histogram.remove_label_values(&[label]);
             }
             let _ = self.in_flight.remove_label_values(&[label]);

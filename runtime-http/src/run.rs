@@ -16,7 +16,7 @@ use crate::{
     limits::{CpuQuota, Limits},
     memory::MemoryBudget,
     metrics::Metrics,
-    sandbox::{self, Call, CommandInput, KeepLast, Program, Setup, Stderr, Stdio},
+    sandbox::{self, Call, CommandInput, KeepLast, Program, Setup, Stderr, Stdio, outbound::InvocationAccess},
     store::{compiler::Prepared, native::Code},
     terminating_signals,
     worker::run::Invocation,
@@ -56,10 +56,12 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         ),
     };
     let id = InvocationId::next();
+    let function: Arc<str> = name.into();
     let setup = Setup {
         id,
-        stderr: Stderr::new(name.as_str().into(), id, KeepLast::Nothing),
-        function: name.into(),
+        stderr: Stderr::new(function.clone(), id, KeepLast::Nothing),
+        outbound: Arc::new(InvocationAccess::none(id, function.clone())),
+        function,
         grants: Arc::new(Grants { env: arguments.env, preopens: arguments.dir, ..Grants::default() }),
         limits: Limits {
             cpu_quota: arguments.cpu_quota.unwrap_or(CpuQuota::MAX),

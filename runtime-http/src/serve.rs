@@ -35,6 +35,7 @@ use crate::{
     server::{Ending, NoMemory, Server, patience::Timeouts},
     sizing::Sizing,
     status::StatusSource,
+    store::StoreThreads,
     worker::{PoolSettings, WorkerPool},
 };
 
@@ -56,6 +57,7 @@ const ENDED_AT_ONCE: i32 = 128 + 15;
 pub fn serve(config: Config) -> anyhow::Result<()> {
     // Before there is a thread that would keep what is given up.
     privileges::access::make_cache_dir(&config);
+    let roots = boot::roots(&config)?;
     let given_up = privileges::give_up(&config).map_err(Unconfined::from)?;
     let logs = logging::start(&config.log_level, config.log_format).map_err(anyhow::Error::msg)?;
     for missing in &given_up.missing {
@@ -97,8 +99,11 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         directory,
         wasm.compiler,
         descriptors,
-        &cgroups,
-        runtime.handle().clone(),
+        StoreThreads {
+            runtime: runtime.handle().clone(),
+            file_access: Arc::new(cgroups.leave()),
+            outbound: boot::outbound(&config, &roots, descriptors, &cgroups, &metrics)?,
+        },
         metrics.clone(),
     )?;
     let core = Arc::new(Core {

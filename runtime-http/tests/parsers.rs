@@ -13,7 +13,7 @@ use proptest::{collection::vec, prelude::*};
 use wasmbox::{
     admission::OverbookingRatio,
     api::{arguments::arguments, route::Route},
-    invocation::OutboundHost,
+    invocation::OutboundGrant,
     limits::{
         ByteSize, ConfigDuration, Cores, CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit,
         MemoryRequest, PlainBytes, RequestedLimits,
@@ -98,7 +98,7 @@ proptest! {
         read_again::<Cores>(&text)?;
         read_again::<MemoryLimit>(&text)?;
         read_again::<OverbookingRatio>(&text)?;
-        read_again::<OutboundHost>(&text)?;
+        read_again::<OutboundGrant>(&text)?;
         read_again::<QueueProxyHost>(&text)?;
         read_again::<ModuleName>(&text)?;
         read_again::<ByteSize>(&text)?;

@@ -148,7 +148,7 @@ fn ports_and_processes_of_others_are_out_of_reach() {
     let place = Place::new("ports");
     let mut config = place.config();
     let [allowed, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    config.allow_outbound = vec![allowed.local_addr().unwrap().to_string().parse().unwrap()];
+    config.outbound.allow = vec![allowed.local_addr().unwrap().to_string().parse().unwrap()];
     config.reporter = None;
     let mut sleeping = Command::new("sleep").arg("60").spawn().unwrap();
     let child = Pid::from_child(&sleeping);

@@ -12,6 +12,7 @@
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
 //! - [`project`]: a developer's project, and `wasmbox dev` in it
 //! - [`queue_proxy`]: what boxes report to
+//! - [`upstream`]: whom functions send requests to, with [`certificates`] and [`names`] of its own
 //! - [`vm`]: a virtual machine with cgroup v2
 //! - [`containerd`]: a real one with the shim under test, on a [`node`] of namespaces; [`image`]: what it runs; [`cri`]: pods, and
 //!   [`streaming`] from them; [`task`]: the shim itself, without containerd
@@ -19,6 +20,7 @@
 
 pub mod attack;
 pub mod binary;
+pub mod certificates;
 pub mod cgroup;
 pub mod client;
 pub mod component;
@@ -28,6 +30,7 @@ pub mod frames;
 pub mod guest;
 pub mod image;
 pub mod metrics;
+pub mod names;
 pub mod node;
 pub mod patience;
 pub mod process;
@@ -38,18 +41,22 @@ pub mod streaming;
 pub mod strict;
 pub mod task;
 pub mod temporary;
+pub mod upstream;
 pub mod victim;
 pub mod vm;
 pub mod wire;
 pub mod workspace;
 
 pub use attack::Attack;
+pub use certificates::Authority;
 pub use cgroup::TestCgroup;
 pub use client::{Answer, Problem};
 pub use containerd::{Containerd, Version};
 pub use cri::{ContainerConfig, Cri};
 pub use http::Request;
 pub use image::Image;
+pub use names::Names;
 pub use patience::eventually;
 pub use server::WasmBox;
+pub use upstream::Upstream;
 pub use wire::Wire;

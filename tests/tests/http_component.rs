@@ -314,7 +314,7 @@ fn outbound_requests_need_two_grants() {
         denied(&server, &format!("/granted/outbound?{elsewhere}/"));
     }
     assert!(server.get(&format!("/granted/outbound?https://{other}/")).ok().text().starts_with("error"));
-    server.logged(&["outbound request denied", "127.0.0.1"]);
+    server.logged(&["outbound request refused", "127.0.0.1", "allowed-outbound-hosts", "--allow-outbound"]);
 }
 
 #[test]

@@ -93,6 +93,9 @@ pub fn add_invocation_headers(headers: &mut HeaderMap, timing: &Timing, in_fligh
         push_milliseconds(&mut text, ", exec;dur=", usage.execution);
         let (_, execution) = text.rsplit_once('=').expect("it was just written");
         headers.insert(EXECUTION_TIME, value(execution));
+        if !usage.outbound.is_zero() {
+            push_milliseconds(&mut text, ", outbound;dur=", usage.outbound);
+        }
         if let Some(throttled) = usage.throttled {
             headers.insert(THROTTLED_TIME, microseconds(throttled).into());
         }

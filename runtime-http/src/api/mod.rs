@@ -253,6 +253,7 @@ impl Api {
             buffer_limit: function.buffer_limit,
             preallocated: self.settings.preallocation.map_or(0, |share| share.of(limits.memory.bytes())),
             files: function.files.clone(),
+            outbound: function.outbound(exchange.timing.id),
             memory: self.core.memory.reserve(exchange.timing.id, exchange.cancel.clone()),
         };
         let (reply, mut replied) = sandbox::reply();

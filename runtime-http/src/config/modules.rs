@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use super::{ConfigError, settings::settings, within};
 use crate::{
     confined::{self, Allowance},
-    invocation::OutboundHost,
     limits::{ByteSize, ConfigDuration},
 };
 
@@ -44,9 +43,6 @@ settings! {
         /// Directory below which functions' settings may open directories to their guests; may be given several times [default: none]
         #[arg(long, value_name = "DIR", value_delimiter = ',')]
         preopen_root: Vec<PathBuf> = ["PREOPEN_ROOTS"],
-        /// HOST:PORT that functions' settings may open to their guests; may be given several times [default: none]
-        #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
-        allow_outbound: Vec<OutboundHost> = ["ALLOW_OUTBOUND"],
         /// Accepted for compatibility: everything runs on wasmtime
         #[arg(long, value_name = "NAME")]
         wasm_runtime: WasmRuntime = ["WASM_RUNTIME"],

@@ -8,7 +8,8 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 
 use super::{
     ConfigError, admin::AdminSettings, capacity::CapacitySettings, confinement::ConfinementSettings, cpu::CpuSettings,
-    invocation::InvocationSettings, modules::ModuleSettings, places::PlaceSettings, reports::ReportSettings,
+    invocation::InvocationSettings, modules::ModuleSettings, outbound::OutboundSettings, places::PlaceSettings,
+    reports::ReportSettings,
 };
 use crate::limits::number;
 
@@ -53,6 +54,8 @@ pub struct Settings {
     #[command(flatten)]
     pub modules: ModuleSettings,
     #[command(flatten)]
+    pub outbound: OutboundSettings,
+    #[command(flatten)]
     pub confinement: ConfinementSettings,
 }
 
@@ -66,6 +69,7 @@ pub fn variables() -> impl Iterator<Item = (&'static str, &'static [&'static str
         CapacitySettings::VARIABLES,
         ReportSettings::VARIABLES,
         ModuleSettings::VARIABLES,
+        OutboundSettings::VARIABLES,
         ConfinementSettings::VARIABLES,
     ];
     groups.into_iter().flatten().copied()
@@ -143,6 +147,7 @@ impl Settings {
             capacity: self.capacity.over(below.capacity),
             reports: self.reports.over(below.reports),
             modules: self.modules.over(below.modules),
+            outbound: self.outbound.over(below.outbound),
             confinement: self.confinement.over(below.confinement),
         }
     }

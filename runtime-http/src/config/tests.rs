@@ -68,7 +68,7 @@ fn flags_over_environment_over_file() {
     assert_eq!((all.places.port, all.places.host.as_deref()), (Some(3), Some("a")));
     let config = Config::new(all).unwrap();
     assert_eq!((config.defaults.cpu_quota.millicores(), config.defaults.memory.mebibytes()), (500, 64));
-    assert_eq!(config.allow_outbound, ["x:1".parse().unwrap(), "y:2".parse().unwrap()]);
+    assert_eq!(config.outbound.allow, ["x:1".parse().unwrap(), "y:2".parse().unwrap()]);
 }
 
 #[test]

@@ -98,6 +98,10 @@ impl Reservation {
 const SHARE: u64 = 10;
 /// Also a very small box serves some connections.
 const LEAST: u64 = 4 << 20;
+/// The same for idle connections of functions to others, where functions may have any: 8 at least, 256 at most.
+const OUTBOUND_SHARE: u64 = 256;
+const LEAST_OUTBOUND: u64 = 512 << 10;
+const MOST_OUTBOUND: u64 = 16 << 20;
 
 /// What a connection may hold without asking: its task, buffers of hyper's, one frame of a body in each direction, the kernel's socket.
 pub const CONNECTION: u64 = 32 << 10;
@@ -120,6 +124,8 @@ pub struct Budgets {
     pub bodies: ByteBudget,
     /// Answers that are not delivered yet although their permit was given back.
     pub answers: ByteBudget,
+    /// Idle connections of functions to others.
+    pub outbound: ByteBudget,
 }
 
 impl Budgets {
@@ -132,18 +138,27 @@ impl Budgets {
             heads: ByteBudget::new(total / 4),
             bodies: ByteBudget::new(total / 8),
             answers: ByteBudget::new(total / 8),
+            outbound: ByteBudget::new(0),
         }
+    }
+
+    /// With a budget for idle connections of functions to others, beside the rest, in a box with `memory` bytes.
+    pub fn with_outbound(mut self, memory: u64) -> Budgets {
+        self.outbound = ByteBudget::new((memory / OUTBOUND_SHARE).clamp(LEAST_OUTBOUND, MOST_OUTBOUND));
+        self
     }
 
     /// What they can still take, with so many connections.
     pub fn free(&self, connections: u64) -> u64 {
         let held = connections * CONNECTION + self.heads.held() + self.bodies.held() + self.answers.held();
+        let held = held + self.outbound.held();
         self.total().saturating_sub(held)
     }
 
     /// The most that requests and answers can hold, in bytes.
     pub fn total(&self) -> u64 {
-        self.connections as u64 * CONNECTION + self.heads.total() + self.bodies.total() + self.answers.total()
+        let shared = self.heads.total() + self.bodies.total() + self.answers.total();
+        self.connections as u64 * CONNECTION + shared + self.outbound.total()
     }
 }
 

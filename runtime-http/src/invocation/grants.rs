@@ -8,14 +8,15 @@ use std::{
 };
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use serde::Deserialize;
+
+use super::outbound_grant::OutboundGrant;
 
 #[derive(Debug, Default)]
 pub struct Grants {
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub preopens: Vec<Preopen>,
-    pub outbound_hosts: Vec<OutboundHost>,
+    pub outbound: Vec<OutboundGrant>,
 }
 
 /// A directory of the host that the guest sees.
@@ -83,38 +84,5 @@ impl fmt::Display for HostDirectory {
             HostDirectory::Named(path) => path.display().fmt(f),
             HostDirectory::Below { root, path } => root.path.join(path).display().fmt(f),
         }
-    }
-}
-
-/// A host and port that plain HTTP may go to, written `host:port`, or `host` for port 80.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OutboundHost {
-    /// Lower case.
-    pub host: String,
-    pub port: u16,
-}
-
-impl std::str::FromStr for OutboundHost {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let authority: http::uri::Authority =
-            text.parse().map_err(|error| format!("{text:?} is not host:port ({error})"))?;
-        if authority.host().is_empty() || authority.as_str().contains('@') {
-            return Err(format!("{text:?} is not host:port"));
-        }
-        Ok(OutboundHost { host: authority.host().to_ascii_lowercase(), port: authority.port_u16().unwrap_or(80) })
-    }
-}
-
-impl<'de> Deserialize<'de> for OutboundHost {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl fmt::Display for OutboundHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
     }
 }

@@ -10,6 +10,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// Wall-clock time for which its quota kept it from running; `None` without cgroups.
     pub throttled: Option<Duration>,
+    /// Wall-clock time in which it waited for responses to requests of its own.
+    pub outbound: Duration,
     /// The most guest memory at once, bytes.
     pub memory_peak: u64,
 }

@@ -5,6 +5,7 @@
 //! there is none is evicted.
 
 use std::{
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::budget::{MemoryBudget, Seniority, Waiter};
 use crate::{
-    allocator::{Charging, HostBytes},
+    allocator::{Charging, HeldBytes, HostBytes},
     invocation::{CancelReason, CancelToken, InvocationId},
 };
 
@@ -100,6 +101,11 @@ impl MemoryReservation {
     /// Charges what this thread allocates from now on.
     pub fn charge(&self) -> Charging<'_> {
         self.host.charge()
+    }
+
+    /// Counts `bytes` as allocated for it until what is given is dropped; `None` if it has no room for them: see [`Self::has_room`].
+    pub fn hold(&self, bytes: NonZeroUsize, most: u64) -> Option<HeldBytes> {
+        self.has_room(bytes.get() as u64, most).then(|| self.host.hold(bytes))
     }
 
     /// Brings the budget up to date with what is allocated in the box. Called by its worker alone.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
+use super::OutboundMetrics;
 use crate::invocation::Usage;
 
 /// The metrics of one function, looked up once, when the function is loaded.
@@ -19,6 +20,8 @@ pub struct FunctionMetrics {
     pub(super) throttled: Histogram,
     pub(super) memory_peak: Histogram,
     pub(super) in_flight: IntGauge,
+    pub(super) outbound: OutboundMetrics,
+    pub(super) outbound_duration: Histogram,
 }
 
 impl std::fmt::Debug for FunctionMetrics {
@@ -34,6 +37,17 @@ impl FunctionMetrics {
 
     pub fn in_flight(&self) -> &IntGauge {
         &self.in_flight
+    }
+
+    /// A request that its guests sent is over.
+    pub fn outbound_request(&self, result: &str, duration: Duration) {
+        self.outbound.requests.with_label_values(&[result]).inc();
+        self.outbound_duration.observe(duration.as_secs_f64());
+    }
+
+    /// It has got a connection for one.
+    pub fn outbound_connection(&self, how: &str) {
+        self.outbound.connections.with_label_values(&[how]).inc();
     }
 
     pub fn observe(&self, status: u16, duration: Duration, queue: Option<&Duration>, usage: Option<&Usage>) {

@@ -20,6 +20,7 @@ use crate::{
     boot,
     cgroup::root,
     config::{CacheDir, Config},
+    invocation::OutboundGrant,
 };
 
 /// Whatever of it a kernel knows is asked for.
@@ -183,14 +184,14 @@ fn own_code() -> impl Iterator<Item = PathBuf> {
 
 fn names_are_looked_up(config: &Config) -> bool {
     let is_name = |host: &str| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err();
-    config.allow_outbound.iter().any(|outbound| is_name(&outbound.host))
+    config.outbound.allow.iter().any(OutboundGrant::has_names)
         || config.reporter.as_ref().is_some_and(|reporter| is_name(&reporter.host))
 }
 
 /// Both own ports, and those of others that guests or reports go to.
 fn ports(config: &Config) -> impl Iterator<Item = (u16, AccessNet)> {
     let own = [config.port, config.admin_port].map(|port| (port, AccessNet::BindTcp));
-    let outbound = config.allow_outbound.iter().map(|outbound| outbound.port);
+    let outbound = config.outbound.allow.iter().map(OutboundGrant::port);
     let others = outbound.chain(config.reporter.as_ref().map(|reporter| reporter.port));
     let names = names_are_looked_up(config).then_some(DNS);
     own.into_iter().chain(others.chain(names).map(|port| (port, AccessNet::ConnectTcp)))

@@ -20,7 +20,7 @@ pub mod file_access;
 mod guest;
 mod http;
 mod limiter;
-mod outbound;
+pub mod outbound;
 mod populate;
 pub mod program;
 pub mod reply;
@@ -40,6 +40,7 @@ use self::{
     file_access::{FileAccess, Files, MOST_FILES},
     http::ComponentHost,
     limiter::Limiter,
+    outbound::InvocationAccess,
     program::CoreProgram,
 };
 pub use self::{
@@ -83,6 +84,8 @@ pub struct Setup {
     pub preallocated: u64,
     /// `None` if it has no directory, or as much of the box as it likes.
     pub files: Option<Arc<FileAccess>>,
+    /// Its way to others.
+    pub outbound: Arc<InvocationAccess>,
     /// Its memory, and the signal to end. What is reserved is given back when this is dropped: after the store, whose pages it is.
     pub memory: Arc<MemoryReservation>,
 }

@@ -10,10 +10,14 @@ use super::{
 };
 use crate::{
     admission::Share,
-    invocation::Grants,
+    invocation::{Grants, InvocationId},
     limits::{LimitCaps, Limits},
-    metrics::{FunctionMetrics, Metrics},
-    sandbox::{Program, file_access::FileAccess},
+    metrics::FunctionMetrics,
+    sandbox::{
+        Program,
+        file_access::FileAccess,
+        outbound::{FunctionAccess, InvocationAccess},
+    },
     worker::{estimate::ExecutionEstimate, quota::CpuBudget},
 };
 
@@ -32,6 +36,8 @@ pub struct Function {
     pub grants: Arc<Grants>,
     /// If there is a directory among the grants.
     pub files: Option<Arc<FileAccess>>,
+    /// How its guests reach others.
+    pub outbound: Arc<FunctionAccess>,
     pub output: OutputMode,
     pub path: PathMode,
     pub environment: EnvironmentMode,
@@ -72,15 +78,16 @@ impl Function {
         code_bytes: usize,
         (settings, preopens): GrantedSettings,
         defaults: &Defaults,
-        metrics: &Metrics,
         functions: &ByFunction,
+        outbound: Arc<FunctionAccess>,
     ) -> Self {
         let name: Arc<str> = stem(&version.file).into();
         let buffer_limit = settings.output_buffer_bytes.unwrap_or(defaults.buffer_limit);
         let is_http = matches!(program, Program::Http(_));
         let least_buffer = if settings.output == OutputMode::Cgi { LEAST_CGI_BUFFER } else { 0 };
         Function {
-            metrics: metrics.function(&name),
+            metrics: outbound.metrics().clone(),
+            outbound,
             estimate: Arc::default(),
             share: functions.shares.of(&name, Share::new),
             cpu_budget: functions.cpu_budgets.of(&name, CpuBudget::default),
@@ -100,9 +107,14 @@ impl Function {
                 args: settings.args,
                 env: settings.env.into_iter().collect(),
                 preopens,
-                outbound_hosts: settings.allowed_outbound_hosts,
+                outbound: settings.allowed_outbound_hosts,
             }),
         }
+    }
+
+    /// The way to others of one of its invocations.
+    pub fn outbound(&self, id: InvocationId) -> Arc<InvocationAccess> {
+        self.outbound.invocation(id, self.name.clone())
     }
 
     /// Whether paths below its name are its own.

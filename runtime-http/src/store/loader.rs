@@ -8,20 +8,17 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    StoreBounds,
+    StoreBounds, StoreThreads,
     compile_queue::CompileQueue,
     compiler::{CompileError, Compiler, Prepared},
-    file::{FileError, FileVersion, FunctionsDir, settings_file},
+    file::{FileError, FileVersion, FunctionsDir, settings_file, stem},
     function::{ByFunction, Defaults, Function},
     native::Code,
     settings::{BadSettings, FunctionSettings, GrantedSettings, OperatorGrants},
 };
 use crate::{
     metrics::Metrics,
-    sandbox::{
-        ProgramError,
-        file_access::{FileQuotas, ThreadStart},
-    },
+    sandbox::{ProgramError, file_access::FileQuotas, outbound::OutboundAccess},
 };
 
 /// Why a function cannot be had.
@@ -84,6 +81,7 @@ pub(super) struct Loader {
     metrics: Arc<Metrics>,
     functions: ByFunction,
     files: FileQuotas,
+    outbound: Arc<OutboundAccess>,
     loads: Semaphore,
     /// Of files that are read, KiB.
     reading: Arc<Semaphore>,
@@ -105,7 +103,7 @@ impl Loader {
         defaults: Defaults,
         grants: OperatorGrants,
         bounds: StoreBounds,
-        thread_start: ThreadStart,
+        threads: StoreThreads,
         metrics: Arc<Metrics>,
     ) -> Loader {
         let reading_kibibytes = kibibytes(bounds.reading).max(1);
@@ -117,7 +115,8 @@ impl Loader {
             bounds,
             metrics,
             functions: ByFunction::default(),
-            files: FileQuotas::new(bounds.guests_files, thread_start),
+            files: FileQuotas::new(bounds.guests_files, threads.file_access),
+            outbound: threads.outbound,
             loads: Semaphore::new(LOADS_AT_ONCE),
             reading: Arc::new(Semaphore::new(reading_kibibytes as usize)),
             reading_kibibytes,
@@ -170,8 +169,10 @@ impl Loader {
             Code::Component(component) => self.compiler.toolchain().component(component),
         };
         let program = program.map_err(|source| LoadError::Program { file: version.file.clone(), source })?;
+        let name = stem(&version.file).into();
+        let outbound = self.outbound.of(&name, self.metrics.function(&name));
         let mut function =
-            Function::new(version, program, code_bytes, settings, &self.defaults, &self.metrics, &self.functions);
+            Function::new(version, program, code_bytes, settings, &self.defaults, &self.functions, outbound);
         function.files = (!function.grants.preopens.is_empty()).then(|| self.files.of(&function.name));
         Ok(function)
     }

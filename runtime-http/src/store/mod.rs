@@ -50,7 +50,7 @@ use self::{
 use crate::{
     limits::Limits,
     metrics::{Metrics, gauge},
-    sandbox::file_access::ThreadStart,
+    sandbox::{file_access::ThreadStart, outbound::OutboundAccess},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,8 @@ pub struct StoreThreads {
     pub runtime: Handle,
     /// What those do first that do guests' file access.
     pub file_access: ThreadStart,
+    /// What drives connections of guests to others.
+    pub outbound: Arc<OutboundAccess>,
 }
 
 /// Code that has not been used for this long is let go of when memory runs short.
@@ -119,19 +121,11 @@ impl ModuleStore {
     ) -> Arc<Self> {
         Arc::new(ModuleStore {
             remote: file::is_remote(directory.path()),
-            loader: Arc::new(Loader::new(
-                directory,
-                compiler,
-                defaults,
-                grants,
-                bounds,
-                threads.file_access,
-                metrics.clone(),
-            )),
+            runtime: threads.runtime.clone(),
+            loader: Arc::new(Loader::new(directory, compiler, defaults, grants, bounds, threads, metrics.clone())),
             bounds,
             cache: Mutex::default(),
             tasks: TaskTracker::new(),
-            runtime: threads.runtime,
             hits: metrics.cache.with_label_values(&["memory", "hit"]),
             misses: metrics.cache.with_label_values(&["memory", "miss"]),
             metrics,

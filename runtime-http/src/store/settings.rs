@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     excerpt::excerpt,
-    invocation::{HostDirectory, OutboundHost, Preopen, PreopenRoot},
+    invocation::{HostDirectory, OutboundGrant, Preopen, PreopenRoot},
     limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
 };
 
@@ -32,8 +32,8 @@ pub struct FunctionSettings {
     pub env: BTreeMap<String, String>,
     /// Directories of the host that the guest sees.
     pub preopens: Vec<PreopenSetting>,
-    /// Hosts that a wasi:http guest may send plain HTTP requests to.
-    pub allowed_outbound_hosts: Vec<OutboundHost>,
+    /// Where a guest may send HTTP requests.
+    pub allowed_outbound_hosts: Vec<OutboundGrant>,
     /// What stdout is.
     pub output: OutputMode,
     /// What runs the function; without it, `GET`, `HEAD` and `POST` run a command, and all methods an HTTP component.
@@ -121,7 +121,9 @@ pub enum BadSettings {
         "{file}: preopen {path:?} is not an existing directory below one of the operator's --preopen-root directories"
     )]
     PreopenNotGranted { file: String, path: PathBuf },
-    #[error("{file}: outbound host {host:?} is not among the operator's --allow-outbound")]
+    #[error(
+        "{file}: outbound host {host:?} is not granted by the operator: let --allow-outbound (ALLOW_OUTBOUND) have it, or a domain or network in which it is"
+    )]
     OutboundNotGranted { file: String, host: String },
     #[error("{file}: {setting} {value} is above the operator's cap {maximum}")]
     AboveCap { file: String, setting: &'static str, value: String, maximum: String },
@@ -135,7 +137,7 @@ pub const LARGEST_OUTPUT_BUFFER: usize = 16 << 20;
 pub struct OperatorGrants {
     /// Below which preopens may lie.
     pub preopen_roots: Vec<Arc<PreopenRoot>>,
-    pub outbound_hosts: Vec<OutboundHost>,
+    pub outbound: Vec<OutboundGrant>,
 }
 
 /// Settings, and the directories that they name, which are granted.
@@ -157,7 +159,7 @@ impl FunctionSettings {
         settings.check_caps(file, caps)?;
         let preopens = settings.granted_preopens(file, grants)?;
         for host in &settings.allowed_outbound_hosts {
-            if !grants.outbound_hosts.contains(host) {
+            if !grants.outbound.iter().any(|granted| granted.covers(host)) {
                 let host = excerpt(host);
                 return Err(BadSettings::OutboundNotGranted { file: file.to_owned(), host });
             }

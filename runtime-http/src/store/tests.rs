@@ -26,8 +26,12 @@ impl TestStore {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let functions = boot::functions_dir(&config).unwrap();
         let cgroups = boot::cgroups(&config, &metrics).unwrap();
-        let store =
-            boot::store(&config, functions, wasm.compiler, 1024, &cgroups, runtime.handle().clone(), metrics).unwrap();
+        let threads = StoreThreads {
+            runtime: runtime.handle().clone(),
+            file_access: Arc::new(cgroups.leave()),
+            outbound: boot::outbound(&config, &boot::roots(&config).unwrap(), 1024, &cgroups, &metrics).unwrap(),
+        };
+        let store = boot::store(&config, functions, wasm.compiler, 1024, threads, metrics).unwrap();
         TestStore { store, directory, runtime }
     }
 

@@ -107,6 +107,7 @@ impl Invocation {
             execution: self.started.map_or(Duration::ZERO, |started| started.elapsed()),
             cpu: self.cpu,
             throttled: throttled.map(|throttled| throttled + self.waited),
+            outbound: self.setup.outbound.waited(),
             memory_peak,
         };
         let (answer, failure) = match result {

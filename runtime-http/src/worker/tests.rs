@@ -19,7 +19,7 @@ use crate::{
     limits::Limits,
     memory::MemoryBudget,
     metrics::Metrics,
-    sandbox::{self, Guest, KeepLast, Reply, Setup, Stderr},
+    sandbox::{self, Guest, KeepLast, Reply, Setup, Stderr, outbound::InvocationAccess},
 };
 
 /// A pool with what its jobs need.
@@ -86,6 +86,7 @@ impl Fixture {
         let limits = Limits::default();
         let setup = Arc::new(Setup {
             id,
+            outbound: Arc::new(InvocationAccess::none(id, "test".into())),
             stderr: Stderr::new("test".into(), id, KeepLast::Nothing),
             function: "test".into(),
             grants: Arc::new(Grants::default()),

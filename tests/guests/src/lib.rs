@@ -1,6 +1,7 @@
 //! What this component does is the last word of the path, and what the query says: `/http/status?418`.
 
 mod hostile;
+mod outgoing;
 
 use std::{env, fmt::Write, io::Read, process};
 
@@ -84,6 +85,9 @@ impl Guest for Handler {
                 }
             }
             "outbound" => outbound(out, query),
+            "fetch" => outgoing::fetch(out, query),
+            "relay-down" => outgoing::relay_down(out, query),
+            "relay" => outgoing::relay(&request, out, query),
             "streams" => {
                 println!("to stdout");
                 eprintln!("to stderr");

@@ -12,6 +12,7 @@
 //! | with what a module is | [`modules`] |
 //! | with answers | [`framing`] |
 //! | with the log | [`log`] |
+//! | with requests to others | [`outgoing`] |
 //! | a client of HTTP/1.1, of HTTP/2 | [`http1`], [`http2`], [`connections`], [`requests`] |
 //! | a writer of the functions' volume, or of a preopened directory | [`volume`], [`preopens`] |
 
@@ -23,6 +24,7 @@ mod http1;
 mod http2;
 mod log;
 mod modules;
+mod outgoing;
 mod preopens;
 mod requests;
 mod time;

@@ -1,0 +1,74 @@
+//! Certificates of a private authority, made for one test.
+
+use std::{path::Path, sync::Arc};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+
+/// Whoever trusts it, trusts whom it names.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Default for Authority {
+    fn default() -> Self {
+        Authority::new()
+    }
+}
+
+impl Authority {
+    /// # Panics
+    /// If keys cannot be made.
+    pub fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test authority");
+        let key = KeyPair::generate().expect("a key");
+        Authority(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
+    }
+
+    /// Writes its certificate, in PEM.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn write(&self, path: &Path) {
+        std::fs::write(path, self.0.pem()).expect("a file for the certificate");
+    }
+
+    /// What a server needs that is `names`: names of hosts, or addresses. It offers `protocols`.
+    pub fn server(&self, names: &[&str], protocols: &[&str]) -> Arc<ServerConfig> {
+        self.server_with(names, protocols, |_| {})
+    }
+
+    /// The same, whose certificate was good until some years ago.
+    pub fn expired_server(&self, names: &[&str]) -> Arc<ServerConfig> {
+        self.server_with(names, &["http/1.1"], |params| {
+            params.not_before = date_time_ymd(2019, 1, 1);
+            params.not_after = date_time_ymd(2020, 1, 1);
+        })
+    }
+
+    fn server_with(
+        &self,
+        names: &[&str],
+        protocols: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Arc<ServerConfig> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).expect("names that can be in a certificate");
+        change(&mut params);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider's versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("its own key");
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+}

@@ -1,0 +1,85 @@
+//! What requests may hold, and what is told of them.
+
+use wasmbox_tests::{Request, eventually};
+
+use super::{Servers, fetch, has};
+
+#[test]
+fn many_at_once_wait_for_each_other() {
+    let servers = Servers::start();
+    let server = servers.launch().start();
+    for ((_, upstream), url) in servers.all.iter().zip(servers.urls()) {
+        let text = fetch(&server, &format!("GET,{url}/slow-head?100,together=60"));
+        assert_eq!(text.matches("status=200").count(), 60, "{text}");
+        assert!(upstream.connections() <= 16, "{}", upstream.connections());
+    }
+}
+
+/// Responses that are not read hold all connections that the invocation may have.
+#[test]
+fn connections_that_are_not_given_back_are_missed() {
+    let servers = Servers::start();
+    let server = servers.launch().start();
+    let url = &servers.urls()[2];
+    let text = fetch(&server, &format!("GET,{url}/bytes?1000000,together=17,keep,connect=1000"));
+    assert_eq!(text.matches("kept=200").count(), 16, "{text}");
+    has(&text, &["error=", "ConnectionLimitReached"]);
+    server.logged(&[
+        "outbound request refused",
+        "all connections that it may have are in use",
+        "read responses to their end",
+    ]);
+}
+
+#[test]
+fn what_a_request_holds_is_the_invocations_memory() {
+    let servers = Servers::start();
+    let server = servers.launch().start();
+    let url = &servers.urls()[2];
+    let request = Request::get(format!("/http/fetch?GET,{url}/slow-head?200,together=40"));
+    let answer = server.call(request.header("Memory-Request", "2Mi"), "").ok();
+    let (answered, refused) = ("status=200", "ConnectionLimitReached");
+    let [answered, refused] = [answered, refused].map(|what| answer.text().matches(what).count());
+    assert!(answered >= 1 && refused >= 20 && answered + refused == 40, "{}", answer.text());
+    server.logged(&["outbound request refused", "no memory left", "raise its Memory-Request"]);
+    // With more of it there is room for all.
+    let text = fetch(&server, &format!("GET,{url}/slow-head?200,together=40"));
+    assert_eq!(text.matches("status=200").count(), 40, "{text}");
+}
+
+#[test]
+fn the_time_is_told() {
+    let servers = Servers::start();
+    let server = servers.launch().start();
+    for url in servers.urls() {
+        let answer = server.get(&format!("/http/fetch?GET,{url}/slow-head?100,together=3")).ok();
+        let timing = answer.header("server-timing");
+        let of = |name: &str| {
+            let value = timing.split(", ").find_map(|part| part.strip_prefix(&format!("{name};dur=")));
+            value.unwrap_or_else(|| panic!("{name} is not in {timing}")).parse::<f64>().expect("milliseconds")
+        };
+        assert!(of("outbound") >= 99.0 && of("outbound") <= of("exec"), "{timing}");
+    }
+    assert!(!server.get("/http/request").ok().header("server-timing").contains("outbound"));
+    server.logged(&["function=http", "outbound_us=1"]);
+    let metrics = server.metrics();
+    let sum = |metric: &str, labels: &[&str]| metrics.sum(metric, labels);
+    assert_eq!(sum("wasmbox_outbound_requests_total", &["result=\"answered\""]), 9.0);
+    assert_eq!(sum("wasmbox_outbound_duration_seconds_count", &["function=\"http\""]), 9.0);
+    assert!(sum("wasmbox_outbound_duration_seconds_sum", &["function=\"http\""]) >= 0.9);
+}
+
+#[test]
+fn refusals_are_one_line_each_and_not_many() {
+    let servers = Servers::start();
+    let server = servers.launch().start();
+    let lines = |server: &wasmbox_tests::WasmBox| server.log().matches("outbound request refused").count();
+    fetch(&server, "GET,http://10.0.0.1/,times=3");
+    server.logged(&["outbound request refused", "10.0.0.1:80", "allowed-outbound-hosts", "--allow-outbound"]);
+    eventually("a line for each", || (lines(&server) == 3).then_some(()));
+    fetch(&server, "GET,http://10.0.0.1/,times=100");
+    server.logged(&["outbound request refused", "further refusals of this invocation are not logged"]);
+    // The log of the invocation itself comes after them.
+    eventually("its own line", || (server.log().matches("invocation: id=").count() >= 2).then_some(()));
+    assert_eq!(lines(&server), 3 + 8);
+}
