@@ -5,7 +5,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -47,7 +50,7 @@ pub struct OutboundAccess {
     /// How long a connection may be idle.
     idle: Duration,
     /// Descriptors.
-    places: Arc<Semaphore>,
+    places: Places,
     share: usize,
     pool: Mutex<IdlePool<Connection>>,
     /// What idle connections hold.
@@ -55,23 +58,57 @@ pub struct OutboundAccess {
     /// A connection has become idle.
     some_idle: Arc<Notify>,
     idle_gauge: IntGauge,
-    by_function: Mutex<HashMap<Arc<str>, Weak<Places>>>,
+    by_function: Mutex<HashMap<Arc<str>, Weak<FunctionPlaces>>>,
     /// `None` where nothing is granted.
     runtime: Option<Runtime>,
     _reaper: Mutex<Option<Owned<()>>>,
 }
 
 /// What one function occupies, whichever version of it.
-struct Places {
-    connections: Arc<Semaphore>,
+struct FunctionPlaces {
+    connections: Places,
     lookups: Arc<Semaphore>,
+}
+
+/// Places for connections, idle ones among them. While somebody waits for one, none is kept idle.
+struct Places {
+    free: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+/// Somebody who waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Places {
+    fn new(places: usize) -> Places {
+        Places { free: Arc::new(Semaphore::new(places)), waiting: AtomicUsize::new(0) }
+    }
+
+    fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Waiting(&self.waiting)
+    }
+
+    fn are_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    fn try_take(&self, count: u32) -> Option<OwnedSemaphorePermit> {
+        self.free.clone().try_acquire_many_owned(count).ok()
+    }
 }
 
 /// One function's way out.
 pub struct FunctionAccess {
     pub(super) access: Arc<OutboundAccess>,
     metrics: Arc<FunctionMetrics>,
-    places: Arc<Places>,
+    places: Arc<FunctionPlaces>,
 }
 
 /// One invocation's.
@@ -114,7 +151,7 @@ impl OutboundAccess {
             grants: config.allow.clone(),
             tls: TlsClient::new(roots),
             idle: config.idle,
-            places: Arc::new(Semaphore::new(places)),
+            places: Places::new(places),
             share: (places / SHARE).max(2 * MOST_OF_INVOCATION),
             pool: Mutex::new(IdlePool::new(most_idle)),
             budget,
@@ -136,8 +173,8 @@ impl OutboundAccess {
         let mut by_function = self.by_function.lock().unwrap_or_else(PoisonError::into_inner);
         let places = by_function.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
             by_function.retain(|_, places| places.strong_count() > 0);
-            let places = Arc::new(Places {
-                connections: Arc::new(Semaphore::new(self.share)),
+            let places = Arc::new(FunctionPlaces {
+                connections: Places::new(self.share),
                 lookups: Arc::new(Semaphore::new(LOOKUPS)),
             });
             by_function.insert(name.clone(), Arc::downgrade(&places));
@@ -211,7 +248,13 @@ impl FunctionAccess {
     pub(super) fn keep(&self, name: &Arc<str>, destination: Destination, mut connection: Connection) {
         let Some(memory) = self.access.budget.reserve(IDLE_BYTES) else { return };
         let before = connection.account.replace(Account::Function { _memory: memory });
-        let gone = self.access.with_pool(|pool| pool.put(name.clone(), destination, connection, Instant::now()));
+        let gone = self.access.with_pool(|pool| {
+            // Who waits has counted itself before it looked into the pool, or looks into it later and finds the connection.
+            if self.places.connections.are_waited_for() || self.access.places.are_waited_for() {
+                return Some(connection);
+            }
+            pool.put(name.clone(), destination, connection, Instant::now())
+        });
         // Whoever waits for the invocation's place finds the connection.
         drop((before, gone));
         self.access.some_idle.notify_one();
@@ -227,16 +270,20 @@ impl FunctionAccess {
     /// Takes `count` of `places`; closes idle connections as long as there are none.
     async fn take(
         &self,
-        places: &Arc<Semaphore>,
+        places: &Places,
         count: u32,
         oldest: impl Fn(&mut IdlePool<Connection>) -> Option<Connection>,
     ) -> OwnedSemaphorePermit {
+        if let Some(taken) = places.try_take(count) {
+            return taken;
+        }
+        let _waiting = places.wait();
         loop {
-            if let Ok(taken) = places.clone().try_acquire_many_owned(count) {
+            if let Some(taken) = places.try_take(count) {
                 return taken;
             }
             if self.access.with_pool(&oldest).is_none() {
-                return places.clone().acquire_many_owned(count).await.expect("the semaphore is never closed");
+                return places.free.clone().acquire_many_owned(count).await.expect("the semaphore is never closed");
             }
         }
     }
