@@ -82,7 +82,7 @@ pub fn act(request: &IncomingRequest, out: ResponseOutparam, query: &str) {
             let body = request.consume().expect("the first use");
             let stream = body.stream().expect("the first use");
             while stream.blocking_read(u64::MAX).is_ok() {}
-            answer(out, 200, &[], b"read");
+            answer(out, 200, &[], b"read to the end");
         }
         "zeroes" => {
             let body = start(out, 200, &[]);
