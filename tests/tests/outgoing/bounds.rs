@@ -22,9 +22,9 @@ fn who_waits_for_a_connection_has_the_place_of_one_that_became_idle() {
     let server = servers.launch().through(["prlimit", "--nofile=1024"]).flag("--outbound-idle-timeout", "10m").start();
     let ((_, upstream), url) = (&servers.all[0], servers.urls().remove(0));
     let asking = |query: &str| format!("GET /http/fetch?GET,{url}/{query} HTTP/1.1\r\nHost: box\r\n\r\n");
-    let held = server.wire(&asking("slow-head?50000,together=16"));
+    let held = server.wire(asking("slow-head?50000,together=16"));
     eventually("half of them are held", || (upstream.connections() == 16).then_some(()));
-    let mut idle = server.wire(&asking("slow-head?1000,together=16"));
+    let mut idle = server.wire(asking("slow-head?1000,together=16"));
     // While one is made, it needs two places: to attempt two addresses.
     eventually("all are taken", || (upstream.connections() >= 31).then_some(()));
     assert_eq!(fetch(&server, &format!("GET,{url}/slow-head?1,together=4")).matches("status=200").count(), 4);
