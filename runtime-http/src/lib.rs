@@ -6,6 +6,7 @@ pub mod admission;
 pub mod allocator;
 pub mod api;
 pub mod boot;
+pub mod by_name;
 pub mod cgroup;
 pub mod cli;
 pub mod client;

@@ -5,10 +5,9 @@
 //! gone. So each function that has directories has a runtime of its own, with a few such threads, and nobody else waits for them.
 
 use std::{
-    collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -17,6 +16,8 @@ use tokio::{
     runtime::{Builder, EnterGuard, Runtime},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+
+use crate::by_name::ByName;
 
 /// Of one invocation: each takes a descriptor of the process.
 pub const MOST_FILES: u32 = 256;
@@ -38,7 +39,7 @@ pub struct FileQuotas {
     /// Threads are started by workers, and inherit what those have.
     thread_start: ThreadStart,
     /// As long as a function is loaded, or one of its threads is occupied.
-    by_function: Mutex<HashMap<Arc<str>, Weak<Quota>>>,
+    by_function: ByName<Quota>,
 }
 
 /// What one function's guests occupy, also in threads that an earlier version of the function has left behind.
@@ -83,20 +84,15 @@ impl FileQuotas {
             descriptors: Arc::new(Semaphore::new(descriptors.min(Semaphore::MAX_PERMITS))),
             // An invocation must fit.
             share: (descriptors / SHARE).clamp(MOST_FILES as usize, Semaphore::MAX_PERMITS),
-            by_function: Mutex::default(),
+            by_function: ByName::default(),
         }
     }
 
     /// For the function `name`.
     pub fn of(&self, name: &Arc<str>) -> Arc<FileAccess> {
-        let mut by_function = self.by_function.lock().unwrap_or_else(PoisonError::into_inner);
-        let quota = by_function.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
-            by_function.retain(|_, quota| quota.strong_count() > 0);
-            let descriptors = Arc::new(Semaphore::new(self.share));
-            let quota = Arc::new(Quota { descriptors, threads: AtomicUsize::new(0) });
-            by_function.insert(name.clone(), Arc::downgrade(&quota));
-            quota
-        });
+        let quota = self
+            .by_function
+            .of(name, || Quota { descriptors: Arc::new(Semaphore::new(self.share)), threads: AtomicUsize::new(0) });
         Arc::new(FileAccess {
             thread_start: self.thread_start.clone(),
             all: self.descriptors.clone(),

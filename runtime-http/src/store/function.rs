@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{
-    by_name::ByName,
     file::{FileVersion, stem},
     methods::Methods,
     settings::{EnvironmentMode, GrantedSettings, LimitSettings, OutputMode, PathMode},
 };
 use crate::{
     admission::Share,
+    by_name::ByName,
     invocation::{Grants, InvocationId},
     limits::{LimitCaps, Limits},
     metrics::FunctionMetrics,

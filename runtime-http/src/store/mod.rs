@@ -6,13 +6,11 @@
 //!
 //! - [`name`]: names of modules; [`mod@file`]: the functions directory; [`kind`]: what a file is
 //! - [`cache`]: what is in memory; [`loader`]: how it gets there; [`compile_queue`]: who compiles next
-//! - [`settings`]: per-function settings; [`unknown_key`]: what was meant in them; [`function`]: the ready function; [`by_name`]: what stays
-//!   when its file changes
+//! - [`settings`]: per-function settings; [`unknown_key`]: what was meant in them; [`function`]: the ready function
 //! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk; [`cache_directory`]: whether that can be
 //!   trusted; [`mapping`]: its files in memory
 
 pub mod artifact;
-mod by_name;
 pub mod cache;
 pub mod cache_directory;
 pub mod compile_queue;

@@ -3,7 +3,6 @@
 //! Connections are driven by a thread of their own, which nothing else waits for, and in which TLS is computed.
 
 use std::{
-    collections::HashMap,
     io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
@@ -28,6 +27,7 @@ use super::{
     tls::{Roots, TlsClient},
 };
 use crate::{
+    by_name::ByName,
     config::OutboundConfig,
     exchange::budget::ByteBudget,
     invocation::{InvocationId, OutboundGrant},
@@ -58,7 +58,7 @@ pub struct OutboundAccess {
     /// A connection has become idle.
     some_idle: Arc<Notify>,
     idle_gauge: IntGauge,
-    by_function: Mutex<HashMap<Arc<str>, Weak<FunctionPlaces>>>,
+    by_function: ByName<FunctionPlaces>,
     /// `None` where nothing is granted.
     runtime: Option<Runtime>,
     _reaper: Mutex<Option<Owned<()>>>,
@@ -157,7 +157,7 @@ impl OutboundAccess {
             budget,
             some_idle: Arc::default(),
             idle_gauge,
-            by_function: Mutex::default(),
+            by_function: ByName::default(),
             runtime: runtime.transpose()?,
             _reaper: Mutex::default(),
         });
@@ -170,15 +170,9 @@ impl OutboundAccess {
 
     /// For the function `name`.
     pub fn of(self: &Arc<Self>, name: &Arc<str>, metrics: Arc<FunctionMetrics>) -> Arc<FunctionAccess> {
-        let mut by_function = self.by_function.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = by_function.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
-            by_function.retain(|_, places| places.strong_count() > 0);
-            let places = Arc::new(FunctionPlaces {
-                connections: Places::new(self.share),
-                lookups: Arc::new(Semaphore::new(LOOKUPS)),
-            });
-            by_function.insert(name.clone(), Arc::downgrade(&places));
-            places
+        let places = self.by_function.of(name, || FunctionPlaces {
+            connections: Places::new(self.share),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
         });
         Arc::new(FunctionAccess { access: self.clone(), metrics, places })
     }
