@@ -105,6 +105,7 @@ impl EngineSize {
         config
             .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
             .epoch_interruption(true)
+            .concurrency_support(false)
             .max_wasm_stack(self.max_wasm_stack)
             // Host calls run on the guest's fiber too: they get a megabyte beyond the guest's own limit.
             .async_stack_size(self.max_wasm_stack + (1 << 20))
