@@ -1,10 +1,10 @@
 //! Whole requests and whole answers, through hyper.
 
-use std::{net::SocketAddr, sync::OnceLock};
+use std::{convert::Infallible, net::SocketAddr, sync::OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, Version, header, request::Builder};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -94,7 +94,7 @@ async fn patiently(address: SocketAddr, request: Builder, body: Bytes) -> Result
 /// One HTTP/2 connection.
 pub struct Http2 {
     address: SocketAddr,
-    sender: http2::SendRequest<Full<Bytes>>,
+    sender: http2::SendRequest<UnsyncBoxBody<Bytes, Infallible>>,
 }
 
 impl Http2 {
@@ -112,7 +112,27 @@ impl Http2 {
     }
 
     fn start(&self, path: &str) -> JoinHandle<hyper::Result<Response<Incoming>>> {
-        let request = Request::get(format!("http://{}{path}", self.address)).body(Full::default());
+        self.begin(Request::get(format!("http://{}{path}", self.address)).body(Full::default().boxed_unsync()))
+    }
+
+    /// Sends a body with trailers after it.
+    ///
+    /// # Panics
+    /// If it is not answered.
+    pub fn post(&self, path: &str, body: impl Into<Bytes>, trailers: HeaderMap) -> Answer {
+        let body = Full::new(body.into()).with_trailers(async { Some(Ok(trailers)) });
+        let request = Request::post(format!("http://{}{path}", self.address)).body(body.boxed_unsync());
+        let request = self.begin(request);
+        runtime().block_on(async {
+            let response = tokio::time::timeout(PATIENCE, request).await.expect("an answer in time");
+            received(response.expect("no panic").expect("an answer")).await.expect("a whole answer")
+        })
+    }
+
+    fn begin(
+        &self,
+        request: http::Result<Request<UnsyncBoxBody<Bytes, Infallible>>>,
+    ) -> JoinHandle<hyper::Result<Response<Incoming>>> {
         let mut sender = self.sender.clone();
         runtime().spawn(async move {
             sender.ready().await?;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use http::Version;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use wasmbox_tests::{
     Request, WasmBox,
     client::Http2,
@@ -117,4 +117,22 @@ fn h2spec() {
         "{said}"
     );
     assert!(said.contains("146 tests, 145 passed, 0 skipped, 1 failed"), "{said}");
+}
+
+/// However the body is read on its way: before the function starts, or ahead of it.
+#[test]
+fn trailers_of_a_request_reach_the_guest() {
+    let server = WasmBox::launch()
+        .function("http.wasm", component::http_guest())
+        .function("p3.wasm", component::p3_guest())
+        .start();
+    let client = Http2::connect(server.address());
+    let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-checksum"), HeaderValue::from_static("abc"))]);
+    for function in ["http", "p3"] {
+        for bytes in [1, 60_000, 1_000_000] {
+            let answer =
+                client.post(&format!("/{function}/received-trailers"), vec![b'x'; bytes], trailers.clone()).ok();
+            assert_eq!(answer.text(), "x-checksum: abc\n", "{function}, {bytes} bytes");
+        }
+    }
 }

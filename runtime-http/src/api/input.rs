@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::Body;
 
 use super::problem::{Code, Problem};
@@ -69,6 +70,7 @@ pub async fn read_ahead(
     let spooled = purpose == Purpose::Cgi && announced.is_none();
     let short = announced.is_some_and(|length| length <= READ_AHEAD);
     let mut ahead = BytesMut::new();
+    let mut trailers = None;
     let mut reserved = Reservation::default();
     let reading = async {
         while !body.is_end_stream() {
@@ -93,7 +95,14 @@ pub async fn read_ahead(
             }
             match body.frame().await {
                 None => break,
-                Some(Ok(frame)) => ahead.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => ahead.extend_from_slice(&data),
+                    Err(last) => {
+                        trailers = last.into_trailers().ok();
+                        let held = trailers.as_ref().map_or(0, held_for);
+                        reserved.add(body.reserve(held).ok_or_else(no_memory)?);
+                    }
+                },
                 Some(Err(BodyError::TooLarge { limit })) => return Err(Failure::BodyTooLarge { limit }.into()),
                 Some(Err(BodyError::Read(error))) => return Err(unreadable(error.to_string())),
                 Some(Err(BodyError::TooSlow)) => return Err(unreadable(BodyEnd::TooSlow.reason().into())),
@@ -113,8 +122,14 @@ pub async fn read_ahead(
         return Ok(ReadAhead { body, parameter: Some(form.parameter) });
     }
     body.read_ahead_from_now();
-    body.unread(ahead, reserved);
+    body.unread(ahead, trailers, reserved);
     Ok(ReadAhead { body, parameter: None })
+}
+
+/// Bytes that trailers are held in, about.
+fn held_for(trailers: &HeaderMap) -> u64 {
+    const EACH: usize = 64;
+    trailers.iter().map(|(name, value)| (name.as_str().len() + value.len() + EACH) as u64).sum()
 }
 
 fn unreadable(reason: String) -> Problem {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::{Notify, mpsc};
@@ -43,6 +44,8 @@ pub struct RequestBody {
     /// What was read ahead, and what is reserved for it.
     ahead: Bytes,
     reserved: Reservation,
+    /// Read ahead with it.
+    trailers: Option<HeaderMap>,
     rest: Rest,
     seen: u64,
     limit: u64,
@@ -109,13 +112,13 @@ impl RequestBody {
             }
         };
         let (ahead, reserved, status) = (Bytes::new(), Reservation::default(), BodyStatus::default());
-        RequestBody { ahead, reserved, rest, seen: 0, limit, status }
+        RequestBody { ahead, reserved, trailers: None, rest, seen: 0, limit, status }
     }
 
     /// What is reserved for it is given back when it was taken.
     pub fn full(bytes: Bytes, reserved: Reservation) -> Self {
         let (rest, status) = (Rest::Done, BodyStatus::default());
-        RequestBody { ahead: bytes, reserved, rest, seen: 0, limit: u64::MAX, status }
+        RequestBody { ahead: bytes, reserved, trailers: None, rest, seen: 0, limit: u64::MAX, status }
     }
 
     /// The most bytes it may have.
@@ -144,8 +147,8 @@ impl RequestBody {
     }
 
     /// Puts back what was read first.
-    pub fn unread(&mut self, ahead: Bytes, reserved: Reservation) {
-        (self.ahead, self.reserved) = (ahead, reserved);
+    pub fn unread(&mut self, ahead: Bytes, trailers: Option<HeaderMap>, reserved: Reservation) {
+        (self.ahead, self.trailers, self.reserved) = (ahead, trailers, reserved);
     }
 
     /// Where to see later what became of it.
@@ -314,6 +317,9 @@ impl Body for RequestBody {
             self.reserved = Reservation::default();
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.ahead)))));
         }
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         let frame = std::task::ready!(self.rest.poll_frame(context));
         Poll::Ready(self.checked(frame))
     }
@@ -324,7 +330,7 @@ impl Body for RequestBody {
             Rest::Ahead { .. } => false,
             Rest::Done => true,
         };
-        self.ahead.is_empty() && is_done
+        self.ahead.is_empty() && self.trailers.is_none() && is_done
     }
 
     fn size_hint(&self) -> SizeHint {
