@@ -5,7 +5,8 @@ use std::{env, iter, path::PathBuf, sync::Arc};
 use crate::{
     cgroup::{CgroupError, Cgroups},
     config::{CacheDir, Config},
-    engine, epoch,
+    engine::{EngineError, Engines},
+    epoch,
     invocation::PreopenRoot,
     metrics::Metrics,
     node::client::CompileService,
@@ -38,7 +39,7 @@ pub enum BootError {
     #[error("--preopen-root {}: {source}; let it be a directory that this user may open, or name another", path.display())]
     PreopenRootUnusable { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
-    Engine(#[from] engine::EngineError),
+    Engine(#[from] EngineError),
     #[error(transparent)]
     Cache(#[from] CacheError),
     #[error(transparent)]
@@ -49,7 +50,7 @@ pub enum BootError {
     Linker(wasmtime::Error),
 }
 
-/// The engine, its ticker, and the compiler.
+/// The engines, their ticker, and the compiler.
 pub struct Wasm {
     pub toolchain: Arc<Toolchain>,
     pub ticker: epoch::Ticker,
@@ -58,9 +59,9 @@ pub struct Wasm {
 
 impl Wasm {
     pub fn new(config: &Config, metrics: &Arc<Metrics>) -> Result<Wasm, BootError> {
-        let engine = config.engine.engine()?;
-        let ticker = epoch::Ticker::start(engine.clone())?;
-        let toolchain = Arc::new(Toolchain::new(engine).map_err(BootError::Linker)?);
+        let engines = Engines::new(config.engine)?;
+        let ticker = epoch::Ticker::start(engines.clone())?;
+        let toolchain = Arc::new(Toolchain::new(engines).map_err(BootError::Linker)?);
         let caches = Caches { own: open_cache(config)?, node: open_node(config)? };
         let compiler =
             Compiler::new(toolchain.clone(), caches, config.trust_precompiled, config.compile, metrics.clone());

@@ -1,4 +1,4 @@
-//! The one thread that advances the engine's epoch, so that running guests yield to whoever drives them: every [`PERIOD`] on a worker, and on
+//! The one thread that advances the engines' epochs, so that running guests yield to whoever drives them: every [`PERIOD`] on a worker, and on
 //! a connection's thread when their slice is over.
 //!
 //! It sleeps while nothing runs: an idle box does not wake the CPU. While slices begin it looks every [`LOOK`]; one that it finds
@@ -15,7 +15,8 @@ use std::{
 };
 
 use thread_local::ThreadLocal;
-use wasmtime::Engine;
+
+use crate::engine::Engines;
 
 /// Between two yields of a busy guest; the precision of timeouts and cancellation.
 pub const PERIOD: Duration = Duration::from_millis(10);
@@ -70,11 +71,11 @@ impl Drop for Slice<'_> {
 }
 
 impl Ticker {
-    pub fn start(engine: Engine) -> io::Result<Ticker> {
+    pub fn start(engines: Engines) -> io::Result<Ticker> {
         let shared = Arc::new(Shared::default());
         let thread = {
             let shared = shared.clone();
-            thread::Builder::new().name("epoch".into()).spawn(move || shared.tick(&engine))?
+            thread::Builder::new().name("epoch".into()).spawn(move || shared.tick(&engines))?
         };
         Ok(Ticker { shared, thread: Some(thread) })
     }
@@ -86,7 +87,7 @@ impl Ticker {
 }
 
 impl Shared {
-    fn tick(&self, engine: &Engine) {
+    fn tick(&self, engines: &Engines) {
         let (mut idle_periods, mut quiet_looks) = (0, 0);
         let mut ticked = Instant::now();
         while !self.ended.load(Ordering::Acquire) {
@@ -100,7 +101,7 @@ impl Shared {
             let is_late = self.looking.load(Ordering::SeqCst) && self.look(&mut quiet_looks);
             let is_due = ticked.elapsed() >= PERIOD;
             if is_late || is_due {
-                engine.increment_epoch();
+                engines.increment_epoch();
             }
             if is_due {
                 ticked = Instant::now();

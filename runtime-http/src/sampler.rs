@@ -14,13 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wasmtime::Engine;
-
 use crate::{
     admission::{Admission, Gate},
     container::{Container, MemoryUse},
     core::Core,
     cpu_window::CpuWindow,
+    engine::Engines,
     invocation::CancelReason,
     limits::{Cores, Fraction},
     memory::{
@@ -79,7 +78,7 @@ pub struct Sampler {
 
 struct Watch {
     core: Arc<Core>,
-    engine: Engine,
+    engines: Engines,
     container: Arc<Container>,
     thresholds: Thresholds,
     watermarks: Watermarks,
@@ -104,7 +103,7 @@ impl Sampler {
     /// If it cannot be started.
     pub fn start(
         core: Arc<Core>,
-        engine: Engine,
+        engines: Engines,
         container: Arc<Container>,
         thresholds: Thresholds,
     ) -> io::Result<Sampler> {
@@ -113,7 +112,7 @@ impl Sampler {
         let throttle = Throttle::new(core.admission.snapshot().capacity.units, watermarks.high >> 20, Instant::now());
         let mut watch = Watch {
             core,
-            engine,
+            engines,
             container,
             thresholds,
             watermarks,
@@ -230,7 +229,7 @@ impl Watch {
             );
         }
         // Busy ones see it at once.
-        self.engine.increment_epoch();
+        self.engines.increment_epoch();
         // Who wants more than there is would be evicted from an empty box, too.
         if !matches!(need, Need::Growth { impossible: true, .. }) {
             let units = self.core.admission.snapshot().in_flight_units;

@@ -73,7 +73,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let directory = boot::functions_dir(&config)?;
     let cgroups = boot::cgroups(&config, &metrics)?;
     let wasm = boot::Wasm::new(&config, &metrics)?;
-    let engine = wasm.toolchain.engine().clone();
+    let engines = wasm.toolchain.engines().clone();
     let container = Arc::new(Container::for_limit(config.thresholds.memory_limit));
     let limit = config.thresholds.memory_limit;
     if let Some(asked) = config.asked_memory_limit.filter(|asked| *asked > limit) {
@@ -146,7 +146,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let api = Arc::new(Api { settings, core: core.clone() });
     let status = Arc::new(StatusSource::new(core.clone(), pod, container.clone()));
     let reporter = config.reporter.map(|settings| Reporter::new(settings, container.clone(), metrics.clone()));
-    let sampler = Sampler::start(core.clone(), engine, container, config.thresholds).map_err(BootError::Threads)?;
+    let sampler = Sampler::start(core.clone(), engines, container, config.thresholds).map_err(BootError::Threads)?;
     let result = runtime.block_on(async {
         let server = Server::bind(
             &config.host,

@@ -10,7 +10,7 @@ use wasmbox::{
     cli::{self, Cli, Command},
     config::Config,
     develop::templates::Language,
-    engine::features::FEATURES,
+    engine::features::{Enabled, FEATURES},
     explain,
     invocation::Usage,
     metrics::Metrics,
@@ -102,7 +102,11 @@ fn metrics_are_documented_with_their_types() {
 
 #[test]
 fn features_of_modules_are_documented() {
-    let state = |enabled| if enabled { "on" } else { "off" };
+    let state = |enabled| match enabled {
+        Enabled::Always => "on",
+        Enabled::Concurrent => "WASI 0.3",
+        Enabled::Never => "off",
+    };
     let expected: Vec<[&str; 3]> =
         FEATURES.iter().map(|feature| [feature.name, state(feature.enabled), feature.reason]).collect();
     let api = document("api.md");

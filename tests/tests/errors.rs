@@ -273,7 +273,7 @@ fn unusable_modules_are_recognised() {
         ("legacy", &["legacy_exceptions", "recompile"]),
         ("wide", &["memory64", "32 bits"]),
         ("library", &["_start", "command"]),
-        ("future", &["cm_async", "WASI 0.2"]),
+        ("future", &["cm_async", "WASI 0.3"]),
     ] {
         server.get(&format!("/{name}")).problem(422, "module-invalid").names(words);
     }

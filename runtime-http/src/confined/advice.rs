@@ -2,7 +2,7 @@
 
 use wasmparser::{Validator, WasmFeatures};
 
-use crate::engine::features::{self, FEATURES, Feature};
+use crate::engine::features::{self, Enabled, FEATURES, Feature};
 
 /// What offers the import, and how to build without it.
 pub fn of_import(module: &str, name: &str) -> Option<&'static str> {
@@ -46,7 +46,7 @@ pub fn missing_feature(binary: &[u8]) -> Option<&'static Feature> {
     if !is_valid(WasmFeatures::all()) {
         return None;
     }
-    let missing = FEATURES.iter().filter(|feature| !feature.enabled);
+    let missing = FEATURES.iter().filter(|feature| feature.enabled != Enabled::Always);
     // Without it, and with all others.
     missing.into_iter().find(|feature| !is_valid(WasmFeatures::all() - features::named(feature.name)))
 }

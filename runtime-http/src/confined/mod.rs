@@ -7,12 +7,13 @@
 //! What it wrote is machine code, and whoever takes over the compiler chooses that code. The process protects the box from what compiling
 //! costs, and what else the compiler's process could reach; it does not make an untrustworthy compiler trustworthy.
 //!
-//! - here: the side of whoever wants a module compiled; [`process`]: the process itself; [`imports`]: what it checks before it compiles
+//! - here: the side of whoever wants a module compiled; [`process`]: the process itself; [`imports`], [`instances`]: what it checks before it compiles
 //! - [`confinement`], [`syscalls`]: what it is kept from; [`memory_file`]: how bytes get into it and out of it
 
 mod advice;
 pub mod confinement;
 pub mod imports;
+mod instances;
 pub mod memory_file;
 pub mod process;
 pub mod syscalls;

@@ -6,12 +6,16 @@
 use std::{io, os::fd::AsFd};
 
 use rayon::ThreadPoolBuilder;
-use wasmtime::Engine;
 
-use super::{advice, confinement, imports, memory_file::Sealed, syscalls};
+use super::{
+    advice, confinement,
+    imports::{self, Wasi},
+    memory_file::Sealed,
+    syscalls,
+};
 use crate::{
     cli::CompileConfinedArgs,
-    engine::{EngineSize, features::Feature},
+    engine::{EngineSize, Engines, features::Feature},
     excerpt::excerpt,
     store::{
         kind::{self, Format},
@@ -42,7 +46,7 @@ pub(super) const MOST_THREADS: usize = 8;
 /// What the process has once it is confined.
 struct Confined {
     module: Mapping,
-    engine: Engine,
+    engines: Engines,
 }
 
 /// Confines this process, and compiles.
@@ -56,7 +60,7 @@ pub fn compile(arguments: &CompileConfinedArgs) -> Ending {
             return Ending::Unconfined;
         }
     };
-    let (ending, content) = match compiled(&confined.engine, &confined.module) {
+    let (ending, content) = match compiled(&confined.engines, &confined.module) {
         // It would be ended for writing it.
         Ok(code) if code.len() as u64 > arguments.code => {
             (Ending::Invalid, format!("its code has {} bytes, more than {}", code.len(), arguments.code).into_bytes())
@@ -75,13 +79,17 @@ impl Confined {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
         confinement::enter(arguments)?;
         let module = Sealed::received(io::stdin().as_fd())?.map()?;
-        let engine = EngineSize::for_compiling().engine()?;
+        let engines = Engines::new(EngineSize::for_compiling())?;
+        // Later it could not be made. It reserves as much as the other one, so it is not made for nothing.
+        if imports::may_be_p3(&module) {
+            engines.concurrent()?;
+        }
         ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         // When each has run something, all have started, and need no system call for it any more.
         rayon::broadcast(|_| ());
         confinement::enclose()?;
         syscalls::restrict()?;
-        Ok(Confined { module, engine })
+        Ok(Confined { module, engines })
     }
 }
 
@@ -94,7 +102,7 @@ fn write(mut content: &[u8]) -> rustix::io::Result<()> {
     Ok(())
 }
 
-fn compiled(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
+fn compiled(engines: &Engines, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
     let text;
     let (format, binary) = match Format::of(bytes) {
         Some(Format::Text) => {
@@ -105,9 +113,17 @@ fn compiled(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
         format => (format, bytes),
     };
     let code = match format {
-        Some(Format::Module) => imports::check_module(engine, binary).and_then(|()| engine.precompile_module(binary)),
+        Some(Format::Module) => {
+            let engine = engines.plain();
+            imports::check_module(engine, binary).and_then(|()| engine.precompile_module(binary))
+        }
         Some(Format::Component) => {
-            imports::check_component(engine, binary).and_then(|()| engine.precompile_component(binary))
+            let engine = |wasi| match wasi {
+                Wasi::P2 => Ok(engines.plain()),
+                Wasi::P3 => engines.concurrent().map_err(wasmtime::Error::new),
+            };
+            imports::check_component(engines.plain(), binary)
+                .and_then(|wasi| engine(wasi)?.precompile_component(binary))
         }
         Some(Format::Text | Format::Native) | None => {
             return Err(wasmtime::Error::msg("not a WebAssembly module, component or text"));

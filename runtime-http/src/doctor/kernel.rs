@@ -9,7 +9,7 @@ use wasmtime::PoolingAllocationConfig;
 use super::Finding;
 use crate::{
     config::Config,
-    engine::EngineError,
+    engine::{EngineError, Engines},
     privileges::{self, Confine},
 };
 
@@ -40,9 +40,9 @@ pub fn pagemap_scan(_: &Config) -> Finding {
     }
 }
 
-/// Makes the engine, as `serve` does.
+/// Makes the engines, as `serve` does.
 pub fn mappings(config: &Config) -> Finding {
-    match config.engine.engine() {
+    match Engines::new(config.engine) {
         Ok(_) => Finding::ok(format!("room for {} invocations at once", config.engine.invocations)),
         Err(EngineError::TooManyMappings { invocations, needed, available, fits }) => Finding::fail(
             format!("vm.max_map_count is {available}, {invocations} invocations need {needed}"),

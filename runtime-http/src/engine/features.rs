@@ -10,21 +10,41 @@ use wasmtime::{Config, WasmFeatures};
 pub struct Feature {
     /// As in wasmparser, and in docs/api.md.
     pub name: &'static str,
-    pub enabled: bool,
+    pub enabled: Enabled,
     pub reason: &'static str,
 }
 
+/// For which modules a feature is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enabled {
+    Always,
+    /// For components of WASI 0.3.
+    Concurrent,
+    Never,
+}
+
+impl Feature {
+    /// Whether modules of an engine may have it. `concurrent`: it runs components of WASI 0.3.
+    pub fn is_on(&self, concurrent: bool) -> bool {
+        self.enabled == Enabled::Always || (concurrent && self.enabled == Enabled::Concurrent)
+    }
+}
+
 const fn on(name: &'static str, reason: &'static str) -> Feature {
-    Feature { name, enabled: true, reason }
+    Feature { name, enabled: Enabled::Always, reason }
+}
+
+const fn concurrent(name: &'static str, reason: &'static str) -> Feature {
+    Feature { name, enabled: Enabled::Concurrent, reason }
 }
 
 const fn off(name: &'static str, reason: &'static str) -> Feature {
-    Feature { name, enabled: false, reason }
+    Feature { name, enabled: Enabled::Never, reason }
 }
 
 const EVERYWHERE: &str = "part of Wasm 2.0: all toolchains emit it";
 const NOT_FINISHED: &str = "not finished in wasmtime";
-const NO_WORLD: &str = "not in WASI 0.2, which is what components are given";
+const NO_WORLD: &str = "in neither WASI 0.2 nor 0.3, which are what components are given";
 
 /// Each feature that wasmtime knows.
 pub const FEATURES: &[Feature] = &[
@@ -58,9 +78,12 @@ pub const FEATURES: &[Feature] = &[
     off("wide_arithmetic", NOT_FINISHED),
     off("cm_values", NOT_FINISHED),
     off("cm_nested_names", NOT_FINISHED),
-    off("cm_async", NO_WORLD),
-    off("cm_async_stackful", NO_WORLD),
-    off("cm_more_async_builtins", NO_WORLD),
+    concurrent(
+        "cm_async",
+        "WASI 0.3 is made of it; a component that imports or exports nothing of that has no use for it",
+    ),
+    off("cm_async_stackful", "no toolchain emits it, and each call of it takes a stack"),
+    off("cm_more_async_builtins", "no toolchain emits it for WASI 0.3"),
     off("cm_threading", NO_WORLD),
     off("cm_error_context", NO_WORLD),
     off("cm_fixed_length_lists", NO_WORLD),
@@ -78,9 +101,9 @@ pub fn named(name: &str) -> WasmFeatures {
     WasmFeatures::from_name(&name.to_uppercase()).unwrap_or(WasmFeatures::empty())
 }
 
-/// Sets each feature as [`FEATURES`] says, and those that it does not know off.
-pub fn pin(config: &mut Config) {
-    let enabled = FEATURES.iter().filter(|feature| feature.enabled);
+/// Sets each feature as [`FEATURES`] says, and those that it does not know off. `concurrent`: for components of WASI 0.3.
+pub fn pin(config: &mut Config, concurrent: bool) {
+    let enabled = FEATURES.iter().filter(|feature| feature.is_on(concurrent));
     let enabled = enabled.fold(WasmFeatures::empty(), |all, feature| all | named(feature.name));
     config.wasm_features(enabled, true).wasm_features(WasmFeatures::all() - enabled, false);
 }
@@ -89,10 +112,10 @@ pub fn pin(config: &mut Config) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use wasmtime::{Engine, component::Component};
+    use wasmtime::component::Component;
 
     use super::*;
-    use crate::engine::EngineSize;
+    use crate::engine::{EngineSize, Engines};
 
     /// A version of wasmtime that has more features, or other ones, asks for a decision.
     #[test]
@@ -106,7 +129,7 @@ mod tests {
     /// What the engine takes, by a module for each proposal that a module can show.
     #[test]
     fn the_engine_takes_what_is_on_and_nothing_else() {
-        let engine = EngineSize::for_compiling().engine().unwrap();
+        let engines = Engines::new(EngineSize::for_compiling()).unwrap();
         for (name, module) in [
             ("mutable_global", "(module (global (export \"g\") (mut i32) (i32.const 0)))"),
             ("saturating_float_to_int", "(module (func (drop (i32.trunc_sat_f32_s (f32.const 1)))))"),
@@ -135,7 +158,7 @@ mod tests {
             ),
             ("wide_arithmetic", "(module (func (result i64 i64) (i64.mul_wide_s (i64.const 1) (i64.const 2))))"),
         ] {
-            check(&engine, name, module);
+            check(&engines, name, module);
         }
         for (name, component) in [
             ("component_model", "(component)"),
@@ -144,18 +167,20 @@ mod tests {
             ("cm_fixed_length_lists", "(component (type (list u32 4)))"),
             ("cm_map", "(component (type (map string u32)))"),
         ] {
-            check(&engine, name, component);
+            check(&engines, name, component);
         }
     }
 
     #[allow(clippy::disallowed_methods, reason = "no connection waits for this test")]
-    fn check(engine: &Engine, name: &str, text: &str) {
+    fn check(engines: &Engines, name: &str, text: &str) {
         let binary = wat::parse_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let taken = match text.starts_with("(component") {
-            true => Component::new(engine, &binary).map(drop),
-            false => wasmtime::Module::validate(engine, &binary),
-        };
         let feature = FEATURES.iter().find(|feature| feature.name == name).unwrap();
-        assert_eq!(taken.is_ok(), feature.enabled, "{name}: {taken:?}");
+        for (engine, concurrent) in [(engines.plain(), false), (engines.concurrent().unwrap(), true)] {
+            let taken = match text.starts_with("(component") {
+                true => Component::new(engine, &binary).map(drop),
+                false => wasmtime::Module::validate(engine, &binary),
+            };
+            assert_eq!(taken.is_ok(), feature.is_on(concurrent), "{name}: {taken:?}");
+        }
     }
 }

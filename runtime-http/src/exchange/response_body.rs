@@ -15,7 +15,7 @@ use tokio::sync::{
     mpsc,
     oneshot::{self, error::TryRecvError},
 };
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::WasiBody;
 
 use super::{
     budget::Hold,
@@ -44,6 +44,7 @@ struct Streaming {
     last: Option<Frame<Bytes>>,
     /// What accounts for frames that are not sent when the invocation's account is closed: it comes with the guest's end.
     hold: Arc<LateHold>,
+    /// Passed on after that.
     trailers: Option<Frame<Bytes>>,
     /// Whether the guest's end was seen, and was well.
     ended: bool,
@@ -57,7 +58,7 @@ pub enum Source {
     /// A command's output.
     Output { first: Option<Bytes>, rest: mpsc::Receiver<Bytes> },
     /// A wasi:http guest's body, and the length that it announced.
-    Guest { body: HyperOutgoingBody, announced: Option<u64> },
+    Guest { body: WasiBody, announced: Option<u64> },
 }
 
 /// The invocation behind a response that has begun before it ended.
@@ -190,9 +191,6 @@ impl From<BadFraming> for Failure {
 
 impl Streaming {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<NextFrame> {
-        if let Some(trailers) = self.trailers.take() {
-            return Poll::Ready(Some(Ok(trailers)));
-        }
         while !self.ended {
             match ready!(self.source.poll_frame(context)) {
                 Some(Ok(frame)) if frame.is_data() => {
@@ -206,15 +204,8 @@ impl Streaming {
                         self.last = Some(frame);
                     }
                 }
-                Some(Ok(trailers)) => {
-                    return Poll::Ready(Some(Ok(match self.last.take() {
-                        Some(last) => {
-                            self.trailers = Some(trailers);
-                            last
-                        }
-                        None => trailers,
-                    })));
-                }
+                // Who sends them asks for no end any more.
+                Some(Ok(trailers)) => self.trailers = Some(trailers),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
                     let hold = ready!(self.poll_end(context))?;
@@ -226,7 +217,7 @@ impl Streaming {
                 }
             }
         }
-        Poll::Ready(self.last.take().map(Ok))
+        Poll::Ready(self.last.take().or_else(|| self.trailers.take()).map(Ok))
     }
 
     /// Before a frame is passed on.

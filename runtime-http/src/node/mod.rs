@@ -25,7 +25,7 @@ pub const SLOT_TIME: Duration = Duration::from_secs(5);
 /// How long compiling may take.
 pub const COMPILE_TIME: ConfigDuration = ConfigDuration::from_secs(300);
 
-/// Which code the service makes: [`crate::engine::compatibility_key`].
+/// Which code the service makes: [`crate::engine::Engines::compatibility_key`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Greeting(pub u64);
 

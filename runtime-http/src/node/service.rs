@@ -25,7 +25,7 @@ use crate::{
         memory_file::{MemoryFile, Sealed},
         ready,
     },
-    engine::{EngineError, EngineSize, compatibility_key},
+    engine::{EngineError, EngineSize, Engines},
     store::artifact::{ArtifactCache, ArtifactKey, CacheError},
 };
 
@@ -99,7 +99,7 @@ impl Service {
             .to_owned();
         beside.push(".locks");
         let locks = Locks::open(&arguments.cache_dir.with_file_name(beside))?;
-        let compatibility = compatibility_key(&EngineSize::for_compiling().engine()?);
+        let compatibility = Engines::new(EngineSize::for_compiling())?.compatibility_key();
         Ok(Service { arguments, cache, locks, compatibility })
     }
 

@@ -5,19 +5,18 @@ use std::{os::fd::AsRawFd, pin::pin};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use wasmtime::Store;
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiView, p1::WasiP1Ctx, p2::bindings::CommandPre};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder, WasiView, p1::WasiP1Ctx};
 
 use super::{
     Answer, Ended, Left, Remains, ReplySender, Setup, Stream, bounded_store,
+    component::ComponentHost,
     executor::bounded,
     failure::{LimitHits, cancelled, classify, limit_hit},
     handles,
-    http::ComponentHost,
     limiter::Limiter,
-    outbound::Outbound,
+    p3,
     populate::populate,
-    program::CoreProgram,
-    resource_table,
+    program::{CommandComponent, CoreProgram},
     stdin::Stdin,
     stdout::{CHUNKS_AHEAD, Room, Stdout},
 };
@@ -102,7 +101,7 @@ pub(super) async fn run_core(program: &CoreProgram, input: CommandInput, setup: 
             stdout.drain().await;
             result
         });
-        bounded(setup, call, || stdout.flush_streamed()).await
+        bounded(setup, call, |_| stdout.flush_streamed()).await
     };
     let result = judge(setup, &streams, &store.data().limiter, result);
     Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains::of(Left::Core(store)) }
@@ -129,7 +128,7 @@ async fn call_start(
 }
 
 pub(super) async fn run_component(
-    program: &CommandPre<ComponentHost>,
+    program: &CommandComponent,
     input: CommandInput,
     setup: &Setup,
     reply: &ReplySender,
@@ -139,21 +138,23 @@ pub(super) async fn run_component(
         Ok(mut wasi) => wasi.build(),
         Err(failure) => return Ended::not_started(failure),
     };
-    let host = ComponentHost {
-        wasi,
-        table: resource_table(setup),
-        http: wasmtime_wasi_http::WasiHttpCtx::new(),
-        outbound: Outbound::new(setup),
-        limiter: setup.limiter(),
+    let engine = match program {
+        CommandComponent::P2(command) => command.engine(),
+        CommandComponent::P3(command) => command.engine(),
     };
-    let mut store = bounded_store(program.engine(), host, |host| &mut host.limiter);
+    let mut store = bounded_store(engine, ComponentHost::new(wasi, setup), |host| &mut host.limiter);
     let stdout = streams.stdout.clone();
     let result = {
         let call = pin!(async {
             setup.reserve_overhead().await;
             let result = async {
-                let command = program.instantiate_async(&mut store).await?;
-                command.wasi_cli_run().call_run(&mut store).await
+                match program {
+                    CommandComponent::P2(command) => {
+                        let command = command.instantiate_async(&mut store).await?;
+                        command.wasi_cli_run().call_run(&mut store).await
+                    }
+                    CommandComponent::P3(command) => p3::run(command, &mut store).await,
+                }
             };
             // `Err` of `wasi:cli/run` is what `exit(1)` is to a core module.
             let result = match result.await {
@@ -164,7 +165,7 @@ pub(super) async fn run_component(
             stdout.drain().await;
             result
         });
-        bounded(setup, call, || stdout.flush_streamed()).await
+        bounded(setup, call, |_| stdout.flush_streamed()).await
     };
     let result = judge(setup, &streams, &store.data().limiter, result);
     Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains::of(Left::Component(store)) }
@@ -187,8 +188,11 @@ fn judge(
             tracing::debug!(id = %setup.id, "guest call failed: {error:?}");
             classify(error, limiter, hits, setup.bounds())
         }
-        // A body that broke its limit ends the guest's input early; what it made of half an input is no answer.
-        Ok(Ok(())) if hits.body.is_some() || hits.client_gone => limit_hit(limiter, hits, setup.bounds()),
+        // A body that broke its limit ends the guest's input early; what it made of half an input is no answer. Nor is half an output, of which
+        // WASI 0.3 tells a guest by an error that it may not look at.
+        Ok(Ok(())) if hits.body.is_some() || hits.output_limit || hits.client_gone => {
+            limit_hit(limiter, hits, setup.bounds())
+        }
         Ok(Ok(())) => None,
     };
     match failure {

@@ -20,15 +20,15 @@ use std::{
 use super::{Ended, Guest, Setup};
 use crate::{epoch, invocation::CancelReason};
 
-/// `call`, until it ends, is cancelled, or its deadline comes. `when_pending` runs each time the guest waits or yields: the place to pass
-/// on what it has written so far.
+/// `call`, until it ends, is cancelled, or its deadline comes. `when_pending` runs each time the guest waits, or yields, which
+/// it is told: the place to pass on what it has written so far.
 ///
 /// # Errors
 /// The reason, if the call was cancelled; the guest is ended when the caller drops `call`.
 pub(super) async fn bounded<F: Future>(
     setup: &Setup,
     mut call: Pin<&mut F>,
-    mut when_pending: impl FnMut(),
+    mut when_pending: impl FnMut(Pause),
 ) -> Result<F::Output, CancelReason> {
     let cancel = &setup.memory.cancel;
     let reason = || cancel.reason().or_else(|| (Instant::now() >= setup.deadline).then_some(CancelReason::Deadline));
@@ -46,11 +46,27 @@ pub(super) async fn bounded<F: Future>(
         if let Err(reason) = setup.memory.check(setup.most_memory()) {
             cancel.cancel(reason);
         }
-        when_pending();
+        when_pending(pause());
         cancel.register(context.waker());
         reason().map_or(Poll::Pending, |reason| Poll::Ready(Err(reason)))
     })
     .await
+}
+
+/// Why a guest does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// For something that it needs.
+    Waits,
+    /// It goes on at once, if nothing speaks against it.
+    Yields,
+}
+
+/// Of what this thread drives, and has just polled.
+fn pause() -> Pause {
+    let woken = |(waker, _): &(Arc<ThreadWaker>, Waker)| waker.woken.load(Ordering::Acquire);
+    let woken = WAKER.with_borrow(|cached| cached.as_ref().is_some_and(woken));
+    if woken { Pause::Yields } else { Pause::Waits }
 }
 
 struct ThreadWaker {

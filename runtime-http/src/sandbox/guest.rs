@@ -37,7 +37,7 @@ impl Guest {
         use super::{Remains, executor::bounded, failure::cancelled};
         let bounds = setup.clone();
         let call = Box::pin(async move {
-            let result = bounded(&bounds, std::pin::pin!(call), || ()).await;
+            let result = bounded(&bounds, std::pin::pin!(call), |_| ()).await;
             let result = result.map(|()| None).map_err(|reason| cancelled(reason, 0, bounds.bounds()));
             Ended { result, memory_peak: 0, remains: Remains { store: None, files: None } }
         });

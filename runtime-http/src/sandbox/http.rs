@@ -1,91 +1,86 @@
-//! Runs `wasi:http/incoming-handler`: the guest gets the request itself and makes the response.
+//! Runs `wasi:http/incoming-handler` and `wasi:http/handler`: the guest gets the request itself and makes the response.
 
 use std::{
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime::Store;
 use wasmtime_wasi_http::{
-    WasiHttpCtx, WasiHttpCtxView, WasiHttpView,
-    p2::{
-        bindings::{
-            ProxyPre,
-            http::types::{ErrorCode, Scheme},
-        },
-        body::HyperOutgoingBody,
-    },
+    WasiBody, WasiHttpView,
+    p2::bindings::{ProxyPre, http::types::Scheme},
 };
 
 use super::{
     Answer, Ended, Left, Remains, ReplySender, Setup, Stream, bounded_store,
     command::granted_context,
-    executor::bounded,
+    component::ComponentHost,
+    executor::{Pause, bounded},
     failure::{LimitHits, cancelled, classify, limit_hit},
     limiter::Limiter,
-    outbound::Outbound,
-    resource_table,
+    p3,
+    program::HttpComponent,
 };
 use crate::{
     exchange::request_body::RequestBody,
     invocation::{CancelReason, Failure},
 };
 
-/// The data of a component's store.
-pub struct ComponentHost {
-    pub(super) wasi: WasiCtx,
-    pub(super) table: ResourceTable,
-    pub(super) http: WasiHttpCtx,
-    pub(super) outbound: Outbound,
-    pub(super) limiter: Limiter,
-}
-
-impl ComponentHost {
-    /// Before a host call. One that the box holds too much for has nothing left.
-    fn bound(&mut self) {
-        if self.limiter.overdraws() {
-            self.wasi = WasiCtxBuilder::new().build();
-            self.table = ResourceTable::new();
-            self.http = WasiHttpCtx::new();
-        }
-    }
-}
-
-impl WasiView for ComponentHost {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        self.bound();
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-impl WasiHttpView for ComponentHost {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        self.bound();
-        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
-    }
-}
-
-type GuestResponse = Result<::http::Response<HyperOutgoingBody>, ErrorCode>;
+/// A response, or the error code that the guest gave instead.
+type GuestResponse = Result<::http::Response<WasiBody>, String>;
 
 /// Where the guest puts its response. It stays here while the guest runs on without waiting, so that a short response is passed on
 /// whole, in one step.
-type Slot = Arc<Mutex<Option<GuestResponse>>>;
+#[derive(Clone, Default)]
+pub(super) struct Slot(Arc<Mutex<Option<Put>>>);
 
-fn take(slot: &Slot) -> Option<GuestResponse> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+struct Put {
+    response: GuestResponse,
+    /// How often the guest has yielded since, without waiting for anything.
+    yields: u32,
 }
 
-/// Takes a response; an error stays.
-fn take_response(slot: &Slot) -> Option<::http::Response<HyperOutgoingBody>> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take_if(|response| response.is_ok())?.ok()
+/// A guest that has yielded fewer times since it put its response there is probably about to write the rest of it: one of WASI 0.3 yields
+/// before its other tasks go on.
+const YIELDS: u32 = 4;
+
+impl Slot {
+    fn put_in(&self) -> MutexGuard<'_, Option<Put>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn put(&self, response: GuestResponse) {
+        *self.put_in() = Some(Put { response, yields: 0 });
+    }
+
+    fn take(&self) -> Option<GuestResponse> {
+        self.put_in().take().map(|put| put.response)
+    }
+
+    /// Takes a response; an error stays.
+    pub(super) fn take_response(&self) -> Option<::http::Response<WasiBody>> {
+        self.put_in().take_if(|put| put.response.is_ok())?.response.ok()
+    }
+
+    /// For whoever is to read it, who may be what a guest waits for.
+    fn take_for_client(&self, pause: Pause) -> Option<::http::Response<WasiBody>> {
+        if pause == Pause::Yields
+            && let Some(put) = &mut *self.put_in()
+        {
+            put.yields += 1;
+            if put.yields < YIELDS {
+                return None;
+            }
+        }
+        self.take_response()
+    }
 }
 
 pub(super) async fn run(
-    program: &ProxyPre<ComponentHost>,
+    program: &HttpComponent,
     request: ::http::Request<RequestBody>,
     setup: &Setup,
     reply: &ReplySender,
@@ -96,39 +91,57 @@ pub(super) async fn run(
     };
     // An HTTP handler has no output but its response: what it prints is for the log.
     wasi.args(&setup.grants.args).stdout(setup.stderr.clone()).stderr(setup.stderr.clone());
-    let host = ComponentHost {
-        wasi: wasi.build(),
-        table: resource_table(setup),
-        http: WasiHttpCtx::new(),
-        outbound: Outbound::new(setup),
-        limiter: setup.limiter(),
+    let engine = match program {
+        HttpComponent::P2(proxy) => proxy.engine(),
+        HttpComponent::P3(service) => service.engine(),
     };
-    let mut store = bounded_store(program.engine(), host, |host| &mut host.limiter);
+    let host = ComponentHost::new(wasi.build(), setup);
+    let mut store = bounded_store(engine, host, |host| &mut host.limiter);
     let body = request.body().status();
     let slot = Slot::default();
+    let stream = |pause| {
+        if let Some(response) = slot.take_for_client(pause) {
+            reply.stream(Stream::Response(response));
+        }
+    };
     let result = {
-        let slot_of_guest = slot.clone();
         let call = pin!(async {
             setup.reserve_overhead().await;
-            let mut http = store.data_mut().http();
-            let request = http.new_incoming_request(Scheme::Http, request)?;
-            let out = http.new_response_outparam_from_callback(move |response| {
-                *slot_of_guest.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
-            })?;
-            let proxy = program.instantiate_async(&mut store).await?;
-            proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
-        });
-        bounded(setup, call, || {
-            // The guest waits: whoever reads its response may be what it waits for.
-            if let Some(response) = take_response(&slot) {
-                reply.stream(Stream::Response(response));
+            match program {
+                HttpComponent::P2(proxy) => handle(proxy, &mut store, request, &slot).await.map(|()| None),
+                HttpComponent::P3(service) => p3::handle(service, &mut store, request, &slot).await.map(Some),
             }
-        })
-        .await
+        });
+        bounded(setup, call, stream).await
     };
-    let hits = LimitHits { body: body.end(), ..LimitHits::default() };
-    let result = judge(setup, &slot, hits, &store.data().limiter, reply, result);
+    let hits = || LimitHits { body: body.end(), ..LimitHits::default() };
+    if let Ok(Ok(Some(delivery))) = result {
+        // With its tasks the guest's streams have ended. What it has only passed on comes as long as it does.
+        let host = store.into_data();
+        let delivered = delivery.delivered(&slot, reply.is_streaming(), setup.buffer_limit);
+        let result = bounded(setup, pin!(delivered), stream).await.map(Ok);
+        let result = judge(setup, &slot, hits(), &host.limiter, reply, result);
+        return Ended { result, memory_peak: host.limiter.peak(), remains: Remains::none() };
+    }
+    let result = result.map(|result| result.map(drop));
+    let result = judge(setup, &slot, hits(), &store.data().limiter, reply, result);
     Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains::of(Left::Component(store)) }
+}
+
+async fn handle(
+    proxy: &ProxyPre<ComponentHost>,
+    store: &mut Store<ComponentHost>,
+    request: ::http::Request<RequestBody>,
+    slot: &Slot,
+) -> wasmtime::Result<()> {
+    let mut http = store.data_mut().http();
+    let request = http.new_incoming_request(Scheme::Http, request)?;
+    let slot = slot.clone();
+    let out = http.new_response_outparam_from_callback(move |response| {
+        slot.put(response.map_err(|code| format!("{code:?}")));
+    })?;
+    let proxy = proxy.instantiate_async(&mut *store).await?;
+    proxy.wasi_http_incoming_handler().call_handle(store, request, out).await
 }
 
 /// Decides how the call ended; gives the response, unless it was streamed.
@@ -158,16 +171,18 @@ fn judge(
     if reply.is_streaming() {
         return Ok(None);
     }
-    match take(slot) {
-        Some(Ok(response)) => whole(response, setup.max_output).map(Some),
+    match slot.take() {
+        Some(Ok(response)) => whole(response, setup.max_output)
+            .map(Some)
+            .map_err(|failure| limit_hit(limiter, hits, setup.bounds()).unwrap_or(failure)),
         Some(Err(code)) => Err(limit_hit(limiter, hits, setup.bounds())
-            .unwrap_or_else(|| Failure::NoResponse { reason: format!("it answered with the error {code:?}") })),
+            .unwrap_or_else(|| Failure::NoResponse { reason: format!("it answered with the error {code}") })),
         None => Err(Failure::NoResponse { reason: "it returned without setting one".into() }),
     }
 }
 
 /// Takes the body of an ended guest, which is all there, out of its channel.
-fn whole(response: ::http::Response<HyperOutgoingBody>, max_output: u64) -> Result<Answer, Failure> {
+fn whole(response: ::http::Response<WasiBody>, max_output: u64) -> Result<Answer, Failure> {
     let (head, mut body) = response.into_parts();
     let mut frames: Vec<Frame<Bytes>> = Vec::new();
     let mut bytes = 0_u64;

@@ -5,7 +5,8 @@
 //! reach is exactly what [`crate::invocation::Grants`] lists.
 //!
 //! - [`program`]: compiled code that is ready to run, and the linkers behind it
-//! - [`command`]: runs `_start` and `wasi:cli/run`; [`http`] runs `wasi:http/incoming-handler`
+//! - [`command`]: runs `_start` and `wasi:cli/run`; [`http`] runs `wasi:http/incoming-handler` and `wasi:http/handler`
+//! - [`p3`]: what is different for WASI 0.3; [`component`]: what the box holds for a component
 //! - [`mod@reply`]: the one way back to whoever waits
 //! - [`guest`]: a call that is to run; [`executor`]: what drives it, until its end, its deadline, or its cancellation
 //! - [`limiter`]: memory; [`populate`]: memory made resident ahead; [`failure`]: what an error of a guest's call was
@@ -14,6 +15,7 @@
 //! - [`outbound`]: HTTP requests of guests, denied unless granted
 
 mod command;
+mod component;
 pub mod executor;
 mod failure;
 pub mod file_access;
@@ -21,6 +23,7 @@ mod guest;
 mod http;
 mod limiter;
 pub mod outbound;
+mod p3;
 mod populate;
 pub mod program;
 pub mod reply;
@@ -31,17 +34,15 @@ mod stdout;
 use std::{sync::Arc, time::Instant};
 
 use wasmtime::{Store, component::ResourceTable};
-use wasmtime_wasi::p2::bindings::CommandPre;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use self::{
     command::CoreHost,
+    component::ComponentHost,
     failure::Bounds,
     file_access::{FileAccess, Files, MOST_FILES},
-    http::ComponentHost,
     limiter::Limiter,
     outbound::InvocationAccess,
-    program::CoreProgram,
+    program::{CommandComponent, CoreProgram, HttpComponent},
 };
 pub use self::{
     command::{CommandInput, Stdio},
@@ -60,8 +61,8 @@ use crate::{
 /// A program with the input that it takes.
 pub enum Call {
     Core(Arc<CoreProgram>, CommandInput),
-    Command(Arc<CommandPre<ComponentHost>>, CommandInput),
-    Http(Arc<ProxyPre<ComponentHost>>, ::http::Request<RequestBody>),
+    Command(Arc<CommandComponent>, CommandInput),
+    Http(Arc<HttpComponent>, ::http::Request<RequestBody>),
 }
 
 /// What one invocation may use and reach.
@@ -113,6 +114,10 @@ impl Remains {
     fn of(store: Left) -> Remains {
         Remains { store: Some(store), files: None }
     }
+
+    fn none() -> Remains {
+        Remains { store: None, files: None }
+    }
 }
 
 #[expect(dead_code, reason = "held to be dropped")]
@@ -155,7 +160,7 @@ impl Setup {
 impl Ended {
     /// Of a guest that was not started.
     fn not_started(failure: Failure) -> Ended {
-        Ended { result: Err(failure), memory_peak: 0, remains: Remains { store: None, files: None } }
+        Ended { result: Err(failure), memory_peak: 0, remains: Remains::none() }
     }
 }
 

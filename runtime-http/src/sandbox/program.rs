@@ -1,22 +1,39 @@
 //! Compiled code, linked and checked: what is left to do per invocation is to instantiate it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use wasmtime::{
     Engine, InstancePre, Linker, Module, ModuleExport,
-    component::{Component, Linker as ComponentLinker},
+    component::{Component, InstancePre as ComponentPre, Linker as ComponentLinker},
 };
-use wasmtime_wasi::p2::bindings::CommandPre;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi::{p2::bindings::CommandPre as P2CommandPre, p3::bindings::CommandPre as P3CommandPre};
+use wasmtime_wasi_http::{p2::bindings::ProxyPre, p3::bindings::ServicePre};
 
-use super::{command::CoreHost, http::ComponentHost};
-use crate::excerpt::excerpt;
+use super::{command::CoreHost, component::ComponentHost};
+use crate::{
+    engine::{EngineError, Engines},
+    excerpt::excerpt,
+};
 
 /// Something that can be invoked.
 pub enum Program {
     Core(Arc<CoreProgram>),
-    Command(Arc<CommandPre<ComponentHost>>),
-    Http(Arc<ProxyPre<ComponentHost>>),
+    Command(Arc<CommandComponent>),
+    Http(Arc<HttpComponent>),
+}
+
+/// A component that is a command: `wasi:cli/run`.
+pub enum CommandComponent {
+    P2(P2CommandPre<ComponentHost>),
+    P3(P3CommandPre<ComponentHost>),
+}
+
+/// A component that answers HTTP requests.
+pub enum HttpComponent {
+    /// `wasi:http/incoming-handler` of WASI 0.2.
+    P2(ProxyPre<ComponentHost>),
+    /// `wasi:http/handler` of WASI 0.3.
+    P3(ServicePre<ComponentHost>),
 }
 
 /// A WASI preview 1 command.
@@ -36,35 +53,40 @@ pub enum ProgramError {
         "the module exports no function `_start` without parameters and results; build it as a WASI command, not as a library"
     )]
     NoStart,
-    #[error("the component exports neither wasi:http/incoming-handler nor wasi:cli/run (WASI 0.2)")]
+    #[error(
+        "the component exports none of wasi:http/incoming-handler (WASI 0.2), wasi:http/handler (WASI 0.3), and wasi:cli/run (either)"
+    )]
     NoEntryPoint,
+    /// For components of WASI 0.3.
+    #[error(transparent)]
+    Engine(Arc<EngineError>),
 }
 
-/// The engine and what guests may import.
+/// The engines and what guests may import.
 pub struct Toolchain {
-    engine: Engine,
+    engines: Engines,
     core: Linker<CoreHost>,
     component: ComponentLinker<ComponentHost>,
+    /// Of the concurrent engine: WASI 0.3 beside 0.2.
+    concurrent: OnceLock<ComponentLinker<ComponentHost>>,
 }
 
 impl Toolchain {
     /// # Errors
     /// Only if wasmtime's own interfaces collide: a mistake in this file.
-    pub fn new(engine: Engine) -> wasmtime::Result<Self> {
-        let mut core = Linker::new(&engine);
+    pub fn new(engines: Engines) -> wasmtime::Result<Self> {
+        let mut core = Linker::new(engines.plain());
         wasmtime_wasi::p1::add_to_linker_async(&mut core, CoreHost::wasi)?;
         // wasmtime takes codes up to 125 only, and a trap is what others become; but C's -1 and 200 of Python are codes like any other.
         core.allow_shadowing(true);
         core.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| Err::<(), _>(exit(code)))?;
         core.allow_shadowing(false);
-        let mut component = ComponentLinker::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut component)?;
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
-        Ok(Toolchain { engine, core, component })
+        let component = p2_linker(engines.plain())?;
+        Ok(Toolchain { engines, core, component, concurrent: OnceLock::new() })
     }
 
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    pub fn engines(&self) -> &Engines {
+        &self.engines
     }
 
     /// # Errors
@@ -84,12 +106,49 @@ impl Toolchain {
     /// # Errors
     /// [`ProgramError`] if imports are unknown or there is no entry point.
     pub fn component(&self, component: &Component) -> Result<Program, ProgramError> {
-        let pre = self.component.instantiate_pre(component).map_err(link)?;
-        if let Ok(http) = ProxyPre::new(pre.clone()) {
-            return Ok(Program::Http(Arc::new(http)));
+        if Engine::same(component.engine(), self.engines.plain()) {
+            let pre = self.component.instantiate_pre(component).map_err(link)?;
+            return p2_program(&pre).ok_or(ProgramError::NoEntryPoint);
         }
-        CommandPre::new(pre).map(|command| Program::Command(Arc::new(command))).map_err(|_| ProgramError::NoEntryPoint)
+        let pre = self.concurrent()?.instantiate_pre(component).map_err(link)?;
+        if let Ok(http) = ServicePre::new(pre.clone()) {
+            return Ok(Program::Http(Arc::new(HttpComponent::P3(http))));
+        }
+        if let Ok(command) = P3CommandPre::new(pre.clone()) {
+            return Ok(Program::Command(Arc::new(CommandComponent::P3(command))));
+        }
+        p2_program(&pre).ok_or(ProgramError::NoEntryPoint)
     }
+
+    fn concurrent(&self) -> Result<&ComponentLinker<ComponentHost>, ProgramError> {
+        if let Some(linker) = self.concurrent.get() {
+            return Ok(linker);
+        }
+        let engine = self.engines.concurrent().map_err(ProgramError::Engine)?;
+        let linker = p3_linker(engine).map_err(link)?;
+        Ok(self.concurrent.get_or_init(|| linker))
+    }
+}
+
+fn p2_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentHost>> {
+    let mut linker = ComponentLinker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    Ok(linker)
+}
+
+fn p3_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentHost>> {
+    let mut linker = p2_linker(engine)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+fn p2_program(pre: &ComponentPre<ComponentHost>) -> Option<Program> {
+    if let Ok(http) = ProxyPre::new(pre.clone()) {
+        return Some(Program::Http(Arc::new(HttpComponent::P2(http))));
+    }
+    P2CommandPre::new(pre.clone()).ok().map(|command| Program::Command(Arc::new(CommandComponent::P2(command))))
 }
 
 /// What ends a guest that exits. As for processes, the low 8 bits of its code are what is known of it; but an error is never taken for none.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http_body::Frame;
 use tokio::sync::{mpsc, oneshot};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::WasiBody;
 
 use crate::{
     exchange::budget::Hold,
@@ -42,7 +42,7 @@ pub enum Stream {
     /// A command's output so far; the rest follows.
     Output { first: Bytes, rest: mpsc::Receiver<Bytes> },
     /// A response whose body is still written by its guest.
-    Response(http::Response<HyperOutgoingBody>),
+    Response(http::Response<WasiBody>),
 }
 
 /// What comes back.

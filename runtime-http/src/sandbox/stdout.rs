@@ -11,6 +11,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::{io::AsyncWrite, sync::mpsc};
+use tokio_util::sync::ReusableBoxFuture;
 use wasmtime_wasi::{
     async_trait,
     cli::{IsTerminal, StdoutStream},
@@ -213,15 +214,28 @@ impl OutputStream for Stdout {
     }
 }
 
-impl AsyncWrite for Stdout {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let room = self.state().room().map_err(std::io::Error::other)?;
-        if room == 0 {
-            let mut waiting = Box::pin(self.send_until(CHUNK - 1));
-            std::task::ready!(waiting.as_mut().poll(context));
+/// Writes to standard output, for WASI 0.3.
+struct Writer {
+    stdout: Stdout,
+    /// Until there is room: asked once, so that whoever makes room wakes it.
+    room: Option<ReusableBoxFuture<'static, ()>>,
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        loop {
+            if let Some(room) = &mut self.room {
+                std::task::ready!(room.poll(context));
+                self.room = None;
+            }
+            if self.stdout.state().room().map_err(std::io::Error::other)? > 0 {
+                break;
+            }
+            let stdout = self.stdout.clone();
+            self.room = Some(ReusableBoxFuture::new(async move { stdout.send_until(CHUNK - 1).await }));
         }
         let taken = bytes.len().min(CHUNK);
-        self.state().write(&bytes[..taken]).map_err(std::io::Error::other)?;
+        self.stdout.state().write(&bytes[..taken]).map_err(std::io::Error::other)?;
         Poll::Ready(Ok(taken))
     }
 
@@ -242,7 +256,7 @@ impl IsTerminal for Stdout {
 
 impl StdoutStream for Stdout {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
+        Box::new(Writer { stdout: self.clone(), room: None })
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {

@@ -38,7 +38,7 @@ pub struct ArtifactKey {
 }
 
 impl ArtifactKey {
-    /// `compatibility` is [`crate::engine::compatibility_key`]'s.
+    /// `compatibility` is [`crate::engine::Engines::compatibility_key`]'s.
     pub fn new(content: &[u8], compatibility: u64) -> Self {
         ArtifactKey { content: blake3::hash(content), compatibility }
     }

@@ -22,7 +22,6 @@ use crate::{
         self, Allowance, CompilerError, Isolation,
         memory_file::{MemoryFile, Sealed},
     },
-    engine::compatibility_key,
     excerpt::excerpt,
     metrics::Metrics,
     node::client::{CompileService, Outcome},
@@ -146,7 +145,7 @@ impl Compiler {
         allowance: Allowance,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let compatibility = compatibility_key(toolchain.engine());
+        let compatibility = toolchain.engines().compatibility_key();
         Compiler { toolchain, caches, trust_precompiled, allowance, compatibility, metrics }
     }
 
@@ -168,7 +167,7 @@ impl Compiler {
             Format::Module | Format::Component => {}
             Format::Native if !self.trust_precompiled => return Err(CompileError::PrecompiledUntrusted),
             Format::Native => {
-                let code = Native::Trusted(&bytes).load(self.toolchain.engine());
+                let code = Native::Trusted(&bytes).load(self.toolchain.engines());
                 return code.map(Prepared::Ready).map_err(|error| CompileError::PrecompiledUnusable(said(&error)));
             }
         }
@@ -176,7 +175,7 @@ impl Compiler {
         let own = self.caches.own.as_ref().map(|cache| ("disk", cache));
         let node = self.caches.node.as_ref().map(|node| ("node", &node.cache));
         for (name, cache) in own.into_iter().chain(node) {
-            let cached = cache.get(&key).map(|artifact| Native::Cached(artifact).load(self.toolchain.engine()));
+            let cached = cache.get(&key).map(|artifact| Native::Cached(artifact).load(self.toolchain.engines()));
             let result = match &cached {
                 None => "miss",
                 Some(Ok(_)) => "hit",
@@ -219,7 +218,7 @@ impl Compiler {
                 // From the file its pages can be given back to the system.
                 Ok(()) => {
                     if let Some(artifact) = cache.get(&key)
-                        && let Ok(code) = Native::Cached(artifact).load(self.toolchain.engine())
+                        && let Ok(code) = Native::Cached(artifact).load(self.toolchain.engines())
                     {
                         return Ok(code);
                     }
@@ -227,7 +226,7 @@ impl Compiler {
                 Err(error) => tracing::warn!("cannot write to the AOT cache {}: {error}", cache.directory().display()),
             }
         }
-        Native::Compiled(&code).load(self.toolchain.engine()).map_err(|error| CompileError::Unloadable(said(&error)))
+        Native::Compiled(&code).load(self.toolchain.engines()).map_err(|error| CompileError::Unloadable(said(&error)))
     }
 
     /// `None`: there is no service, or it does not serve, and this box has to do it.
@@ -250,7 +249,7 @@ impl Compiler {
             node.complain(service, &"what it compiled is not in the node's cache");
             return Ok(None);
         };
-        match Native::Cached(artifact).load(self.toolchain.engine()) {
+        match Native::Cached(artifact).load(self.toolchain.engines()) {
             Ok(code) => {
                 self.metrics.compiles.with_label_values(&["node"]).inc();
                 self.metrics.compile.observe(started.elapsed().as_secs_f64());

@@ -7,7 +7,7 @@ use std::{fs::File, os::fd::AsRawFd};
 use wasmtime::{Engine, Module, Precompiled, component::Component};
 
 use super::artifact::Artifact;
-use crate::confined::memory_file::Sealed;
+use crate::{confined::memory_file::Sealed, engine::Engines};
 
 /// Loaded code.
 pub enum Code {
@@ -28,21 +28,30 @@ pub enum Native<'a> {
 impl Native<'_> {
     /// # Errors
     /// wasmtime's, if the image was made by another version, with other settings, or for another CPU; or if there is not enough memory.
-    pub fn load(self, engine: &Engine) -> wasmtime::Result<Code> {
+    pub fn load(self, engines: &Engines) -> wasmtime::Result<Code> {
         match self {
-            Native::Cached(artifact) => mapped(engine, artifact.file),
-            Native::Compiled(sealed) => mapped(engine, sealed.file()?),
+            Native::Cached(artifact) => mapped(engines, artifact.file),
+            Native::Compiled(sealed) => mapped(engines, sealed.file()?),
             Native::Trusted(bytes) => match kind(Engine::detect_precompiled(bytes))? {
                 // SAFETY: the operator vouches for the image, which was copied from its file.
-                Precompiled::Module => unsafe { Module::deserialize(engine, bytes) }.map(Code::Module),
+                Precompiled::Module => unsafe { Module::deserialize(engines.plain(), bytes) }.map(Code::Module),
                 // SAFETY: as above.
-                Precompiled::Component => unsafe { Component::deserialize(engine, bytes) }.map(Code::Component),
+                Precompiled::Component => component(engines, |engine| unsafe { Component::deserialize(engine, bytes) }),
             },
         }
     }
 }
 
-fn mapped(engine: &Engine, file: File) -> wasmtime::Result<Code> {
+/// Loads it for the engine that it was compiled for: wasmtime refuses what was made with other settings.
+fn component(engines: &Engines, load: impl Fn(&Engine) -> wasmtime::Result<Component>) -> wasmtime::Result<Code> {
+    let loaded = load(engines.plain()).or_else(|error| match engines.concurrent() {
+        Ok(concurrent) => load(concurrent),
+        Err(missing) => Err(error.context(missing.to_string())),
+    });
+    loaded.map(Code::Component)
+}
+
+fn mapped(engines: &Engines, file: File) -> wasmtime::Result<Code> {
     // For components wasmtime takes a path only: this one leads to the very file that was checked.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     match kind(Engine::detect_precompiled_file(&path)?)? {
@@ -50,9 +59,9 @@ fn mapped(engine: &Engine, file: File) -> wasmtime::Result<Code> {
         // ended, or into the private cache as its MAC shows, or into the node's cache, which only the node's root can write. What
         // module it was made from decides what it may do when it runs, and whoever runs that module has asked for it. None of these
         // files is ever changed in place.
-        Precompiled::Module => unsafe { Module::deserialize_open_file(engine, file) }.map(Code::Module),
+        Precompiled::Module => unsafe { Module::deserialize_open_file(engines.plain(), file) }.map(Code::Module),
         // SAFETY: as above.
-        Precompiled::Component => unsafe { Component::deserialize_file(engine, path) }.map(Code::Component),
+        Precompiled::Component => component(engines, |engine| unsafe { Component::deserialize_file(engine, &path) }),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     access_log::Record,
     admission::{Admission, Capacity, Share},
     cgroup::{CgroupSettings, DEFAULT_PERIOD, Enable, Mode},
-    engine::EngineSize,
+    engine::{EngineSize, Engines},
     epoch::Ticker,
     exchange::budget::Budgets,
     invocation::{CancelToken, Failure, Grants, InvocationId, Outcome},
@@ -42,7 +42,7 @@ impl Fixture {
     fn new(inline: Inline) -> Fixture {
         let metrics = Arc::new(Metrics::new());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let ticker = Ticker::start(EngineSize::for_compiling().engine().unwrap()).unwrap();
+        let ticker = Ticker::start(Engines::new(EngineSize::for_compiling()).unwrap()).unwrap();
         let none = CgroupSettings {
             enable: Enable::False,
             mode: Mode::Pinned,

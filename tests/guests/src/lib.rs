@@ -44,6 +44,20 @@ impl Guest for Handler {
                 answer(out, 200, &headers, b"headers");
             }
             "trailers" => trailers(out),
+            "received-trailers" => {
+                let incoming = request.consume().expect("the first use");
+                let from = incoming.stream().expect("the first use");
+                while from.blocking_read(4096).is_ok() {}
+                drop(from);
+                let future = IncomingBody::finish(incoming);
+                future.subscribe().block();
+                let received = future.get().expect("it is ready").expect("the first use").expect("a whole body");
+                let mut text = String::new();
+                for (name, value) in received.into_iter().flat_map(|trailers| trailers.entries()) {
+                    writeln!(text, "{name}: {}", String::from_utf8_lossy(&value)).expect("a string");
+                }
+                answer(out, 200, &[], text.as_bytes());
+            }
             "length" => {
                 let (announced, sent) = query.split_once(',').expect("?ANNOUNCED,SENT");
                 answer(out, 200, &[("content-length", announced)], &vec![b'x'; sent.parse().expect("a number")]);
