@@ -8,6 +8,7 @@ use crate::{
     api::problem::Code,
     client,
     config::{AdminSettings, Settings, with_environment_in_help},
+    deploy::{ListArgs, RmArgs, RollbackArgs, push::PushArgs},
     develop::{build::BuildArgs, dev::DevArgs, invoke::InvokeArgs, new::NewArgs},
     explain::CodeParser,
     invocation::{HostDirectory, Preopen},
@@ -33,6 +34,8 @@ Examples:
   echo data | wasmbox run functions/hello.wasm   run a module once, on this terminal
   wasmbox compile --functions-dir /functions     compile ahead, so that first calls are quick
   wasmbox status --watch                         look at a box that runs
+  wasmbox push hello.wasm --url http://box:8086  put a function into a box that runs
+  wasmbox rollback hello                         go back to what it was before
   wasmbox doctor                                 check what a box needs here
   wasmbox explain guest-trap                     what an error means, and what to do
 
@@ -88,6 +91,28 @@ pub enum Command {
     ///
     /// Exit code 1 if no box answers.
     Status(StatusArgs),
+    /// Put a function into a box that runs
+    ///
+    /// The box checks and compiles the module before it takes the place of the one that served; what runs goes on with that. The settings
+    /// in FILE's place with the ending .toml go with it. A push that fails changes nothing, and `wasmbox rollback NAME` undoes one.
+    ///
+    /// The box must have been started with --upload-token-file; the token is shown with --token-file, or in WASMBOX_TOKEN. For instance:
+    /// kubectl port-forward deployment/wasmbox 8086, then wasmbox push hello.wasm --token-file token
+    ///
+    /// Exit code 1 if it was not put there.
+    Push(PushArgs),
+    /// List the functions in a box's directory, or the versions of one
+    ///
+    /// Versions are numbered in the order in which they began to serve; the newest is first. ETag is what `push --if-match` takes.
+    List(ListArgs),
+    /// Remove a function from a box that runs
+    ///
+    /// What runs goes on. The versions are kept, so that `wasmbox rollback NAME` restores it, unless --purge is given.
+    Rm(RmArgs),
+    /// Go back to an earlier version of a function, or restore one that was removed
+    ///
+    /// That version, with its settings, becomes the newest one and gets a number of its own; so a second rollback undoes the first.
+    Rollback(RollbackArgs),
     /// Check what a box needs of the machine, the container and its settings, and say the remedy for what is missing
     ///
     /// Takes the settings of `serve`. One line for each check: `ok`; `warn`, the box runs but with less; `FAIL`, it does not start, or not

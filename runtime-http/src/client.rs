@@ -1,9 +1,10 @@
-//! A client for the box's own ports: one request, plain HTTP/1.1. For `wasmbox status`, `doctor` and `invoke`.
+//! A client for the box's own ports: one request, plain HTTP/1.1. For `wasmbox status`, `doctor`, `invoke`, and `push` with what belongs to it.
 
 use std::{io, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
+use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -39,7 +40,12 @@ pub fn host_and_port(address: &str) -> &str {
 ///
 /// # Errors
 /// [`ClientError`], if there is no head of an answer.
-pub async fn send(address: &str, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError> {
+pub async fn send<B>(address: &str, request: Request<B>) -> Result<Response<Incoming>, ClientError>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let stream = timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| ClientError::Silent)??;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // If it ends first, the exchange says how. It ends when the answer is read or dropped.
@@ -53,7 +59,7 @@ pub async fn send(address: &str, request: Request<Full<Bytes>>) -> Result<Respon
 /// [`ClientError`], if there is no whole answer.
 pub async fn get(address: &str, path: &str) -> Result<(StatusCode, Vec<u8>), ClientError> {
     timeout(PATIENCE, async {
-        let request = Request::get(path).header(header::HOST, address).body(Full::default())?;
+        let request = Request::get(path).header(header::HOST, address).body(Full::<Bytes>::default())?;
         let (head, body) = send(address, request).await?.into_parts();
         let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() { ClientError::TooLarge } else { ClientError::Body(error) }

@@ -4,7 +4,7 @@
 //!
 //! - [`settings`]: reading them from the three sources
 //! - [`admitted`]: what is admitted where nothing is set
-//! - [`places`], [`admin`], [`invocation`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`outbound`], [`confinement`]: the settings in groups, with their defaults and bounds
+//! - [`places`], [`admin`], [`invocation`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`outbound`], [`confinement`], [`upload`]: the settings in groups, with their defaults and bounds
 
 pub mod admin;
 pub mod admitted;
@@ -17,6 +17,7 @@ pub mod outbound;
 pub mod places;
 pub mod reports;
 pub mod settings;
+pub mod upload;
 
 use std::{fmt::Display, path::PathBuf, time::Duration};
 
@@ -26,6 +27,7 @@ pub use self::{
     outbound::OutboundConfig,
     places::CacheDir,
     settings::{Settings, with_environment_in_help},
+    upload::UploadConfig,
 };
 use admitted::AdmittedByLimit;
 
@@ -100,6 +102,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     pub preopen_roots: Vec<PathBuf>,
     pub outbound: OutboundConfig,
+    pub uploads: UploadConfig,
     pub wasm_runtime: WasmRuntime,
     pub pod_name: String,
     pub readiness: ReadinessSettings,
@@ -125,7 +128,8 @@ impl Config {
     /// [`ConfigError::Value`], naming the setting, its value, and what is expected.
     pub fn new(settings: Settings) -> Result<Config, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let Settings { places, admin, invocation, cpu, capacity, reports, modules, outbound, confinement } = settings;
+        let Settings { places, admin, invocation, cpu, capacity, reports, modules, outbound, confinement, upload } =
+            settings;
         let by_limit = AdmittedByLimit::new(&capacity, &invocation);
         let admitted = by_limit.at(Container::open().available_memory());
         by_limit.check(&admitted)?;
@@ -198,6 +202,7 @@ impl Config {
             drain_timeout: capacity.drain_timeout.unwrap_or(ConfigDuration::from_secs(30)).duration(),
             preopen_roots: modules::canonical(modules.preopen_root.unwrap_or_default())?,
             outbound,
+            uploads: upload.resolve()?,
             wasm_runtime: modules.wasm_runtime.unwrap_or(WasmRuntime::Wasmtime),
             pod_name: places
                 .pod_name

@@ -8,7 +8,7 @@ use wasmbox::{
     cli::{self, Cli, Command},
     compile,
     config::{Config, Settings},
-    confined,
+    confined, deploy,
     develop::{build, dev, invoke, local_box, new},
     doctor::{self, first::FirstProcess},
     explain, manual, node, run, serve, status,
@@ -74,6 +74,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let settings = settings_of(arguments.config.or_else(|| first.config.clone()), flags, variable)?;
             Ok(doctor::doctor(&Config::new(settings)?)?)
         }
+        Command::Push(arguments) => Ok(deploy::push::push(&arguments)?),
+        Command::List(arguments) => Ok(deploy::list(&arguments)?),
+        Command::Rm(arguments) => Ok(deploy::rm(&arguments)?),
+        Command::Rollback(arguments) => Ok(deploy::roll_back(&arguments)?),
         Command::Explain { code } => Ok(explain::explain(code)?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut cli::command(), "wasmbox", &mut std::io::stdout());

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin,
+    admin::Admin,
     admission::Admission,
     api::{Api, ApiSettings},
     boot::{self, BootError},
@@ -36,6 +36,7 @@ use crate::{
     sizing::Sizing,
     status::StatusSource,
     store::StoreThreads,
+    upload::{Uploads, token::Tokens},
     worker::{PoolSettings, WorkerPool},
 };
 
@@ -58,6 +59,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     // Before there is a thread that would keep what is given up.
     privileges::access::make_cache_dir(&config);
     let roots = boot::roots(&config)?;
+    let tokens = config.uploads.token_file.as_deref().map(Tokens::load).transpose()?;
     let given_up = privileges::give_up(&config).map_err(Unconfined::from)?;
     let logs = logging::start(&config.log_level, config.log_format).map_err(anyhow::Error::msg)?;
     for missing in &given_up.missing {
@@ -129,6 +131,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         draining: AtomicBool::new(false),
         over: CancellationToken::new(),
     });
+    let uploads =
+        Uploads::new(&config, tokens, core.store.clone(), &core.admin_budgets.bodies, runtime.handle().clone());
     let settings = ApiSettings {
         defaults: config.defaults,
         caps: config.caps,
@@ -181,7 +185,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             %cgroups,
             "serving, {cached} AOT cache"
         );
-        let parts = Parts { api: api.clone(), status, server, admin, io, reporter };
+        let parts = Parts { api: api.clone(), status, uploads, server, admin, io, reporter };
         let next_signal = serve_until_signal(parts, signals, config.drain_timeout, &logs).await;
         end_within(JOIN_TIME, move || drop((sampler, api, core)), next_signal, &logs).await;
         Ok::<_, anyhow::Error>(())
@@ -197,6 +201,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
 struct Parts {
     api: Arc<Api>,
     status: Arc<StatusSource>,
+    uploads: Arc<Uploads>,
     server: Server,
     admin: Server,
     io: Arc<IoThreads>,
@@ -228,7 +233,7 @@ async fn serve_until_signal(
     drain_timeout: Duration,
     logs: &logging::Logs,
 ) -> Signals {
-    let Parts { api, status, server, admin, io, reporter } = parts;
+    let Parts { api, status, uploads, server, admin, io, reporter } = parts;
     let ending = Ending::default();
     // Probes, metrics and the report go on while the box drains.
     let closing = ending.close.clone();
@@ -257,17 +262,19 @@ async fn serve_until_signal(
         ))
     };
     let admin = {
-        let (api, status, lost) = (api.clone(), status.clone(), logs.lost());
+        let (port, lost) = (Arc::new(Admin { api: api.clone(), status, uploads }), logs.lost());
         tokio::spawn(admin.serve(
             io,
-            move |request, _| {
-                let metric = &api.core.metrics.lost_log_lines;
+            move |request, peers| {
+                let metric = &port.api.core.metrics.lost_log_lines;
                 metric.inc_by(lost().saturating_sub(metric.get()));
-                let response = match request {
-                    Ok(request) => admin::handle(&api, &status, &request),
-                    Err(NoMemory) => api.no_memory(),
-                };
-                async move { response }
+                let port = port.clone();
+                async move {
+                    match request {
+                        Ok(request) => port.handle(request, peers.client).await,
+                        Err(NoMemory) => port.api.no_memory(),
+                    }
+                }
             },
             Ending { drain: closing.clone(), close: closing.clone() },
         ))

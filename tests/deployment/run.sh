@@ -98,11 +98,12 @@ release monitoring "${monitoring[@]}" --set metrics.labels.release=prometheus,me
 release monitoring-knative "${monitoring[@]}" --set workload=knative
 release monitoring-fork "${monitoring[@]}" --set workload=knative-fork
 release monitoring-none "${monitoring[@]}" --set workload=none
+release uploads --set uploads.enabled=true,uploads.secret=tokens
 release others --set networkPolicy.enabled=false,podDisruptionBudget.enabled=false,hpa.enabled=false,deployment.preStopSeconds=0
 # What is not in the schema is refused, and named.
 for wrong in workload=statefulset replicas=3 image.tagg=1 image.digest=latest resources.limits.memory=lots resources.limits.cpu=0 \
     resources.requests.cpu=1Gi settings.log-level=debug hpa.minReplicas=0 hpa.cpuUtilization=150 keda.minReplicas=0 metrics.podMonitor.interval=often \
-    metrics.rules.runbookUrl=a#b metrics.serviceMonitor=true; do
+    metrics.rules.runbookUrl=a#b metrics.serviceMonitor=true uploads.secret=A_B; do
     if "$helm" template wasmbox "$chart" --set "$wrong" >/dev/null 2>"$work/refused"; then
         fail "the chart takes $wrong"
     fi
@@ -118,6 +119,8 @@ says numbers 'value: "10000000"'
 says numbers 'value: "1.5"'
 says numbers 'cpu: 1'
 says numbers 'cpu: 0.5'
+says uploads 'secretName: tokens'
+says uploads 'value: "/etc/wasmbox/uploads/token"'
 [ "$(grep -cF "image: wasmbox@$digest" "$work/chart-digest.yaml")" = 3 ] || fail "not each of the three containers is of the image's digest"
 # The DaemonSet that uninstalls is rolled out when each node is what it was: an init container ends then.
 awk '/ initContainers:/ { init = 1 } /^      containers:/ { init = 0 } init && /args: \["uninstall"/ && !/--watch/ { found = 1 } END { exit !found }' \

@@ -255,8 +255,23 @@ fn man_pages() {
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
         .collect();
     names.sort();
-    let commands =
-        ["build", "compile", "completions", "dev", "doctor", "explain", "invoke", "new", "run", "serve", "status"];
+    let commands = [
+        "build",
+        "compile",
+        "completions",
+        "dev",
+        "doctor",
+        "explain",
+        "invoke",
+        "list",
+        "new",
+        "push",
+        "rm",
+        "rollback",
+        "run",
+        "serve",
+        "status",
+    ];
     let mut expected: Vec<String> = commands.iter().map(|command| format!("wasmbox-{command}.1")).collect();
     expected.push("wasmbox.1".into());
     assert_eq!(names, expected);

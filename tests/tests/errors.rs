@@ -465,7 +465,8 @@ fn an_error_is_logged_and_counted() {
     server.logged(&["invocation", "404", "module-not-found"]);
 }
 
-/// The server's list of codes is the one place where a code can be added: each of them is provoked in this file.
+/// The server's list of codes is the one place where a code can be added: each of them is provoked in this file, or, if it is of the admin port, by
+/// the tests of uploads.
 #[test]
 fn every_code_is_provoked_here() {
     let list = workspace::root().join("runtime-http/src/api/problem.rs");
@@ -474,7 +475,14 @@ fn every_code_is_provoked_here() {
     let (names, _) = names.split_once("pub fn").expect("what follows the names");
     let codes: Vec<&str> = names.lines().filter_map(|line| line.split('"').nth(1)).collect();
     assert!(codes.len() >= 22, "{codes:?}");
+    let uploads = [
+        include_str!("upload/requests.rs"),
+        include_str!("upload/races.rs"),
+        include_str!("upload/interrupted.rs"),
+        include_str!("upload/hostile.rs"),
+    ];
+    let provoked = [include_str!("errors.rs"), &uploads.concat()].concat();
     for code in codes {
-        assert!(include_str!("errors.rs").contains(&format!(", \"{code}\")")), "{code} is not provoked");
+        assert!(provoked.contains(&format!(", \"{code}\")")), "{code} is not provoked");
     }
 }

@@ -23,6 +23,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "wasmbox.environment" -}}
 {{- $knative := hasPrefix "knative" .Values.workload }}
 {{- $settings := dict "FUNCTIONS_DIR" "/functions" "CACHE_DIR" "/var/cache/wasmbox/native" "LOG_FORMAT" "json" }}
+{{- if .Values.uploads.enabled }}
+{{- if $knative }}{{ fail "uploads.enabled takes workload=deployment: Knative leads nobody to the admin port" }}{{ end }}
+{{- $_ := set $settings "UPLOAD_TOKEN_FILE" "/etc/wasmbox/uploads/token" }}
+{{- end }}
 {{- if .Values.runtimeClass.name }}
 {{- /* Without CPU limits of invocations the box is not to start. */}}
 {{- $_ := set $settings "ENABLE_CGROUPS" "true" }}
@@ -83,7 +87,7 @@ securityContext:
 volumeMounts:
   - name: functions
     mountPath: /functions
-    readOnly: true
+    readOnly: {{ not .Values.uploads.enabled }}
     {{- with .Values.functions.subPath }}
     subPath: {{ . }}
     {{- end }}
@@ -92,6 +96,11 @@ volumeMounts:
     mountPath: /var/cache/wasmbox
   - name: tmp
     mountPath: /tmp
+  {{- if .Values.uploads.enabled }}
+  - name: uploads
+    mountPath: /etc/wasmbox/uploads
+    readOnly: true
+  {{- end }}
   {{- if .Values.cgroupClaim }}
   - name: cgroup
     mountPath: /data
@@ -102,13 +111,18 @@ volumeMounts:
 - name: functions
   persistentVolumeClaim:
     claimName: {{ .Values.functions.claim }}
-    readOnly: true
+    readOnly: {{ not .Values.uploads.enabled }}
 - name: cache
   emptyDir:
     sizeLimit: 2Gi
 - name: tmp
   emptyDir:
     sizeLimit: 64Mi
+{{- if .Values.uploads.enabled }}
+- name: uploads
+  secret:
+    secretName: {{ .Values.uploads.secret }}
+{{- end }}
 {{- if .Values.cgroupClaim }}
 - name: cgroup
   persistentVolumeClaim:

@@ -142,8 +142,8 @@ impl Api {
         self.rejected(Problem::new(Code::QueueFull, "too many requests hold memory without having been admitted"))
     }
 
-    /// Refuses a request that got no record: no function is known for it, or none may see it.
-    fn rejected(&self, problem: Problem) -> Response<ResponseBody> {
+    /// Refuses a request that got no record: no function is known for it, or none may see it, or none is asked for.
+    pub fn rejected(&self, problem: Problem) -> Response<ResponseBody> {
         tracing::info!(target: "invocation", status = problem.code.status().as_u16(), code = problem.code.as_str(), failure = problem.detail);
         self.core.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
         problem.into_response()

@@ -1,5 +1,7 @@
 //! The only place that decides a status: every error a client can be told, as `application/problem+json` (RFC 9457).
 
+mod upload;
+
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
@@ -47,6 +49,14 @@ pub enum Code {
     Evicted,
     Compiling,
     DeadlineExceeded,
+    UploadsOff,
+    Unauthorized,
+    VersionNotFound,
+    FunctionConflict,
+    PreconditionFailed,
+    UploadsBusy,
+    FunctionsFull,
+    DiskFull,
 }
 
 impl Code {
@@ -79,6 +89,14 @@ impl Code {
             Code::Evicted => "evicted",
             Code::Compiling => "compiling",
             Code::DeadlineExceeded => "deadline-exceeded",
+            Code::UploadsOff => "uploads-off",
+            Code::Unauthorized => "unauthorized",
+            Code::VersionNotFound => "version-not-found",
+            Code::FunctionConflict => "function-conflict",
+            Code::PreconditionFailed => "precondition-failed",
+            Code::UploadsBusy => "uploads-busy",
+            Code::FunctionsFull => "functions-full",
+            Code::DiskFull => "disk-full",
         }
     }
 
@@ -91,7 +109,11 @@ impl Code {
             | Code::BodyUnreadable
             | Code::ExceedsCapacity => StatusCode::BAD_REQUEST,
             Code::LengthRequired => StatusCode::LENGTH_REQUIRED,
-            Code::ModuleNotFound => StatusCode::NOT_FOUND,
+            Code::ModuleNotFound | Code::UploadsOff | Code::VersionNotFound => StatusCode::NOT_FOUND,
+            Code::Unauthorized => StatusCode::UNAUTHORIZED,
+            Code::FunctionConflict => StatusCode::CONFLICT,
+            Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Code::FunctionsFull | Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::ModuleInvalid | Code::ModulePrecompiledUntrusted => StatusCode::UNPROCESSABLE_ENTITY,
@@ -104,9 +126,12 @@ impl Code {
             | Code::PreopenUnavailable
             | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Code::NotImplemented => StatusCode::NOT_IMPLEMENTED,
-            Code::QueueFull | Code::QueueTimeout | Code::Draining | Code::Evicted | Code::Compiling => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Code::QueueFull
+            | Code::QueueTimeout
+            | Code::Draining
+            | Code::Evicted
+            | Code::Compiling
+            | Code::UploadsBusy => StatusCode::SERVICE_UNAVAILABLE,
             Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -140,6 +165,14 @@ impl Code {
             Code::Evicted => "The server ran short of memory",
             Code::Compiling => "The function is not compiled yet",
             Code::DeadlineExceeded => "The function did not end in time",
+            Code::UploadsOff => "Functions are not put here through this port",
+            Code::Unauthorized => "A token is needed",
+            Code::VersionNotFound => "No such version of the function",
+            Code::FunctionConflict => "Somebody else's files are in the way",
+            Code::PreconditionFailed => "The function is not as the request wants it",
+            Code::UploadsBusy => "Too many functions are being put here",
+            Code::FunctionsFull => "There is no place for more functions",
+            Code::DiskFull => "The functions directory's volume is full",
         }
     }
 
@@ -147,7 +180,7 @@ impl Code {
     fn retry_after(self) -> Option<u32> {
         match self {
             Code::QueueFull | Code::QueueTimeout | Code::Draining | Code::Evicted => Some(1),
-            Code::Compiling => Some(2),
+            Code::Compiling | Code::UploadsBusy => Some(2),
             Code::BadRequest
             | Code::BadModuleName
             | Code::BadLimit
@@ -169,7 +202,14 @@ impl Code {
             | Code::PreopenUnavailable
             | Code::Internal
             | Code::NotImplemented
-            | Code::DeadlineExceeded => None,
+            | Code::DeadlineExceeded
+            | Code::UploadsOff
+            | Code::Unauthorized
+            | Code::VersionNotFound
+            | Code::FunctionConflict
+            | Code::PreconditionFailed
+            | Code::FunctionsFull
+            | Code::DiskFull => None,
         }
     }
 }
@@ -224,6 +264,9 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.code.retry_after() {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.code == Code::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"wasmbox\""));
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, allow);

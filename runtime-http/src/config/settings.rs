@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use super::{
     ConfigError, admin::AdminSettings, capacity::CapacitySettings, confinement::ConfinementSettings, cpu::CpuSettings,
     invocation::InvocationSettings, modules::ModuleSettings, outbound::OutboundSettings, places::PlaceSettings,
-    reports::ReportSettings,
+    reports::ReportSettings, upload::UploadSettings,
 };
 use crate::limits::number;
 
@@ -57,6 +57,8 @@ pub struct Settings {
     pub outbound: OutboundSettings,
     #[command(flatten)]
     pub confinement: ConfinementSettings,
+    #[command(flatten)]
+    pub upload: UploadSettings,
 }
 
 /// Which environment variables set what, by the settings' names in this program (`memory_limit`).
@@ -71,6 +73,7 @@ pub fn variables() -> impl Iterator<Item = (&'static str, &'static [&'static str
         ModuleSettings::VARIABLES,
         OutboundSettings::VARIABLES,
         ConfinementSettings::VARIABLES,
+        UploadSettings::VARIABLES,
     ];
     groups.into_iter().flatten().copied()
 }
@@ -149,6 +152,7 @@ impl Settings {
             modules: self.modules.over(below.modules),
             outbound: self.outbound.over(below.outbound),
             confinement: self.confinement.over(below.confinement),
+            upload: self.upload.over(below.upload),
         }
     }
 }

@@ -94,14 +94,16 @@ fn files(config: &Config) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
             | AccessFs::IoctlDev
             | AccessFs::ResolveUnix);
     let code = AccessFs::ReadFile | AccessFs::Execute;
+    // Who may put functions here has the box write them.
+    let functions = if config.uploads.token_file.is_some() { write } else { read };
     let mut files = vec![
-        (config.functions_dir.clone(), read),
+        (config.functions_dir.clone(), functions),
         ("/dev/null".into(), AccessFs::ReadFile | AccessFs::WriteFile),
         // A static binary reads random numbers from the latter, when the former says that there are some.
         ("/dev/random".into(), read),
         ("/dev/urandom".into(), read),
     ];
-    files.extend(beside_link(&config.functions_dir).map(|directory| (directory, read)));
+    files.extend(beside_link(&config.functions_dir).map(|directory| (directory, functions)));
     files.extend(cache_dir(config).map(|path| (path, write)));
     if let Some(node) = &config.node {
         files.push((node.cache_dir.clone(), read));

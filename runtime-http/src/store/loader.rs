@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    sandbox::{ProgramError, file_access::FileQuotas, outbound::OutboundAccess},
+    sandbox::{Program, ProgramError, file_access::FileQuotas, outbound::OutboundAccess},
 };
 
 /// Why a function cannot be had.
@@ -69,7 +69,7 @@ impl LoadError {
 /// Files read, or looked up in the AOT cache, at once.
 const LOADS_AT_ONCE: usize = 16;
 /// The largest settings file.
-const LARGEST_SETTINGS: u64 = 64 << 10;
+pub const LARGEST_SETTINGS: u64 = 64 << 10;
 
 /// What loading takes.
 pub(super) struct Loader {
@@ -127,10 +127,42 @@ impl Loader {
     /// # Errors
     /// [`LoadError`].
     pub async fn load(self: &Arc<Self>, found: &FileVersion) -> Result<Function, LoadError> {
-        let (file, size) = (&found.file, found.module.size());
-        let (files, reading) = self.read(file, size).await?;
+        let (code, version, settings) = self.code(&self.directory, &found.file, found.module.size()).await?;
+        self.link(code, version, settings)
+    }
+
+    /// What [`Self::load`] finds wrong with a file of `size` bytes of another directory, which is not served; else its kind.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn check(
+        self: &Arc<Self>,
+        directory: &FunctionsDir,
+        file: &str,
+        size: u64,
+    ) -> Result<&'static str, LoadError> {
+        let (code, _, _) = self.code(directory, file, size).await?;
+        Ok(self.program(&code, file)?.kind())
+    }
+
+    /// The settings that `file` would be with that text.
+    ///
+    /// # Errors
+    /// [`BadSettings`].
+    pub fn check_settings(&self, file: &str, text: &str) -> Result<(), BadSettings> {
+        FunctionSettings::parse(file, text, self.defaults.caps, &self.grants).map(drop)
+    }
+
+    /// Code that is not linked yet.
+    async fn code(
+        self: &Arc<Self>,
+        directory: &FunctionsDir,
+        file: &str,
+        size: u64,
+    ) -> Result<(Code, FileVersion, GrantedSettings), LoadError> {
+        let (files, reading) = self.read(directory, file, size).await?;
         let source = match files.prepared {
-            Prepared::Ready(code) => return self.link(code, files.version, files.settings),
+            Prepared::Ready(code) => return Ok((code, files.version, files.settings)),
             Prepared::Wasm(source) => source,
         };
         let (turn, files, source, reading) = match self.compiles.try_turn(size) {
@@ -139,10 +171,10 @@ impl Loader {
                 drop((source, reading));
                 tracing::debug!(file, bytes = size, "waiting to be compiled");
                 let turn = self.compiles.turn(size).await;
-                let (files, reading) = self.read(file, size).await?;
+                let (files, reading) = self.read(directory, file, size).await?;
                 match files.prepared {
                     // Meanwhile somebody had the same content compiled.
-                    Prepared::Ready(code) => return self.link(code, files.version, files.settings),
+                    Prepared::Ready(code) => return Ok((code, files.version, files.settings)),
                     Prepared::Wasm(source) => (turn, (files.version, files.settings), source, reading),
                 }
             }
@@ -157,18 +189,14 @@ impl Loader {
             drop(turn);
             compiled
         });
-        let code = compiled.await?.map_err(|source| LoadError::Compile { file: file.clone(), source })?;
+        let code = compiled.await?.map_err(|source| LoadError::Compile { file: file.to_owned(), source })?;
         let (version, settings) = files;
-        self.link(code, version, settings)
+        Ok((code, version, settings))
     }
 
     fn link(&self, code: Code, version: FileVersion, settings: GrantedSettings) -> Result<Function, LoadError> {
         let code_bytes = code.size();
-        let program = match &code {
-            Code::Module(module) => self.compiler.toolchain().module(module),
-            Code::Component(component) => self.compiler.toolchain().component(component),
-        };
-        let program = program.map_err(|source| LoadError::Program { file: version.file.clone(), source })?;
+        let program = self.program(&code, &version.file)?;
         let name = stem(&version.file).into();
         let outbound = self.outbound.of(&name, self.metrics.function(&name));
         let mut function =
@@ -177,21 +205,34 @@ impl Loader {
         Ok(function)
     }
 
+    fn program(&self, code: &Code, file: &str) -> Result<Program, LoadError> {
+        let program = match code {
+            Code::Module(module) => self.compiler.toolchain().module(module),
+            Code::Component(component) => self.compiler.toolchain().component(component),
+        };
+        program.map_err(|source| LoadError::Program { file: file.to_owned(), source })
+    }
+
     /// Reads the files, as soon as there is room for a module of `size` bytes.
-    async fn read(self: &Arc<Self>, file: &str, size: u64) -> Result<(Files, OwnedSemaphorePermit), LoadError> {
+    async fn read(
+        self: &Arc<Self>,
+        directory: &FunctionsDir,
+        file: &str,
+        size: u64,
+    ) -> Result<(Files, OwnedSemaphorePermit), LoadError> {
         let _load = self.loads.acquire().await.expect("the semaphore is never closed");
         // One that is larger than the budget is read alone.
         let room = kibibytes(size).min(self.reading_kibibytes);
         let room = self.reading.clone().acquire_many_owned(room).await.expect("the semaphore is never closed");
-        let (loader, name) = (self.clone(), file.to_owned());
-        let files = blocking(file, move || loader.prepare(&name, size)).await??;
+        let (loader, directory, name) = (self.clone(), directory.clone(), file.to_owned());
+        let files = blocking(file, move || loader.prepare(&directory, &name, size)).await??;
         Ok((files, room))
     }
 
     /// Blocks.
-    fn prepare(&self, file: &str, size: u64) -> Result<Files, LoadError> {
+    fn prepare(&self, directory: &FunctionsDir, file: &str, size: u64) -> Result<Files, LoadError> {
         let settings_file = settings_file(file);
-        let (settings, settings_identity) = match self.directory.read(&settings_file, LARGEST_SETTINGS) {
+        let (settings, settings_identity) = match directory.read(&settings_file, LARGEST_SETTINGS) {
             Ok((bytes, identity)) => {
                 let text = String::from_utf8(bytes)
                     .map_err(|_| BadSettings::Unreadable { file: settings_file.clone(), reason: "not UTF-8".into() })?;
@@ -200,7 +241,7 @@ impl Loader {
             Err(FileError::NotFound { .. }) => (GrantedSettings::default(), None),
             Err(error) => return Err(error.into()),
         };
-        let read = self.directory.read(file, self.bounds.module.min(size));
+        let read = directory.read(file, self.bounds.module.min(size));
         let (bytes, module) = read.map_err(|error| match error {
             // It grew since it was found, and there is room for what it was.
             FileError::TooLarge { file, .. } if size <= self.bounds.module => FileError::Unsettled { file },

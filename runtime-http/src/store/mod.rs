@@ -35,7 +35,7 @@ use prometheus::IntCounter;
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::task::TaskTracker;
 
-pub use self::loader::LoadError;
+pub use self::loader::{LARGEST_SETTINGS, LoadError};
 use self::{
     cache::{Cache, Loaded, LookUp, State, Ticket},
     compiler::Compiler,
@@ -43,7 +43,7 @@ use self::{
     function::{Defaults, Function},
     loader::{Loader, Remembered},
     name::ModuleName,
-    settings::OperatorGrants,
+    settings::{BadSettings, OperatorGrants},
 };
 use crate::{
     limits::Limits,
@@ -228,6 +228,20 @@ impl ModuleStore {
     fn show(&self, cache: &Cache<Arc<Function>, Arc<LoadError>, Waiting>) {
         self.metrics.cached_bytes.set(gauge(cache.bytes()));
         self.metrics.cached_modules.set(gauge(cache.functions()));
+    }
+
+    /// What would be wrong with a file of `size` bytes of a directory that is not served; else its kind. What is compiled for it is in the AOT cache.
+    ///
+    /// # Errors
+    /// [`LoadError`], as a request for it would be told.
+    pub async fn check(&self, directory: &FunctionsDir, file: &str, size: u64) -> Result<&'static str, LoadError> {
+        self.loader.check(directory, file, size).await
+    }
+
+    /// # Errors
+    /// What would be wrong with the settings `file`, if it had that text. Blocks.
+    pub fn check_settings(&self, file: &str, text: &str) -> Result<(), BadSettings> {
+        self.loader.check_settings(file, text)
     }
 
     /// All entries, for the operator: file, kind or state, bytes of code, why not.

@@ -1,0 +1,36 @@
+//! Which code an upload's error has.
+
+use http::HeaderValue;
+
+use super::{Code, Problem, load_error_code};
+use crate::{exchange::request_body::BodyError, invocation::Failure, upload::UploadError};
+
+impl From<UploadError> for Problem {
+    fn from(error: UploadError) -> Self {
+        let detail = error.to_string();
+        let code = match error {
+            UploadError::Off => Code::UploadsOff,
+            UploadError::Unauthorized => Code::Unauthorized,
+            UploadError::NoRoute | UploadError::NoFunction { .. } | UploadError::NoSettings { .. } => {
+                Code::ModuleNotFound
+            }
+            UploadError::Method { allow, .. } => {
+                let allow = Some(HeaderValue::from_static(allow));
+                return Problem { allow, ..Problem::new(Code::MethodNotAllowed, detail) };
+            }
+            UploadError::Name(error) => return error.into(),
+            UploadError::Query { .. } | UploadError::Condition(_) => Code::BadRequest,
+            UploadError::Body(BodyError::TooLarge { limit }) => return Failure::BodyTooLarge { limit }.into(),
+            UploadError::Body(BodyError::Read(_) | BodyError::TooSlow) | UploadError::TooSlow => Code::BodyUnreadable,
+            UploadError::Load(error) => load_error_code(&error),
+            UploadError::NoVersion { .. } => Code::VersionNotFound,
+            UploadError::Precondition { .. } => Code::PreconditionFailed,
+            UploadError::Conflict { .. } => Code::FunctionConflict,
+            UploadError::Busy => Code::UploadsBusy,
+            UploadError::TooMany { .. } | UploadError::TooMuch { .. } => Code::FunctionsFull,
+            UploadError::DiskFull { .. } => Code::DiskFull,
+            UploadError::Io { .. } => Code::Internal,
+        };
+        Problem::new(code, detail)
+    }
+}

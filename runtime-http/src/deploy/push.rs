@@ -1,0 +1,178 @@
+//! `wasmbox push`: a module on its way to a box, with the settings beside it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, StatusCode, header, request::Builder};
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+
+use super::{
+    print,
+    remote::{Good, Remote, RemoteArgs, RemoteError},
+    table,
+};
+use crate::upload::{change::Described, routes::function_name};
+
+#[derive(Debug, clap::Args)]
+pub struct PushArgs {
+    /// Module or component, binary or text; the settings in FILE's place with the ending .toml go with it
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// The function's name [default: the file's, without its ending]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Leave the settings of the function as they are
+    #[arg(long)]
+    pub no_settings: bool,
+    /// Only if this is what serves now: an ETag, as this command and `wasmbox list NAME` show them
+    #[arg(long, value_name = "ETAG")]
+    pub if_match: Option<String>,
+    /// Only if there is no function of that name
+    #[arg(long, conflicts_with = "if_match")]
+    pub create: bool,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
+
+/// What is read of the file at once.
+const PIECE: usize = 64 << 10;
+
+/// What the box says of what it did.
+#[derive(Deserialize)]
+struct Pushed {
+    result: String,
+    #[serde(flatten)]
+    function: Described,
+}
+
+/// # Errors
+/// [`RemoteError`]
+pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
+    let remote = Remote::new(&arguments.remote)?;
+    let name = name(arguments)?;
+    let settings = if arguments.no_settings { None } else { settings(&arguments.file)? };
+    let path = format!("/functions/{name}");
+    let there = match remote.ask(Request::get(&path)) {
+        Ok(_) => true,
+        Err(RemoteError::Refused { status: StatusCode::NOT_FOUND, code, .. }) if code == "module-not-found" => false,
+        Err(error) => return Err(error),
+    };
+    let put_settings = |etag: Option<&str>| -> Result<bool, RemoteError> {
+        let Some(text) = &settings else { return Ok(false) };
+        remote.send(|| {
+            let mut request = Request::put(format!("{path}/settings"));
+            if let Some(etag) = etag {
+                request = request.header(header::IF_MATCH, etag);
+            }
+            Ok((request, Full::new(text.clone())))
+        })?;
+        Ok(true)
+    };
+    // A new function must not serve without its settings; one that is there keeps them until its module is known to be good.
+    let is_checked = arguments.if_match.is_some() || arguments.create;
+    let mut has_settings = false;
+    if !there && arguments.if_match.is_none() {
+        has_settings = put_settings(None)?;
+    }
+    let answer = put_module(&remote, arguments, &path);
+    if answer.is_err() && has_settings {
+        // Without their function they are nothing.
+        let _ = remote.ask(Request::delete(format!("{path}/settings")));
+    }
+    let answer = answer?;
+    if !has_settings {
+        let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok());
+        has_settings = put_settings(etag.filter(|_| is_checked))?;
+    }
+    let Pushed { result, function } = answer.document()?;
+    // With the settings its version is another.
+    let now: Described = remote.ask(Request::get(&path))?.document()?;
+    let version = now.version.map_or_else(String::new, |version| format!(", version {version}"));
+    let with = if has_settings { ", with its settings" } else { "" };
+    let size = table::size(function.bytes.unwrap_or(0));
+    print(&format!("{name}: {result}{with}: {size}{version}, ETag {}\n", table::etag(now.etag.as_deref())))
+}
+
+fn name(arguments: &PushArgs) -> Result<String, RemoteError> {
+    let stem = || {
+        let name = arguments.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.rsplit_once('.').map_or(name.clone(), |(stem, _)| stem.to_owned())
+    };
+    let text = arguments.name.clone().unwrap_or_else(stem);
+    match function_name(&text) {
+        Ok(name) => Ok(name.to_string()),
+        Err(_) => Err(RemoteError::Name { text }),
+    }
+}
+
+/// Those beside the module, if there are any.
+fn settings(file: &Path) -> Result<Option<Bytes>, RemoteError> {
+    let path = file.with_extension("toml");
+    match fs::read(&path) {
+        Ok(text) => Ok(Some(text.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(RemoteError::File { path, source }),
+    }
+}
+
+fn put_module(remote: &Remote, arguments: &PushArgs, path: &str) -> Result<Good, RemoteError> {
+    let progress = ProgressBar::no_length().with_style(
+        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {wide_msg} {elapsed}")
+            .expect("the template is a constant"),
+    );
+    let answer = remote.send(|| {
+        let failed = |source| RemoteError::File { path: arguments.file.clone(), source };
+        let file = File::open(&arguments.file).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(failed(io::Error::other("it is not a file")));
+        }
+        progress.set_length(metadata.len());
+        progress.set_position(0);
+        progress.set_message("sending");
+        let request = with_conditions(Request::put(path), arguments)
+            .header(header::CONTENT_LENGTH, metadata.len())
+            .header(header::CONTENT_TYPE, "application/wasm");
+        Ok((request, body(file, progress.clone())))
+    });
+    progress.finish_and_clear();
+    answer
+}
+
+fn with_conditions(request: Builder, arguments: &PushArgs) -> Builder {
+    match &arguments.if_match {
+        Some(etag) => request.header(header::IF_MATCH, format!("\"{}\"", etag.trim_matches('"'))),
+        None if arguments.create => request.header(header::IF_NONE_MATCH, "*"),
+        None => request,
+    }
+}
+
+/// The file, piece by piece as the box takes it.
+fn body(
+    file: File,
+    progress: ProgressBar,
+) -> StreamBody<impl futures_util::Stream<Item = Result<Frame<Bytes>, io::Error>> + Send> {
+    StreamBody::new(stream::unfold((file, progress), |(mut file, progress)| async move {
+        let mut piece = vec![0; PIECE];
+        let read = match file.read(&mut piece) {
+            Ok(0) => {
+                progress.set_message("the box checks and compiles it");
+                return None;
+            }
+            Ok(read) => read,
+            Err(error) => return Some((Err(error), (file, progress))),
+        };
+        piece.truncate(read);
+        progress.inc(read as u64);
+        Some((Ok(Frame::data(Bytes::from(piece))), (file, progress)))
+    }))
+}

@@ -1,0 +1,125 @@
+//! `wasmbox push`, `list`, `rm` and `rollback`.
+
+use std::{
+    fs,
+    process::{Command, Output, Stdio},
+};
+
+use wasmbox_tests::{WasmBox, guest, workspace};
+
+use super::{TOKEN, assert_nothing_left, launch, token_file};
+
+fn wasmbox(arguments: &[&str], environment: &[(&str, String)]) -> Output {
+    let mut command = Command::new(workspace::wasmbox());
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    command.output().expect("it runs")
+}
+
+fn at(server: &WasmBox) -> Vec<(&'static str, String)> {
+    vec![("WASMBOX_URL", format!("http://{}/", server.admin_address())), ("WASMBOX_TOKEN", TOKEN.to_owned())]
+}
+
+#[track_caller]
+fn good(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+#[track_caller]
+fn refused(output: &Output, parts: &[&str]) {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for part in parts {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    assert!(!said.contains(TOKEN), "{said}");
+}
+
+#[test]
+fn push_list_rollback_and_rm() {
+    let server = launch().start();
+    let environment = at(&server);
+    let run = |arguments: &[&str]| wasmbox(arguments, &environment);
+    let work = server.launched().directory().join("work");
+    fs::create_dir(&work).expect("a directory");
+    let file = work.join("greeting.wat").display().to_string();
+    fs::write(&file, guest::arguments()).expect("a file");
+    fs::write(work.join("greeting.toml"), "args = ['one']").expect("a file");
+    let said = good(&run(&["push", &file]));
+    assert!(said.starts_with("greeting: created, with its settings") && said.contains("version 1"), "{said}");
+    assert_eq!(server.get("/greeting").ok().text(), "greeting\0one\0\n\n");
+    // Another module, and other settings.
+    fs::write(&file, guest::printing("two", "")).expect("a file");
+    fs::remove_file(work.join("greeting.toml")).expect("it is there");
+    let said = good(&run(&["push", &file]));
+    assert!(said.starts_with("greeting: replaced: "), "{said}");
+    assert_eq!(server.get("/greeting").ok().text(), "two");
+    good(&run(&["push", &file, "--name", "other", "--create"]));
+    refused(&run(&["push", &file, "--name", "other", "--create"]), &["other", "precondition-failed"]);
+    let listed = good(&run(&["list"]));
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(
+        lines[0].starts_with("NAME") && lines[1].starts_with("greeting") && lines[2].starts_with("other"),
+        "{listed}"
+    );
+    let versions = good(&run(&["list", "greeting"]));
+    assert_eq!(versions.lines().count(), 3, "{versions}");
+    assert!(good(&run(&["list", "--json"])).contains("\"name\": \"greeting\""));
+    good(&run(&["rollback", "greeting"]));
+    assert_eq!(server.get("/greeting").ok().text(), "greeting\0one\0\n\n");
+    good(&run(&["rollback", "greeting", "--to", "2"]));
+    assert_eq!(server.get("/greeting").ok().text(), "two\0one\0\n\n".split('\0').next().expect("a text"));
+    let said = good(&run(&["rm", "greeting"]));
+    assert!(said.contains("wasmbox rollback greeting"), "{said}");
+    server.get("/greeting").problem(404, "module-not-found");
+    good(&run(&["rollback", "greeting"]));
+    server.get("/greeting").ok();
+    good(&run(&["rm", "greeting", "--purge"]));
+    refused(&run(&["rollback", "greeting"]), &["greeting", "version-not-found"]);
+    good(&run(&["rm", "other"]));
+    good(&run(&["rm", "other", "--purge"]));
+    assert_nothing_left(&server.functions(), &[]);
+}
+
+#[test]
+fn what_goes_wrong_says_what_to_do() {
+    let server = launch().start();
+    let environment = at(&server);
+    let run = |arguments: &[&str]| wasmbox(arguments, &environment);
+    let work = server.launched().directory().join("work");
+    fs::create_dir(&work).expect("a directory");
+    let file = |name: &str, content: &str| {
+        fs::write(work.join(name), content).expect("a file");
+        work.join(name).display().to_string()
+    };
+    let good_file = file("good.wat", &guest::hello());
+    let invalid = file("invalid.wasm", "nothing of the kind");
+    file("invalid.toml", "args = ['x']");
+    refused(&run(&["push", &invalid]), &["invalid.wasm", "wasmbox explain module-invalid"]);
+    // Its settings are gone, too.
+    assert_nothing_left(&server.functions(), &[]);
+    refused(&run(&["push", "/nowhere/x.wasm"]), &["/nowhere/x.wasm"]);
+    refused(&run(&["push", &work.display().to_string()]), &["not a file"]);
+    refused(&run(&["push", &file("a b.wasm", "")]), &["a b", "--name"]);
+    refused(&run(&["rollback", "nothing"]), &["nothing", "wasmbox explain version-not-found"]);
+    refused(&run(&["rm", "nothing"]), &["nothing"]);
+    refused(&run(&["list", "nothing"]), &["nothing"]);
+    let url = environment[0].clone();
+    refused(&wasmbox(&["push", &good_file], std::slice::from_ref(&url)), &["--token-file", "WASMBOX_TOKEN"]);
+    let wrong = ("WASMBOX_TOKEN", "wrong".to_owned());
+    refused(&wasmbox(&["push", &good_file], &[url.clone(), wrong]), &["--upload-token-file", "unauthorized"]);
+    let token = token_file(server.launched()).display().to_string();
+    let empty = file("empty", "");
+    refused(&wasmbox(&["list", "--token-file", &empty], std::slice::from_ref(&url)), &["empty"]);
+    assert!(good(&wasmbox(&["push", &good_file, "--token-file", &token], &[url])).contains("created"));
+    refused(&run(&["list", "--url", "https://box"]), &["TLS", "port-forward"]);
+    refused(&run(&["list", "--url", "http://127.0.0.1:1"]), &["127.0.0.1:1", "wasmbox serve", "--url"]);
+    let function_port = format!("http://{}", server.address());
+    refused(&run(&["push", &good_file, "--url", &function_port]), &["module-not-found"]);
+    let off = WasmBox::launch().start();
+    let off = format!("http://{}", off.admin_address());
+    refused(&run(&["list", "--url", &off]), &["--upload-token-file"]);
+}
