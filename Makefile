@@ -8,6 +8,10 @@ SERVER := target/release/wasmbox
 # Versions are pinned, so that a new release does not turn a build red.
 CARGO_DENY := 0.20.2
 CARGO_FUZZ := 0.13.2
+MDBOOK := 0.5.4
+CARGO_DEB := 3.8.0
+CARGO_GENERATE_RPM := 0.21.1
+CARGO_CYCLONEDX := 0.5.9
 
 # Seconds for each fuzz target, of which there are six.
 FUZZ_SECONDS ?= 10
@@ -20,11 +24,14 @@ export ENEMIES_SECONDS ENEMIES_SEED
 # make install PREFIX=/opt/wasmbox; DESTDIR for packages
 PREFIX ?= /usr/local
 
+# The binaries that are installed and packaged: make packages BINARIES=target/dist-amd64, of deployment/build-static.sh
+BINARIES ?= target/static
+
 # make run ARGS='--port 9000'
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples images test e2e languages man attack enemies lint fmt api-test deploy-test cluster-test fuzz bench bench-shim simulate clean toolchain
+.PHONY: help run build static install examples images test e2e languages man attack enemies lint fmt site packages sbom api-test deploy-test cluster-test fuzz bench bench-shim simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
@@ -45,13 +52,13 @@ static: toolchain ## Build binaries without need of any library: target/static
 
 # Does not build what is there: with sudo, cargo may not be.
 install: ## Put the static binaries on this node, where its containerd finds them, with man pages and completions (PREFIX=/usr/local)
-	@[ -x target/static/wasmbox ] || $(MAKE) static
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin target/static/wasmbox target/static/containerd-shim-wasmbox-v1
-	target/static/wasmbox man $(DESTDIR)$(PREFIX)/share/man/man1
+	@[ -x $(BINARIES)/wasmbox ] || $(MAKE) static
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(BINARIES)/wasmbox $(BINARIES)/containerd-shim-wasmbox-v1
+	$(BINARIES)/wasmbox man $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
-	target/static/wasmbox completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/wasmbox
-	target/static/wasmbox completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_wasmbox
-	target/static/wasmbox completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/wasmbox.fish
+	$(BINARIES)/wasmbox completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/wasmbox
+	$(BINARIES)/wasmbox completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_wasmbox
+	$(BINARIES)/wasmbox completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/wasmbox.fish
 	@echo "Now: ctr run --rm --runtime io.containerd.wasmbox.v1 IMAGE ID"
 
 examples: toolchain ## Build the Rust examples (`make -C examples all` builds those in other languages)
@@ -77,6 +84,24 @@ languages: build ## Build and call the templates of `wasmbox new` with their com
 man: build ## Write the man pages: target/man
 	$(SERVER) man target/man
 	@echo "man -l target/man/wasmbox.1"
+
+site: build $(TOOLS)/bin/mdbook-$(MDBOOK) ## Build the documentation site, target/site, and check each of its links; it needs no network
+	$(CARGO) build --release --workspace --bin wasmbox-site
+	target/release/wasmbox-site prepare . $(SERVER) target/site-source
+	rm -rf target/site
+	$(TOOLS)/bin/mdbook build target/site-source
+	target/release/wasmbox-site check target/site
+
+packages: $(TOOLS)/bin/cargo-deb-$(CARGO_DEB) $(TOOLS)/bin/cargo-generate-rpm-$(CARGO_GENERATE_RPM) ## Make and check a .deb and a .rpm of the static binaries: target/packages
+	rm -rf target/packages
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/target/packages/root PREFIX=/usr
+	install -D -m 644 deployment/systemd/functions-README target/packages/root/var/lib/wasmbox/functions/README
+	$(TOOLS)/bin/cargo-deb --quiet --package wasmbox --no-build --no-strip --output target/packages/
+	$(TOOLS)/bin/cargo-generate-rpm --package runtime-http --output target/packages/
+	tests/packages/run.sh
+
+sbom: $(TOOLS)/bin/cargo-cyclonedx-$(CARGO_CYCLONEDX) ## Write what the programs are made of, as CycloneDX: target/sbom
+	deployment/sbom.sh $(TOOLS)/bin/cargo-cyclonedx target/sbom
 
 attack: build ## Attack a box in small containers, as its functions' authors, its clients and writers of its volume; as root, alone on the machine
 	$(CARGO) test --release --workspace --test attack -- --nocapture --test-threads=1
@@ -144,3 +169,20 @@ $(TOOLS)/bin/cargo-deny-$(CARGO_DENY): | toolchain
 $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ): | toolchain
 	$(CARGO) install --locked --debug --root $(TOOLS) cargo-fuzz --version $(CARGO_FUZZ)
 	ln -f $(TOOLS)/bin/cargo-fuzz $@
+
+# Without what watches and serves.
+$(TOOLS)/bin/mdbook-$(MDBOOK): | toolchain
+	$(CARGO) install --locked --debug --root $(TOOLS) mdbook --version $(MDBOOK) --no-default-features --features search
+	ln -f $(TOOLS)/bin/mdbook $@
+
+$(TOOLS)/bin/cargo-deb-$(CARGO_DEB): | toolchain
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-deb --version $(CARGO_DEB) --no-default-features
+	ln -f $(TOOLS)/bin/cargo-deb $@
+
+$(TOOLS)/bin/cargo-generate-rpm-$(CARGO_GENERATE_RPM): | toolchain
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-generate-rpm --version $(CARGO_GENERATE_RPM)
+	ln -f $(TOOLS)/bin/cargo-generate-rpm $@
+
+$(TOOLS)/bin/cargo-cyclonedx-$(CARGO_CYCLONEDX): | toolchain
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-cyclonedx --version $(CARGO_CYCLONEDX)
+	ln -f $(TOOLS)/bin/cargo-cyclonedx $@

@@ -169,7 +169,7 @@ part "schemas"
 "$wasmbox" serve --help >"$work/settings"
 "$python" tests/deployment/validate.py --crds "${crds[@]}" --settings "$work/settings" -- \
     "$work"/*.yaml deployment/functions/{pvc,single-node,nfs,cephfs,publish}.yaml deployment/container-only/pv.yaml \
-    deployment/kubernetes/scaledobject.yaml
+    deployment/kubernetes/scaledobject.yaml deployment/schedules/cronjob.yaml
 # Keys of Knative's ConfigMaps.
 for patch in config-features config-features-container-only config-deployment; do
     config=$serving_dir/config/core/configmaps/$(sed 's/config-\([a-z]*\).*/\1/' <<<$patch).yaml

@@ -10,7 +10,7 @@
 //! - [`attack`]: a box in a small container while somebody harms it, and its [`victim`]; [`frames`]: single frames of HTTP/2
 //! - [`cgroup`]: cgroups of a test's own, to start servers in
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
-//! - [`project`]: a developer's project, and `wasmbox dev` in it
+//! - [`project`]: a developer's project, and `wasmbox dev` in it; [`tutorial`]: what a reader of the documentation does
 //! - [`queue_proxy`]: what boxes report to
 //! - [`upstream`]: whom functions send requests to, with [`certificates`] and [`names`] of its own
 //! - [`vm`]: a virtual machine with cgroup v2
@@ -41,6 +41,7 @@ pub mod streaming;
 pub mod strict;
 pub mod task;
 pub mod temporary;
+pub mod tutorial;
 pub mod upstream;
 pub mod victim;
 pub mod vm;

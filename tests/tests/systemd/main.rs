@@ -3,6 +3,7 @@
 
 mod node;
 mod pod;
+mod service;
 
 use std::{fs, process::Command, time::Duration};
 
@@ -11,7 +12,8 @@ use node::{
 };
 use pod::{Boxed, MIB, ask};
 use rustix::process::Signal;
-use wasmbox_tests::{Request, containerd::signal, eventually, vm};
+use service::Service;
+use wasmbox_tests::{Answer, Request, containerd::signal, eventually, vm};
 
 /// It restarts containerd, which is a unit, and takes all of it away again.
 #[test]
@@ -63,7 +65,7 @@ fn a_pod_has_its_limits() {
         let read = |file: &str| fs::read_to_string(pod.cgroup().join(file)).expect("a file of the cgroup");
         assert_eq!((read("memory.max"), read("cpu.max")), (format!("{}\n", 256 * MIB), "100000 100000\n".into()));
         assert_eq!((read("cgroup.type"), read("box/cgroup.type")), ("domain threaded\n".into(), "threaded\n".into()));
-        quotas_hold();
+        quotas_hold(ask);
         // What the kubelet is told is what the cgroup says.
         let used = || -> u64 {
             let text = read("cpu.stat");
@@ -83,7 +85,7 @@ fn a_pod_has_its_limits() {
 }
 
 /// A tenth, a quarter, a half of a processor, in two seconds: bounds are wide, since the machine is emulated.
-fn quotas_hold() {
+fn quotas_hold(ask: impl Fn(http::request::Builder) -> Option<Answer>) {
     for quota in [100, 250, 500_u32] {
         let request = Request::get("/busy").header("Cpu-Quota", quota.to_string()).header("Invocation-Timeout", "2000");
         let stopped = ask(request).expect("an answer");
@@ -92,6 +94,22 @@ fn quotas_hold() {
         let allowed = f64::from(quota) * 2000.0;
         assert!((allowed / 4.0..allowed * 1.4 + 100_000.0).contains(&used), "{used} us at {quota}m");
     }
+}
+
+/// The unit's restrictions leave what the box needs: cgroups, a compiler of its own, its cache.
+#[test]
+fn a_box_is_a_service() {
+    vm::on_a_node(|| {
+        let service = Service::start();
+        service.answers();
+        service.is_confined();
+        quotas_hold(Service::ask);
+        // The code is in the cache, which nobody else can read.
+        assert_eq!(said(Command::new("stat").args(["--format=%U %a", "/var/cache/wasmbox"])), "wasmbox 700\n");
+        systemctl(&["restart", "wasmbox.service"]);
+        service.answers();
+        assert_eq!(Service::log().matches("compiling").count(), 2, "{}", Service::log());
+    });
 }
 
 /// What an administrator does to systemd, and to containerd, is nothing to a pod.
@@ -112,7 +130,7 @@ fn a_pod_outlives_what_its_node_goes_through() {
             assert_eq!(text, "threaded\n", "{words:?}");
             assert_eq!(eventually("the box answers", || ask(Request::get("/hi"))).text(), "hello\n");
         }
-        quotas_hold();
+        quotas_hold(ask);
         pod.reconnect();
         pod.all_run();
         pod.remove();
