@@ -4,7 +4,7 @@ use std::{env, iter, path::PathBuf, sync::Arc};
 
 use crate::{
     cgroup::{CgroupError, Cgroups},
-    config::{CacheDir, Config},
+    config::{CacheDir, Config, Tiers},
     engine::{EngineError, Engines},
     epoch,
     invocation::PreopenRoot,
@@ -20,7 +20,7 @@ use crate::{
     store::{
         ModuleStore, StoreBounds, StoreThreads,
         artifact::{ArtifactCache, CacheError},
-        compiler::{Caches, Compiler, NodeCache},
+        compiler::{Caches, Compiler, CompilerSettings, NodeCache},
         file::FunctionsDir,
         function::Defaults,
         settings::OperatorGrants,
@@ -50,22 +50,25 @@ pub enum BootError {
     Linker(wasmtime::Error),
 }
 
-/// The engines, their ticker, and the compiler.
+/// The compiler, and what lets its guests yield.
 pub struct Wasm {
-    pub toolchain: Arc<Toolchain>,
     pub ticker: epoch::Ticker,
     pub compiler: Compiler,
 }
 
 impl Wasm {
     pub fn new(config: &Config, metrics: &Arc<Metrics>) -> Result<Wasm, BootError> {
-        let engines = Engines::new(config.engine)?;
+        let engines = Engines::new(config.engine, config.tiers == Tiers::Auto)?;
         let ticker = epoch::Ticker::start(engines.clone())?;
-        let toolchain = Arc::new(Toolchain::new(engines).map_err(BootError::Linker)?);
+        let toolchain = Toolchain::new(engines).map_err(BootError::Linker)?;
         let caches = Caches { own: open_cache(config)?, node: open_node(config)? };
-        let compiler =
-            Compiler::new(toolchain.clone(), caches, config.trust_precompiled, config.compile, metrics.clone());
-        Ok(Wasm { toolchain, ticker, compiler })
+        let settings = CompilerSettings {
+            trust_precompiled: config.trust_precompiled,
+            allowance: config.compile,
+            tiers: config.tiers,
+        };
+        let compiler = Compiler::new(toolchain, caches, settings, metrics.clone());
+        Ok(Wasm { ticker, compiler })
     }
 }
 

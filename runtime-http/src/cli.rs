@@ -281,6 +281,12 @@ pub struct CompileConfinedArgs {
     /// Most code, bytes
     #[arg(long)]
     pub code: u64,
+    /// Baseline code, if optimised code takes longer than a moment
+    #[arg(long)]
+    pub soon: bool,
+    /// Nobody waits for it
+    #[arg(long)]
+    pub later: bool,
 }
 
 fn parse_variable(text: &str) -> Result<(String, String), String> {

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     boot,
-    config::Config,
+    config::{Config, Tiers},
     metrics::Metrics,
     store::{compiler::Prepared, file::FunctionsDir, name::ModuleName},
 };
@@ -16,8 +16,8 @@ use crate::{
 /// # Errors
 /// If there is no cache, or no directory.
 pub fn compile(config: Config, is_check: bool) -> anyhow::Result<ExitCode> {
-    // What is asked for is this box's cache.
-    let config = Config { node: None, ..config };
+    // What is asked for is this box's cache, of optimised code.
+    let config = Config { node: None, tiers: Tiers::Off, ..config };
     let directory = boot::functions_dir(&config)?;
     let metrics = Arc::new(Metrics::new());
     let wasm = boot::Wasm::new(&config, &metrics)?;
@@ -54,8 +54,8 @@ fn compile_one(wasm: &boot::Wasm, directory: &FunctionsDir, name: &ModuleName, l
         Prepared::Ready(_) => Ok("was compiled already".into()),
         Prepared::Wasm(source) => {
             let started = std::time::Instant::now();
-            let code = wasm.compiler.compile(source.into_module()?)?;
-            Ok(format!("compiled in {:.1} s to {} KiB", started.elapsed().as_secs_f64(), code.size() >> 10))
+            let compiled = wasm.compiler.compile(source.into_module()?)?;
+            Ok(format!("compiled in {:.1} s to {} KiB", started.elapsed().as_secs_f64(), compiled.code.size() >> 10))
         }
     }
 }

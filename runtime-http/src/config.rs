@@ -23,7 +23,7 @@ use std::{fmt::Display, path::PathBuf, time::Duration};
 
 pub use self::{
     admin::AdminSettings,
-    modules::WasmRuntime,
+    modules::{Tiers, WasmRuntime},
     outbound::OutboundConfig,
     places::CacheDir,
     settings::{Settings, with_environment_in_help},
@@ -98,6 +98,7 @@ pub struct Config {
     pub compile_jobs: usize,
     /// What one of them may use.
     pub compile: Allowance,
+    pub tiers: Tiers,
     pub worker_idle: Duration,
     pub drain_timeout: Duration,
     pub preopen_roots: Vec<PathBuf>,
@@ -180,6 +181,7 @@ impl Config {
                 keep_resident: keep_resident(memory_limit, engine::memory_slots(resolved.invocations)),
                 max_memory: engine::LARGEST_MEMORY,
                 max_wasm_stack: limits.max_wasm_stack.as_usize(),
+                compiles_only: false,
             },
             cgroup,
             confine: confinement.confine.unwrap_or(Confine::Auto),
@@ -198,6 +200,7 @@ impl Config {
             inline,
             compile_jobs,
             compile,
+            tiers: modules.tiers.unwrap_or(Tiers::Auto),
             worker_idle: capacity.worker_idle.unwrap_or(ConfigDuration::from_secs(10)).duration(),
             drain_timeout: capacity.drain_timeout.unwrap_or(ConfigDuration::from_secs(30)).duration(),
             preopen_roots: modules::canonical(modules.preopen_root.unwrap_or_default())?,

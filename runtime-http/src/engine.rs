@@ -1,18 +1,15 @@
 //! The wasmtime engines of a box, sized by configuration and checked against the kernel before they are made.
 //!
-//! Nearly all modules run in the plain one. Components of WASI 0.3, which have several calls at once in one instance, run in the concurrent one:
-//! what wasmtime keeps for that would cost each other component a sixth of its time. It is made when the first of them is loaded.
-//!
-//! - [`features`]: what modules may be made of
+//! - [`engines`]: all of them; [`tier`]: baseline and optimised code; [`features`]: what modules may be made of
 
+pub mod engines;
 pub mod features;
-
-use std::{
-    hash::{Hash, Hasher},
-    sync::{Arc, OnceLock},
-};
+pub mod tier;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+pub use self::engines::Engines;
+use self::tier::CodeMaker;
 
 /// How large the pools are. Everything follows from how many invocations may run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +23,17 @@ pub struct EngineSize {
     pub max_memory: usize,
     /// The deepest Wasm stack, bytes.
     pub max_wasm_stack: usize,
+    /// Whether it runs nothing.
+    pub compiles_only: bool,
+}
+
+/// What runs in an engine, which decides how it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    /// One call at a time: all but components of WASI 0.3.
+    None,
+    /// Several at once in one instance: components of WASI 0.3.
+    Tasks,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +71,7 @@ pub const LARGEST_MEMORY: usize = 4 << 30;
 pub const MOST_CORE_INSTANCES: u32 = 40;
 pub const MOST_MEMORIES: u32 = 4;
 pub const MOST_TABLES: u32 = 40;
+const MOST_TABLES_OF_MODULE: u32 = 16;
 /// A linear memory's slot takes four gigabytes of address space, of which there are 128 terabytes: above 4,000 invocations there are
 /// fewer for each.
 const MOST_MEMORY_SLOTS: u32 = 16_000;
@@ -75,7 +84,13 @@ pub fn memory_slots(invocations: u32) -> u32 {
 impl EngineSize {
     /// For an engine that compiles what others run.
     pub fn for_compiling() -> EngineSize {
-        EngineSize { invocations: 1, keep_resident: 0, max_memory: LARGEST_MEMORY, max_wasm_stack: 1 << 20 }
+        EngineSize {
+            invocations: 1,
+            keep_resident: 0,
+            max_memory: LARGEST_MEMORY,
+            max_wasm_stack: 1 << 20,
+            compiles_only: true,
+        }
     }
 
     /// Of the concurrent engine beside one of this size.
@@ -83,25 +98,47 @@ impl EngineSize {
         EngineSize { invocations: self.invocations.min(MOST_CONCURRENT), keep_resident: 0, ..self }
     }
 
-    fn engine(&self, concurrent: bool) -> Result<Engine, EngineError> {
-        Engine::new(&self.config(concurrent))
-            .map_err(|source| EngineError::Engine { invocations: self.invocations, source })
+    /// Makes an engine that compiles in that way, and runs what was so compiled.
+    ///
+    /// # Errors
+    /// If there are not enough addresses for its pools.
+    pub fn engine(&self, maker: CodeMaker, concurrency: Concurrency) -> Result<Engine, EngineError> {
+        let mut config = Config::new();
+        features::pin(&mut config, concurrency);
+        config
+            .concurrency_support(concurrency == Concurrency::Tasks)
+            .epoch_interruption(true)
+            .memory_init_cow(true)
+            // For native debuggers only: traps find their way by frame pointers. Without it images are a fifth smaller, and load sooner.
+            .native_unwind_info(false);
+        // Frames of Winch's are larger, and it has no pools: it is not used for long.
+        let stack = if maker == CodeMaker::Winch { 2 * self.max_wasm_stack } else { self.max_wasm_stack };
+        // Host calls run on the guest's fiber too: they get a megabyte beyond the guest's own limit.
+        config.max_wasm_stack(stack).async_stack_size(stack + (1 << 20));
+        if maker != CodeMaker::Winch {
+            config.allocation_strategy(InstanceAllocationStrategy::Pooling(self.pools(concurrency)));
+        }
+        maker.configure(&mut config);
+        Engine::new(&config).map_err(|source| EngineError::Engine { invocations: self.invocations, source })
     }
 
-    fn config(&self, concurrent: bool) -> Config {
-        let stacks = if concurrent { CONCURRENT_STACKS } else { 1 };
+    fn pools(&self, concurrency: Concurrency) -> PoolingAllocationConfig {
+        let stacks = if concurrency == Concurrency::Tasks { CONCURRENT_STACKS } else { 1 };
+        // They take addresses that count as memory, as many as there are.
+        let tables =
+            if self.compiles_only { MOST_TABLES_OF_MODULE } else { self.invocations.saturating_mul(MOST_TABLES) };
         let mut pool = PoolingAllocationConfig::default();
         pool.total_stacks(self.invocations.saturating_mul(stacks))
             .total_memories(memory_slots(self.invocations))
             .total_core_instances(self.invocations.saturating_mul(MOST_CORE_INSTANCES))
             .total_component_instances(self.invocations)
-            .total_tables(self.invocations.saturating_mul(MOST_TABLES))
+            .total_tables(tables)
             .total_gc_heaps(self.invocations)
             .max_core_instances_per_component(MOST_CORE_INSTANCES)
             .max_memories_per_component(MOST_MEMORIES)
             .max_tables_per_component(MOST_TABLES)
             .max_memories_per_module(4)
-            .max_tables_per_module(16)
+            .max_tables_per_module(MOST_TABLES_OF_MODULE)
             .table_elements(100_000)
             .max_core_instance_size(4 << 20)
             .max_component_instance_size(1 << 20)
@@ -114,70 +151,7 @@ impl EngineSize {
             } else {
                 Enabled::No
             });
-        let mut config = Config::new();
-        features::pin(&mut config, concurrent);
-        config
-            .concurrency_support(concurrent)
-            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-            .epoch_interruption(true)
-            .max_wasm_stack(self.max_wasm_stack)
-            // Host calls run on the guest's fiber too: they get a megabyte beyond the guest's own limit.
-            .async_stack_size(self.max_wasm_stack + (1 << 20))
-            .memory_init_cow(true)
-            // For native debuggers only: traps find their way by frame pointers. Without it images are a fifth smaller, and load sooner.
-            .native_unwind_info(false);
-        config
-    }
-}
-
-/// The engines of a box.
-#[derive(Clone)]
-pub struct Engines {
-    plain: Engine,
-    size: EngineSize,
-    /// Made on first use.
-    concurrent: Arc<OnceLock<Result<Engine, Arc<EngineError>>>>,
-}
-
-impl Engines {
-    /// # Errors
-    /// [`EngineError::TooManyMappings`] if the kernel's limit on mappings (`vm.max_map_count`) would be exceeded in full use.
-    pub fn new(size: EngineSize) -> Result<Engines, EngineError> {
-        if let Some(available) = max_map_count() {
-            check_mappings(size.invocations, available)?;
-        }
-        Ok(Engines { plain: size.engine(false)?, size, concurrent: Arc::default() })
-    }
-
-    /// For core modules and components of WASI 0.2.
-    pub fn plain(&self) -> &Engine {
-        &self.plain
-    }
-
-    /// For components of WASI 0.3. The first call makes it, which takes some milliseconds.
-    ///
-    /// # Errors
-    /// If there are not enough addresses for its pools.
-    pub fn concurrent(&self) -> Result<&Engine, Arc<EngineError>> {
-        let made = self.concurrent.get_or_init(|| self.size.concurrent().engine(true).map_err(Arc::new));
-        made.as_ref().map_err(Arc::clone)
-    }
-
-    /// Lets all guests that run yield.
-    pub fn increment_epoch(&self) {
-        self.plain.increment_epoch();
-        if let Some(Ok(concurrent)) = self.concurrent.get() {
-            concurrent.increment_epoch();
-        }
-    }
-
-    /// Identifies what compiled code they can load: wasmtime's version, settings and the CPU's features. The concurrent engine differs from the
-    /// plain one by constants of this program alone.
-    pub fn compatibility_key(&self) -> u64 {
-        // The hasher's keys are fixed, so the value is the same in each process of one build.
-        let mut hasher = std::hash::DefaultHasher::new();
-        self.plain.precompile_compatibility_hash().hash(&mut hasher);
-        hasher.finish()
+        pool
     }
 }
 
@@ -225,7 +199,7 @@ mod tests {
     fn code_does_not_depend_on_sizes() {
         let small = EngineSize::for_compiling();
         let large = EngineSize { invocations: 500, keep_resident: 2 << 20, max_wasm_stack: 8 << 20, ..small };
-        let keys = [small, large].map(|size| Engines::new(size).unwrap().compatibility_key());
+        let keys = [small, large].map(|size| Engines::new(size, false).unwrap().compatibility_key());
         assert_eq!(keys[0], keys[1]);
     }
 

@@ -85,7 +85,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Man { directory } => Ok(manual::write(&directory)?),
         Command::CompileService(arguments) => Ok(node::service::serve(arguments)),
-        Command::CompileConfined(arguments) => Ok(ExitCode::from(confined::process::compile(&arguments) as u8)),
+        Command::CompileConfined(arguments) => Ok(ExitCode::from(confined::process::compile(&arguments).code())),
     }
 }
 

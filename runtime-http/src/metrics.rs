@@ -1,10 +1,12 @@
 //! Every metric of the box, in Prometheus' text format. Function labels are bounded: see [`Metrics::function`].
 //!
-//! - [`function`]: those of one function; [`outbound`]: of requests that functions send; [`declare`]: how metrics are made
+//! - [`function`]: those of one function; [`outbound`]: of requests that functions send; [`tier`]: of compilations;
+//!   [`declare`]: how metrics are made
 
 mod declare;
 mod function;
 mod outbound;
+mod tier;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +19,7 @@ use prometheus::{
 };
 
 use self::declare::Declare;
-pub use self::{function::FunctionMetrics, outbound::OutboundMetrics};
+pub use self::{function::FunctionMetrics, outbound::OutboundMetrics, tier::TierMetrics};
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
@@ -47,8 +49,7 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     outbound_duration: HistogramVec,
     functions: Mutex<HashMap<Arc<str>, Arc<FunctionMetrics>>>,
-    pub compile: Histogram,
-    pub compiles: IntCounterVec,
+    pub tiers: TierMetrics,
     pub cache: IntCounterVec,
     pub cached_modules: IntGauge,
     pub cached_bytes: IntGauge,
@@ -151,12 +152,7 @@ impl Metrics {
                 BYTES,
             ),
             in_flight: declare.gauges("wasmbox_in_flight_invocations", "Invocations that are running.", &["function"]),
-            compile: declare.histogram("wasmbox_compile_duration_seconds", "Time to compile a module.", SECONDS),
-            compiles: declare.counters(
-                "wasmbox_compilations_total",
-                "Compilations by result (ok, invalid, failed; node, node-failed: by the node's service).",
-                &["result"],
-            ),
+            tiers: TierMetrics::declare(&declare),
             cache: declare.counters(
                 "wasmbox_cache_requests_total",
                 "Look-ups of compiled code by cache (memory, disk, node) and result (hit, miss, refused).",
@@ -229,9 +225,6 @@ impl Metrics {
             registry,
         };
         // Known label values are shown as zero from the start, so that rates have a beginning.
-        for result in ["ok", "invalid", "failed", "node", "node-failed"] {
-            metrics.compiles.with_label_values(&[result]);
-        }
         // What deployment/chart/monitoring/rules.yaml asks for.
         for code in ["internal", "queue-full", "queue-timeout", "compiling"] {
             metrics.rejected.with_label_values(&[code]);

@@ -11,13 +11,13 @@ use crate::{
     boot,
     cgroup::Enable,
     cli::RunArgs,
-    config::{Config, Settings},
+    config::{Config, Settings, Tiers},
     invocation::{CancelToken, Failure, Grants, InvocationId, Outcome},
     limits::{CpuQuota, Limits},
     memory::MemoryBudget,
     metrics::Metrics,
     sandbox::{self, Call, CommandInput, KeepLast, Program, Setup, Stderr, Stdio, outbound::InvocationAccess},
-    store::{compiler::Prepared, native::Code},
+    store::compiler::Prepared,
     terminating_signals,
     worker::run::Invocation,
 };
@@ -35,6 +35,8 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     settings.places.cache_dir = arguments.cache_dir.clone();
     settings.places.node_cache_dir = arguments.node_cache_dir.clone();
     settings.places.compile_socket = arguments.compile_socket.clone();
+    // Its one answer is not worth two compilations.
+    settings.modules.tiers = Some(Tiers::Off);
     settings.capacity.max_invocations = Some(1);
     settings.cpu.enable_cgroups = Some(if arguments.cpu_quota.is_some() { Enable::True } else { Enable::False });
     settings.cpu.cgroup_root = arguments.cgroup_root;
@@ -93,14 +95,11 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn load(wasm: &boot::Wasm, path: &Path) -> anyhow::Result<Program> {
-    let code = match wasm.compiler.prepare(std::fs::read(path)?)? {
-        Prepared::Ready(code) => code,
+    let compiled = match wasm.compiler.prepare(std::fs::read(path)?)? {
+        Prepared::Ready(compiled) => compiled,
         Prepared::Wasm(source) => wasm.compiler.compile(source.into_module()?)?,
     };
-    Ok(match &code {
-        Code::Module(module) => wasm.toolchain.module(module)?,
-        Code::Component(component) => wasm.toolchain.component(component)?,
-    })
+    Ok(wasm.compiler.program(&compiled)?)
 }
 
 /// Says on standard error why there is no exit code of the guest; the codes are those that `timeout`, the kernel and wasmtime use.

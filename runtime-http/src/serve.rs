@@ -75,7 +75,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let directory = boot::functions_dir(&config)?;
     let cgroups = boot::cgroups(&config, &metrics)?;
     let wasm = boot::Wasm::new(&config, &metrics)?;
-    let engines = wasm.toolchain.engines().clone();
+    let engines = wasm.compiler.engines().clone();
     let container = Arc::new(Container::for_limit(config.thresholds.memory_limit));
     let limit = config.thresholds.memory_limit;
     if let Some(asked) = config.asked_memory_limit.filter(|asked| *asked > limit) {

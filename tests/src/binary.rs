@@ -136,3 +136,55 @@ fn importing(imports: &[(&str, &str)]) -> Vec<u8> {
 pub fn command_importing(imports: &[(&str, &str)]) -> Vec<u8> {
     command(imports, b"\0\x0b")
 }
+
+/// The same module with a function more, of so much code that it is large to the box: nobody calls it, and compiling it takes no time.
+///
+/// # Panics
+/// If it is no module with types, functions and code.
+pub fn with_much_code(module: &[u8]) -> Vec<u8> {
+    const MUCH: usize = 256 << 10;
+    let (header, mut rest) = module.split_at(8);
+    let mut larger = header.to_vec();
+    let mut types = 0;
+    while let Some((&id, after)) = rest.split_first() {
+        let (length, after) = read_number(after);
+        let (payload, after) = after.split_at(length);
+        rest = after;
+        let (count, entries) = read_number(payload);
+        let added = match id {
+            // () -> ()
+            1 => {
+                types = count;
+                b"\x60\0\0".to_vec()
+            }
+            3 => number(types),
+            10 => {
+                let mut body = vec![0];
+                body.resize(MUCH, 1);
+                body.push(0x0b);
+                [number(body.len()), body].concat()
+            }
+            _ => {
+                larger.extend(section(id, payload));
+                continue;
+            }
+        };
+        larger.extend(section(id, &[number(count + 1), entries.to_vec(), added].concat()));
+    }
+    assert!(types > 0 && larger.len() > module.len() + MUCH, "it has no types, or no code");
+    larger
+}
+
+/// The number that is first, and what follows.
+fn read_number(mut bytes: &[u8]) -> (usize, &[u8]) {
+    let (mut value, mut shift) = (0, 0);
+    while let Some((byte, rest)) = bytes.split_first() {
+        bytes = rest;
+        value |= usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    (value, bytes)
+}

@@ -1,4 +1,4 @@
-//! Compiling: once for all who wait, beside everything else.
+//! Compiling: once for all who wait, beside everything else. In one step; for two see `tiers.rs`.
 
 use std::{
     sync::{
@@ -8,14 +8,18 @@ use std::{
     thread,
 };
 
-use wasmbox_tests::{Request, WasmBox, binary, guest};
+use wasmbox_tests::{Request, WasmBox, binary, guest, server::Launch};
 
 /// Large enough to take seconds.
 const LARGE: usize = 6 << 20;
 
+fn one_step() -> Launch {
+    WasmBox::launch().flag("--tiers", "off")
+}
+
 #[test]
 fn a_hundred_first_requests_compile_once() {
-    let server = WasmBox::with("module.wasm", binary::large(1 << 20));
+    let server = one_step().function("module.wasm", binary::large(1 << 20)).start();
     let start = Barrier::new(100);
     thread::scope(|scope| {
         for _ in 0..100 {
@@ -44,7 +48,7 @@ fn a_bad_module_is_compiled_once_too() {
 /// Warm functions, new small ones, probes and metrics answer while a large module compiles; who waits for that one is told so.
 #[test]
 fn nobody_else_waits_for_a_large_module() {
-    let server = WasmBox::launch()
+    let server = one_step()
         .function("large.wasm", binary::large(LARGE))
         .function("warm.wat", guest::hello())
         .function("new.wat", guest::printing("new", ""))
@@ -74,7 +78,7 @@ fn nobody_else_waits_for_a_large_module() {
 /// Compilation goes on when all who asked for it have left.
 #[test]
 fn a_compilation_outlives_its_clients() {
-    let server = WasmBox::with("module.wasm", binary::large(4 << 20));
+    let server = one_step().function("module.wasm", binary::large(4 << 20)).start();
     let impatient = server.call(Request::get("/module").header("Invocation-Timeout", "150"), "");
     impatient.problem(503, "compiling");
     drop(server.wire("GET /module HTTP/1.1\r\nHost: box\r\n\r\n"));
@@ -86,7 +90,7 @@ fn a_compilation_outlives_its_clients() {
 /// The memory cache is bounded: what was used longest ago is loaded again, from disk.
 #[test]
 fn the_memory_cache_is_bounded() {
-    let server = WasmBox::launch()
+    let server = one_step()
         .function("first.wasm", binary::large(200 << 10))
         .function("second.wasm", binary::large(210 << 10))
         .flag("--module-memory", "512Ki")

@@ -1,5 +1,5 @@
 //! Compiling is never in the box: what a module may cost, and what the process that compiles may do. Without the node's service; with it see
-//! `node_cache.rs`.
+//! `node_cache.rs`. In one step, which is the one that takes long; for two see `tiers.rs`.
 
 use std::{
     collections::BTreeSet,
@@ -12,10 +12,14 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
-use wasmbox_tests::{Answer, Request, TestCgroup, WasmBox, binary, eventually, guest};
+use wasmbox_tests::{Answer, Request, TestCgroup, WasmBox, binary, eventually, guest, server::Launch};
 
 /// Takes seconds to compile.
 const LARGE: usize = 6 << 20;
+
+fn one_step() -> Launch {
+    WasmBox::launch().flag("--tiers", "off")
+}
 
 /// The processes that compile for `server` now.
 fn compilers(server: &WasmBox) -> Vec<u32> {
@@ -85,7 +89,7 @@ fn the_process_that_compiles_can_reach_nothing() {
         "--no-new-privs",
     ];
     for wrapper in [&[][..], &unprivileged] {
-        let launch = WasmBox::launch().function("large.wasm", binary::large(LARGE)).flag("--cache-dir", "none");
+        let launch = one_step().function("large.wasm", binary::large(LARGE)).flag("--cache-dir", "none");
         fs::set_permissions(launch.directory(), fs::Permissions::from_mode(0o755)).expect("the directory is ours");
         let server = launch.through(wrapper.iter().copied()).start();
         thread::scope(|scope| {
@@ -130,7 +134,7 @@ fn the_process_that_compiles_can_reach_nothing() {
 #[test]
 fn it_ends_with_its_box() {
     // One that is killed leaves its cgroups.
-    let launch = WasmBox::launch().function("large.wasm", binary::large(4 * LARGE));
+    let launch = one_step().function("large.wasm", binary::large(4 * LARGE));
     let mut server = launch.flag("--enable-cgroups", false).start();
     let impatient = server.call(Request::get("/large").header("Invocation-Timeout", "1"), "");
     impatient.problem(503, "compiling");
@@ -169,7 +173,7 @@ fn a_module_that_exhausts_memory_is_invalid() {
 
 #[test]
 fn a_module_that_takes_too_long_is_invalid() {
-    let server = WasmBox::launch()
+    let server = one_step()
         .function("large.wasm", binary::large(LARGE))
         .function("hello.wat", guest::hello())
         .flag("--compile-time", "1s")
@@ -186,7 +190,7 @@ fn a_module_that_takes_too_long_is_invalid() {
 /// Its limit is more than it can use within its time, unless it was taken over: so it is lowered here, as it is.
 #[test]
 fn a_compiler_that_uses_too_much_cpu_time_makes_its_module_invalid() {
-    let server = WasmBox::with("large.wasm", binary::large(4 * LARGE));
+    let server = one_step().function("large.wasm", binary::large(4 * LARGE)).start();
     thread::scope(|scope| {
         let request = scope.spawn(|| patient(&server, "/large"));
         let (pid, _) = wait_for_compiler(&server);
@@ -205,7 +209,7 @@ fn a_compiler_that_uses_too_much_cpu_time_makes_its_module_invalid() {
 /// By the kernel for want of memory, for instance: that is no fault of the module's.
 #[test]
 fn a_compiler_that_is_killed_is_started_again() {
-    let server = WasmBox::with("large.wasm", binary::large(LARGE));
+    let server = one_step().function("large.wasm", binary::large(LARGE)).start();
     thread::scope(|scope| {
         let request = scope.spawn(|| patient(&server, "/large"));
         kill(wait_for_compiler(&server).0);
@@ -304,7 +308,7 @@ fn a_missing_import_is_found_before_compiling() {
 /// Each in a process of its own; and a small one does not wait for them.
 #[test]
 fn as_many_are_compiled_at_once_as_there_are_jobs() {
-    let mut launch = WasmBox::launch().function("small.wat", guest::hello()).flag("--compile-jobs", 3);
+    let mut launch = one_step().function("small.wat", guest::hello()).flag("--compile-jobs", 3);
     for index in 0..3 {
         launch = launch.function(&format!("large{index}.wasm"), binary::large(LARGE + (index << 18)));
     }

@@ -177,7 +177,8 @@ fn a_second_signal_ends_at_once() {
 
 #[test]
 fn a_compilation_does_not_hold_up_the_end() {
-    let mut server = launch().function("large.wasm", binary::large(8 << 20)).flag("--drain-timeout", "300ms").start();
+    let server = launch().function("large.wasm", binary::large(8 << 20));
+    let mut server = server.flag("--drain-timeout", "300ms").flag("--tiers", "off").start();
     let mut compiling = server.wire("GET /large HTTP/1.1\r\nHost: box\r\n\r\n");
     server.logged(&["compiling", "large.wasm"]);
     server.signal(Signal::TERM);

@@ -130,10 +130,10 @@ fn alerts_and_dashboard_ask_for_what_there_is() {
                 // Known from the start, as 0: the first of something that had no series would be no increase.
                 let values = matcher[label.len()..].trim_matches(['=', '~', '!', '"']);
                 for value in values.split('|').filter(|_| ["code", "gate", "result"].contains(&label)) {
-                    let labels = format!("{metric}{{{label}=\"{value}\"}} ");
+                    let (series, label) = (format!("{metric}{{"), format!("{label}=\"{value}\""));
                     assert!(
-                        scraped.text().contains(&labels),
-                        "a box does not export {labels}from the start: {expression}"
+                        scraped.text().lines().any(|line| line.starts_with(&series) && line.contains(&label)),
+                        "a box does not export {metric} with {label} from the start: {expression}"
                     );
                 }
             }

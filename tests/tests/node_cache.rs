@@ -267,10 +267,27 @@ fn small_modules_are_compiled_by_the_box() {
     assert!(node.images().is_empty());
 }
 
+/// Baseline code is the box's own, optimised code the node's.
+#[test]
+fn what_is_compiled_in_two_steps_is_optimised_by_the_service() {
+    let node = Node::start(&[]);
+    let server = node.launch().function("large.wasm", binary::large(LARGE)).start();
+    assert!(server.get("/large").ok().header("server-timing").contains("desc=baseline"));
+    assert!(node.images().is_empty());
+    eventually("it is optimised", || {
+        let timing = server.get("/large").ok().header("server-timing").to_owned();
+        (!timing.contains("desc=baseline")).then_some(())
+    });
+    let metrics = server.metrics();
+    assert_eq!((compilations(&metrics, "node"), compilations(&metrics, "ok")), (1.0, 1.0));
+    assert_eq!(node.images().len(), 1);
+}
+
 #[test]
 fn two_boxes_at_once_compile_once() {
     let node = Node::start(&[]);
-    let servers = [(); 2].map(|()| node.launch().function("large.wasm", binary::large(LARGE)).start());
+    let servers =
+        [(); 2].map(|()| node.launch().flag("--tiers", "off").function("large.wasm", binary::large(LARGE)).start());
     let compilers = Mutex::new(BTreeSet::new());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -422,7 +439,7 @@ fn an_invalid_module_is_what_it_always_is() {
 fn a_service_that_is_killed_is_made_up_for() {
     for victim in [Node::services as fn(&Node) -> Vec<u32>, Node::compilers] {
         let node = Node::start(&[]);
-        let server = node.launch().function("large.wasm", binary::large(LARGE)).start();
+        let server = node.launch().flag("--tiers", "off").function("large.wasm", binary::large(LARGE)).start();
         thread::scope(|scope| {
             let request = scope.spawn(|| server.get("/large").ok());
             let compiler = node.wait_for_compiler();

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
+    engine::tier::Tier,
     exchange::response_body::ResponseBody,
     invocation::{CgroupTimes, InvocationId, Outcome, Usage, microseconds},
 };
@@ -15,6 +16,8 @@ use crate::{
 pub struct Timing {
     pub id: InvocationId,
     pub compile: Duration,
+    /// Of the code that it ran.
+    pub tier: Tier,
     pub queue: Duration,
     /// `None` without cgroups.
     pub cgroup: Option<CgroupTimes>,
@@ -22,8 +25,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    pub fn new(id: InvocationId) -> Timing {
-        Timing { id, compile: Duration::ZERO, queue: Duration::ZERO, cgroup: None, usage: None }
+    pub fn new(id: InvocationId, tier: Tier) -> Timing {
+        Timing { id, compile: Duration::ZERO, tier, queue: Duration::ZERO, cgroup: None, usage: None }
     }
 
     pub fn ended(&mut self, outcome: &Outcome) {
@@ -83,7 +86,11 @@ pub fn add_invocation_headers(headers: &mut HeaderMap, timing: &Timing, in_fligh
     headers.insert(POD, pod.clone());
     let mut text = String::with_capacity(96);
     push_milliseconds(&mut text, "queue;dur=", timing.queue);
-    push_milliseconds(&mut text, ", compile;dur=", timing.compile);
+    let compile = match timing.tier {
+        Tier::Optimised => ", compile;dur=",
+        Tier::Baseline => ", compile;desc=baseline;dur=",
+    };
+    push_milliseconds(&mut text, compile, timing.compile);
     if let Some(times) = timing.cgroup {
         push_milliseconds(&mut text, ", cgroup;dur=", times.creation + times.assign);
         headers.insert(CGROUP_CREATION_TIME, milliseconds(times.creation));

@@ -170,8 +170,9 @@ impl Api {
         }
         let id = InvocationId::next();
         let record = Record::new(id, function.metrics.clone(), arrived);
-        let timing = Timing { compile: arrived.elapsed(), ..Timing::new(id) };
+        let timing = Timing { compile: arrived.elapsed(), ..Timing::new(id, function.tier) };
         record.compiled(timing.compile);
+        function.invocations.inc();
         let cancel = CancelToken::default();
         let on_drop = CancelOnDrop::new(cancel.clone());
         let is_head = request.method() == Method::HEAD;

@@ -19,6 +19,9 @@ use crate::{
 /// What the type of a problem begins with, before the code.
 pub const TYPE: &str = "urn:wasmbox:problem:";
 
+/// Seconds: how long a module takes is an estimate, and it may be ready before.
+const LONGEST_RETRY_AFTER: f64 = 60.0;
+
 /// The stable names of errors: `code` in the document, `Wasmbox-Error` in the head. docs/errors.md has a section on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Code {
@@ -223,11 +226,13 @@ pub struct Problem {
     members: Map<String, Value>,
     /// For 405.
     allow: Option<HeaderValue>,
+    /// Seconds, if more is known of it than the code says.
+    retry_after: Option<u32>,
 }
 
 impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Problem { code, detail: detail.into(), members: Map::new(), allow: None }
+        Problem { code, detail: detail.into(), members: Map::new(), allow: None, retry_after: None }
     }
 
     pub fn method_not_allowed(method: &http::Method, allow: &HeaderValue) -> Self {
@@ -262,7 +267,7 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert("wasmbox-error", HeaderValue::from_static(self.code.as_str()));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = self.code.retry_after() {
+        if let Some(seconds) = self.retry_after.or(self.code.retry_after()) {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if self.code == Code::Unauthorized {
@@ -301,7 +306,10 @@ impl From<BadArgument> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Compiling { .. } => Problem::new(Code::Compiling, error.to_string()),
+            StoreError::Compiling { takes, .. } => {
+                let seconds = takes.as_secs_f64().ceil().clamp(1.0, LONGEST_RETRY_AFTER) as u32;
+                Problem { retry_after: Some(seconds), ..Problem::new(Code::Compiling, error.to_string()) }
+            }
             StoreError::Load(error) => Problem::new(load_error_code(&error), error.to_string()),
         }
     }
@@ -332,7 +340,7 @@ fn compile_error_code(error: &CompileError) -> Code {
             CompilerError::Invalid(_) | CompilerError::TooLong { .. } | CompilerError::Crashed { .. },
         ) => Code::ModuleInvalid,
         // It is tried again in a moment.
-        CompileError::Compiler(CompilerError::Killed) => Code::Compiling,
+        CompileError::Compiler(CompilerError::Killed | CompilerError::Stopped) => Code::Compiling,
         CompileError::Compiler(CompilerError::Unconfined(_) | CompilerError::Io { .. }) | CompileError::Memory(_) => {
             Code::Internal
         }

@@ -16,6 +16,15 @@ pub enum WasmRuntime {
     Wasmedge,
 }
 
+/// In how many steps new modules are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tiers {
+    /// Large ones in two: baseline code answers soon, optimised code takes its place.
+    Auto,
+    /// In one: optimised code answers.
+    Off,
+}
+
 settings! {
     /// Modules, and what they may be granted.
     pub struct ModuleSettings {
@@ -37,6 +46,9 @@ settings! {
         /// Longest compilation, ms or with unit [default: 10m]
         #[arg(long, value_name = "TIME")]
         compile_time: ConfigDuration = ["COMPILE_TIME"],
+        /// Whether a large module that is new answers from baseline code, until it is optimised: auto or off [default: auto]
+        #[arg(long, value_name = "WHETHER")]
+        tiers: Tiers = ["TIERS"],
         /// Run native images (.cwasm) found in the functions directory: only if nobody else can write there
         #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
         trust_precompiled: bool = ["TRUST_PRECOMPILED"],

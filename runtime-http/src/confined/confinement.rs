@@ -39,6 +39,8 @@ const FIRST_USER: u32 = 0x7000_0000;
 const PLACE: &str = "/proc";
 /// A warm function gets about ten times its share of a busy core.
 const NICE: i32 = 10;
+/// And who compiles what nobody waits for a third of that of others.
+const NICE_LATER: i32 = 15;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfinementError {
@@ -61,15 +63,15 @@ fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Confineme
 /// [`ConfinementError`], without root's rights for one.
 pub fn prepare() -> Result<(), ConfinementError> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("prctl(PR_SET_PDEATHSIG)"))?;
-    yield_to_others();
+    yield_to_others(NICE);
     // SAFETY: it changes where children are made, and nothing of this process.
     unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.map_err(failed("a pid namespace"))
 }
 
 /// First to be killed when memory is short, last to get a core. Where it cannot be said, it is not worth failing.
-fn yield_to_others() {
+fn yield_to_others(nice: i32) {
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
-    let _ = setpriority_process(None, NICE);
+    let _ = setpriority_process(None, nice);
 }
 
 /// The user of a child of the process `parent`.
@@ -83,7 +85,7 @@ pub fn user_of_child(parent: u32) -> u32 {
 /// # Errors
 /// [`ConfinementError`]; the process must end then.
 pub fn enter(arguments: &CompileConfinedArgs) -> Result<(), ConfinementError> {
-    yield_to_others();
+    yield_to_others(if arguments.later { NICE_LATER } else { NICE });
     // What whoever started all this has left open is not for it. Where the call is not there, or forbidden, it is closed by `exec` all the
     // same.
     // SAFETY: the caller has opened nothing, so nobody owns a descriptor but the standard streams.

@@ -94,6 +94,20 @@ fn preview1(engine: &Engine) -> Result<HashSet<(String, String)>> {
     Ok(linker.iter(&mut store).map(|(module, name, _)| (module.to_owned(), name.to_owned())).collect())
 }
 
+/// Bytes of functions in `binary`, in all modules of a component: what takes time to compile.
+///
+/// # Errors
+/// If it is not valid.
+pub fn code_bytes(binary: &[u8]) -> Result<u64> {
+    let mut bytes = 0;
+    for payload in Parser::new(0).parse_all(binary) {
+        if let Payload::CodeSectionStart { size, .. } = payload? {
+            bytes += u64::from(size);
+        }
+    }
+    Ok(bytes)
+}
+
 /// Whether `bytes`, of which nothing is known yet, may be a component of WASI 0.3. One that hides it in escapes of its text is refused later.
 pub fn may_be_p3(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"@0.3.").is_some()
@@ -195,7 +209,7 @@ mod tests {
     use crate::engine::{EngineSize, Engines};
 
     fn said(text: &str) -> String {
-        let engines = Engines::new(EngineSize::for_compiling()).unwrap();
+        let engines = Engines::new(EngineSize::for_compiling(), false).unwrap();
         let bytes = wat::parse_str(text).unwrap();
         let checked = if text.starts_with("(component") {
             check_component(engines.plain(), &bytes).map(drop)

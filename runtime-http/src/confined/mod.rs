@@ -8,6 +8,7 @@
 //! costs, and what else the compiler's process could reach; it does not make an untrustworthy compiler trustworthy.
 //!
 //! - here: the side of whoever wants a module compiled; [`process`]: the process itself; [`imports`], [`instances`]: what it checks before it compiles
+//! - [`stop`]: ending it early
 //! - [`confinement`], [`syscalls`]: what it is kept from; [`memory_file`]: how bytes get into it and out of it
 
 mod advice;
@@ -16,12 +17,13 @@ pub mod imports;
 mod instances;
 pub mod memory_file;
 pub mod process;
+pub mod stop;
 pub mod syscalls;
 
 use std::{
-    fs, io,
+    fs, io, iter,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Child, Command, ExitStatus},
@@ -38,8 +40,9 @@ use rustix::{
 use self::{
     memory_file::{MemoryFile, Sealed},
     process::Ending,
+    stop::Stop,
 };
-use crate::excerpt::excerpt;
+use crate::{engine::tier::CodeMaker, excerpt::excerpt};
 
 /// The most code of one module.
 pub const LARGEST_CODE: u64 = 1 << 30;
@@ -58,6 +61,22 @@ pub struct Allowance {
     pub time: Duration,
     /// Bytes of code.
     pub code: u64,
+}
+
+/// What is to be made of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    Optimised,
+    /// The same, when there is nothing else to do.
+    OptimisedLater,
+    /// Baseline code, unless optimising takes no longer than one waits for anyway.
+    Soon,
+}
+
+/// What was made of it.
+pub struct Made {
+    pub code: Sealed,
+    pub by: CodeMaker,
 }
 
 /// How the process is shut in, beside what always holds.
@@ -85,6 +104,9 @@ pub enum CompilerError {
     /// By somebody else, such as the kernel for want of memory.
     #[error("the compiler was killed")]
     Killed,
+    /// To make room for others.
+    #[error("the compiler was stopped, to make room for others")]
+    Stopped,
     #[error("the compiler cannot be confined: {0}")]
     Unconfined(String),
     #[error("{step}: {source}")]
@@ -100,22 +122,36 @@ impl CompilerError {
     pub fn is_of_module(&self) -> bool {
         match self {
             CompilerError::Invalid(_) | CompilerError::TooLong { .. } | CompilerError::Crashed { .. } => true,
-            CompilerError::Killed | CompilerError::Unconfined(_) | CompilerError::Io { .. } => false,
+            CompilerError::Killed
+            | CompilerError::Stopped
+            | CompilerError::Unconfined(_)
+            | CompilerError::Io { .. } => false,
         }
     }
 }
 
-/// Compiles `module`, binary or text, to a native image of wasmtime's. Blocks; the process ends with the calling thread.
+/// Compiles `module`, binary or text, to a native image of wasmtime's, until `stop` says to end that. Blocks; the process ends with the
+/// calling thread.
 ///
 /// # Errors
 /// [`CompilerError`]
-pub fn compile(module: &Sealed, allowance: Allowance, isolation: Isolation) -> Result<Sealed, CompilerError> {
+pub fn compile(
+    module: &Sealed,
+    wanted: Wanted,
+    allowance: Allowance,
+    isolation: Isolation,
+    stop: Option<&Stop>,
+) -> Result<Made, CompilerError> {
     let output = MemoryFile::new("code").map_err(failed("memory for the code"))?;
     let mut compiler =
-        Compiler::start(module, &output, allowance, isolation).map_err(failed("starting the compiler"))?;
+        Compiler::start(module, wanted, &output, allowance, isolation).map_err(failed("starting the compiler"))?;
     let until = Instant::now() + allowance.time;
-    if !ready(&compiler.ended, until).map_err(failed("waiting for the compiler"))? {
-        return Err(CompilerError::TooLong { time: allowance.time });
+    match first_ready(compiler.ended.as_fd(), stop.map(Stop::as_fd), until)
+        .map_err(failed("waiting for the compiler"))?
+    {
+        Some(First::File) => {}
+        Some(First::Other) => return Err(CompilerError::Stopped),
+        None => return Err(CompilerError::TooLong { time: allowance.time }),
     }
     let status = compiler.child.wait().map_err(failed("waiting for the compiler"))?;
     // It could start no other process, so nobody writes any more.
@@ -129,7 +165,7 @@ pub fn compile(module: &Sealed, allowance: Allowance, isolation: Isolation) -> R
         excerpt(lines.join("\n").trim())
     };
     match status.code().map(Ending::of) {
-        Some(Some(Ending::Compiled)) => Ok(output),
+        Some(Some(Ending::Compiled(by))) => Ok(Made { code: output, by }),
         Some(Some(Ending::Invalid)) => Err(CompilerError::Invalid(reason())),
         Some(Some(Ending::Unconfined)) => Err(CompilerError::Unconfined(reason())),
         None if status.signal() == Some(Signal::KILL.as_raw()) => Err(CompilerError::Killed),
@@ -144,7 +180,13 @@ struct Compiler {
 }
 
 impl Compiler {
-    fn start(module: &Sealed, output: &MemoryFile, allowance: Allowance, isolation: Isolation) -> io::Result<Compiler> {
+    fn start(
+        module: &Sealed,
+        wanted: Wanted,
+        output: &MemoryFile,
+        allowance: Allowance,
+        isolation: Isolation,
+    ) -> io::Result<Compiler> {
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("wasmbox")
@@ -152,6 +194,11 @@ impl Compiler {
             .arg(format!("--memory={}", allowance.memory))
             .arg(format!("--cpu-seconds={}", CPU_SECONDS * allowance.time.as_secs().max(1)))
             .arg(format!("--code={}", allowance.code.min(LARGEST_CODE)));
+        match wanted {
+            Wanted::Optimised => &mut command,
+            Wanted::OptimisedLater => command.arg("--later"),
+            Wanted::Soon => command.arg("--soon"),
+        };
         match isolation {
             // In a pid namespace of its own it does not see its parent.
             Isolation::Namespaces { user } => command.arg(format!("--user={user}")),
@@ -219,11 +266,27 @@ impl Drop for Compiler {
 /// # Errors
 /// The kernel's.
 pub fn ready(file: impl AsFd, until: Instant) -> io::Result<bool> {
+    first_ready(file.as_fd(), None, until).map(|first| first.is_some())
+}
+
+/// Of two files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    File,
+    Other,
+}
+
+/// Which of both has something to read first; `None` if that is not so before `until`.
+fn first_ready(file: BorrowedFd<'_>, other: Option<BorrowedFd<'_>>, until: Instant) -> io::Result<Option<First>> {
+    let mut polled: Vec<PollFd<'_>> =
+        iter::once(file).chain(other).map(|file| PollFd::from_borrowed_fd(file, PollFlags::IN)).collect();
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&left)) {
-            Ok(count) => return Ok(count > 0),
+        match poll(&mut polled, Some(&left)) {
+            Ok(0) => return Ok(None),
+            Ok(_) if polled.first().is_some_and(|file| !file.revents().is_empty()) => return Ok(Some(First::File)),
+            Ok(_) => return Ok(Some(First::Other)),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }

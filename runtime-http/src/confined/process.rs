@@ -6,6 +6,7 @@
 use std::{io, os::fd::AsFd};
 
 use rayon::ThreadPoolBuilder;
+use wasmtime::Engine;
 
 use super::{
     advice, confinement,
@@ -15,7 +16,11 @@ use super::{
 };
 use crate::{
     cli::CompileConfinedArgs,
-    engine::{EngineSize, Engines, features::Feature},
+    engine::{
+        Concurrency, EngineError, EngineSize,
+        features::Feature,
+        tier::{CodeMaker, HAS_WINCH},
+    },
     excerpt::excerpt,
     store::{
         kind::{self, Format},
@@ -26,27 +31,86 @@ use crate::{
 /// How the process ends, if nobody else ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The code is on standard output.
-    Compiled = 0,
+    /// The code is on standard output, made in this way.
+    Compiled(CodeMaker),
     /// It is no valid module, or cannot be linked; standard output has the reason.
-    Invalid = 3,
+    Invalid,
     /// It could not give up its rights; standard output has the reason.
-    Unconfined = 4,
+    Unconfined,
 }
 
 impl Ending {
+    const ALL: [Ending; 5] = [
+        Ending::Compiled(CodeMaker::Optimiser),
+        Ending::Invalid,
+        Ending::Unconfined,
+        Ending::Compiled(CodeMaker::SinglePass),
+        Ending::Compiled(CodeMaker::Winch),
+    ];
+
+    /// The status of the process.
+    pub fn code(self) -> u8 {
+        match self {
+            Ending::Compiled(CodeMaker::Optimiser) => 0,
+            Ending::Invalid => 3,
+            Ending::Unconfined => 4,
+            Ending::Compiled(CodeMaker::SinglePass) => 5,
+            Ending::Compiled(CodeMaker::Winch) => 6,
+        }
+    }
+
     pub(super) fn of(code: i32) -> Option<Ending> {
-        [Ending::Compiled, Ending::Invalid, Ending::Unconfined].into_iter().find(|ending| *ending as i32 == code)
+        Ending::ALL.into_iter().find(|ending| i32::from(ending.code()) == code)
     }
 }
 
 /// More help no more, and each has a stack.
 pub(super) const MOST_THREADS: usize = 8;
 
+/// Optimising so much code takes about a tenth of a second on two cores: nobody is helped by baseline code before it.
+pub const ONE_STEP: u64 = 192 << 10;
+
 /// What the process has once it is confined.
 struct Confined {
     module: Mapping,
-    engines: Engines,
+    compilers: Compilers,
+    /// For components of WASI 0.3; `None` if it is none.
+    concurrent: Option<Compilers>,
+}
+
+/// What makes code.
+struct Compilers {
+    optimiser: Engine,
+    /// What makes baseline code, if that is wanted; the first that can is to.
+    baseline: Vec<(CodeMaker, Engine)>,
+}
+
+impl Compilers {
+    /// `soon`: baseline code is wanted.
+    fn new(concurrency: Concurrency, soon: bool) -> Result<Compilers, EngineError> {
+        let engine = |maker| EngineSize::for_compiling().engine(maker, concurrency);
+        let knows = |maker: &CodeMaker| *maker != CodeMaker::Winch || (HAS_WINCH && concurrency == Concurrency::None);
+        let makers = [CodeMaker::Winch, CodeMaker::SinglePass].into_iter().filter(|maker| soon && knows(maker));
+        let baseline = makers.map(|maker| Ok((maker, engine(maker)?))).collect::<Result<_, _>>()?;
+        Ok(Compilers { optimiser: engine(CodeMaker::Optimiser)?, baseline })
+    }
+
+    /// Code of `binary`, which is valid.
+    fn made(
+        &self,
+        binary: &[u8],
+        compile: impl Fn(&Engine, &[u8]) -> wasmtime::Result<Vec<u8>>,
+    ) -> wasmtime::Result<(CodeMaker, Vec<u8>)> {
+        if !self.baseline.is_empty() && imports::code_bytes(binary)? > ONE_STEP {
+            for (maker, engine) in &self.baseline {
+                // What one of them does not know the next one does.
+                if let Ok(code) = compile(engine, binary) {
+                    return Ok((*maker, code));
+                }
+            }
+        }
+        compile(&self.optimiser, binary).map(|code| (CodeMaker::Optimiser, code))
+    }
 }
 
 /// Confines this process, and compiles.
@@ -60,12 +124,12 @@ pub fn compile(arguments: &CompileConfinedArgs) -> Ending {
             return Ending::Unconfined;
         }
     };
-    let (ending, content) = match compiled(&confined.engines, &confined.module) {
+    let (ending, content) = match confined.compiled() {
         // It would be ended for writing it.
-        Ok(code) if code.len() as u64 > arguments.code => {
+        Ok((_, code)) if code.len() as u64 > arguments.code => {
             (Ending::Invalid, format!("its code has {} bytes, more than {}", code.len(), arguments.code).into_bytes())
         }
-        Ok(code) => (Ending::Compiled, code),
+        Ok((by, code)) => (Ending::Compiled(by), code),
         Err(error) => (Ending::Invalid, excerpt(format_args!("{error:#}")).into_bytes()),
     };
     match write(&content) {
@@ -79,17 +143,54 @@ impl Confined {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
         confinement::enter(arguments)?;
         let module = Sealed::received(io::stdin().as_fd())?.map()?;
-        let engines = Engines::new(EngineSize::for_compiling())?;
-        // Later it could not be made. It reserves as much as the other one, so it is not made for nothing.
-        if imports::may_be_p3(&module) {
-            engines.concurrent()?;
-        }
+        let compilers = Compilers::new(Concurrency::None, arguments.soon)?;
+        // Later they could not be made. They take as much as the others, so they are not made for nothing.
+        let concurrent = imports::may_be_p3(&module).then(|| Compilers::new(Concurrency::Tasks, arguments.soon));
+        let concurrent = concurrent.transpose()?;
         ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         // When each has run something, all have started, and need no system call for it any more.
         rayon::broadcast(|_| ());
         confinement::enclose()?;
         syscalls::restrict()?;
-        Ok(Confined { module, engines })
+        Ok(Confined { module, compilers, concurrent })
+    }
+
+    fn compiled(&self) -> wasmtime::Result<(CodeMaker, Vec<u8>)> {
+        let text;
+        let (format, binary) = match Format::of(&self.module) {
+            Some(Format::Text) => {
+                kind::check_text(self.module.len())?;
+                text = wat::parse_bytes(&self.module)?;
+                (Format::of(&text), &text[..])
+            }
+            format => (format, &self.module[..]),
+        };
+        let code = match format {
+            Some(Format::Module) => imports::check_module(&self.compilers.optimiser, binary)
+                .and_then(|()| self.compilers.made(binary, Engine::precompile_module)),
+            Some(Format::Component) => imports::check_component(&self.compilers.optimiser, binary)
+                .and_then(|wasi| self.compilers_for(wasi)?.made(binary, Engine::precompile_component)),
+            Some(Format::Text | Format::Native) | None => {
+                return Err(wasmtime::Error::msg("not a WebAssembly module, component or text"));
+            }
+        };
+        code.map_err(|error| match advice::missing_feature(binary) {
+            Some(Feature { name, reason, .. }) => {
+                error.context(format!("it needs the feature `{name}`, which is off: {reason}"))
+            }
+            None => error,
+        })
+    }
+
+    fn compilers_for(&self, wasi: Wasi) -> wasmtime::Result<&Compilers> {
+        match wasi {
+            Wasi::P2 => Ok(&self.compilers),
+            Wasi::P3 => self.concurrent.as_ref().ok_or_else(|| {
+                wasmtime::Error::msg(
+                    "it is a component of WASI 0.3, and hides that in escapes of its text: write `@0.3.` as it is",
+                )
+            }),
+        }
     }
 }
 
@@ -100,39 +201,4 @@ fn write(mut content: &[u8]) -> rustix::io::Result<()> {
         content = content.get(written..).unwrap_or_default();
     }
     Ok(())
-}
-
-fn compiled(engines: &Engines, bytes: &[u8]) -> wasmtime::Result<Vec<u8>> {
-    let text;
-    let (format, binary) = match Format::of(bytes) {
-        Some(Format::Text) => {
-            kind::check_text(bytes.len())?;
-            text = wat::parse_bytes(bytes)?;
-            (Format::of(&text), &text[..])
-        }
-        format => (format, bytes),
-    };
-    let code = match format {
-        Some(Format::Module) => {
-            let engine = engines.plain();
-            imports::check_module(engine, binary).and_then(|()| engine.precompile_module(binary))
-        }
-        Some(Format::Component) => {
-            let engine = |wasi| match wasi {
-                Wasi::P2 => Ok(engines.plain()),
-                Wasi::P3 => engines.concurrent().map_err(wasmtime::Error::new),
-            };
-            imports::check_component(engines.plain(), binary)
-                .and_then(|wasi| engine(wasi)?.precompile_component(binary))
-        }
-        Some(Format::Text | Format::Native) | None => {
-            return Err(wasmtime::Error::msg("not a WebAssembly module, component or text"));
-        }
-    };
-    code.map_err(|error| match advice::missing_feature(binary) {
-        Some(Feature { name, reason, .. }) => {
-            error.context(format!("it needs the feature `{name}`, which is off: {reason}"))
-        }
-        None => error,
-    })
 }

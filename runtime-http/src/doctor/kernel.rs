@@ -8,7 +8,7 @@ use wasmtime::PoolingAllocationConfig;
 
 use super::Finding;
 use crate::{
-    config::Config,
+    config::{Config, Tiers},
     engine::{EngineError, Engines},
     privileges::{self, Confine},
 };
@@ -42,7 +42,7 @@ pub fn pagemap_scan(_: &Config) -> Finding {
 
 /// Makes the engines, as `serve` does.
 pub fn mappings(config: &Config) -> Finding {
-    match Engines::new(config.engine) {
+    match Engines::new(config.engine, config.tiers == Tiers::Auto) {
         Ok(_) => Finding::ok(format!("room for {} invocations at once", config.engine.invocations)),
         Err(EngineError::TooManyMappings { invocations, needed, available, fits }) => Finding::fail(
             format!("vm.max_map_count is {available}, {invocations} invocations need {needed}"),

@@ -5,6 +5,8 @@
 
 use wasmtime::{Config, WasmFeatures};
 
+use super::Concurrency;
+
 /// A proposal, or a part of one that wasmtime tells apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Feature {
@@ -24,9 +26,13 @@ pub enum Enabled {
 }
 
 impl Feature {
-    /// Whether modules of an engine may have it. `concurrent`: it runs components of WASI 0.3.
-    pub fn is_on(&self, concurrent: bool) -> bool {
-        self.enabled == Enabled::Always || (concurrent && self.enabled == Enabled::Concurrent)
+    /// Whether modules of such an engine may have it.
+    pub fn is_on(&self, concurrency: Concurrency) -> bool {
+        match self.enabled {
+            Enabled::Always => true,
+            Enabled::Concurrent => concurrency == Concurrency::Tasks,
+            Enabled::Never => false,
+        }
     }
 }
 
@@ -101,9 +107,9 @@ pub fn named(name: &str) -> WasmFeatures {
     WasmFeatures::from_name(&name.to_uppercase()).unwrap_or(WasmFeatures::empty())
 }
 
-/// Sets each feature as [`FEATURES`] says, and those that it does not know off. `concurrent`: for components of WASI 0.3.
-pub fn pin(config: &mut Config, concurrent: bool) {
-    let enabled = FEATURES.iter().filter(|feature| feature.is_on(concurrent));
+/// Sets each feature as [`FEATURES`] says, and those that it does not know off.
+pub fn pin(config: &mut Config, concurrency: Concurrency) {
+    let enabled = FEATURES.iter().filter(|feature| feature.is_on(concurrency));
     let enabled = enabled.fold(WasmFeatures::empty(), |all, feature| all | named(feature.name));
     config.wasm_features(enabled, true).wasm_features(WasmFeatures::all() - enabled, false);
 }
@@ -129,7 +135,7 @@ mod tests {
     /// What the engine takes, by a module for each proposal that a module can show.
     #[test]
     fn the_engine_takes_what_is_on_and_nothing_else() {
-        let engines = Engines::new(EngineSize::for_compiling()).unwrap();
+        let engines = Engines::new(EngineSize::for_compiling(), false).unwrap();
         for (name, module) in [
             ("mutable_global", "(module (global (export \"g\") (mut i32) (i32.const 0)))"),
             ("saturating_float_to_int", "(module (func (drop (i32.trunc_sat_f32_s (f32.const 1)))))"),
@@ -175,12 +181,13 @@ mod tests {
     fn check(engines: &Engines, name: &str, text: &str) {
         let binary = wat::parse_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
         let feature = FEATURES.iter().find(|feature| feature.name == name).unwrap();
-        for (engine, concurrent) in [(engines.plain(), false), (engines.concurrent().unwrap(), true)] {
+        let both = [(engines.plain(), Concurrency::None), (engines.concurrent().unwrap(), Concurrency::Tasks)];
+        for (engine, concurrency) in both {
             let taken = match text.starts_with("(component") {
                 true => Component::new(engine, &binary).map(drop),
                 false => wasmtime::Module::validate(engine, &binary),
             };
-            assert_eq!(taken.is_ok(), feature.is_on(concurrent), "{name}: {taken:?}");
+            assert_eq!(taken.is_ok(), feature.is_on(concurrency), "{name}: {taken:?}");
         }
     }
 }

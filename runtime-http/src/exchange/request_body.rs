@@ -44,8 +44,6 @@ pub struct RequestBody {
     /// What was read ahead, and what is reserved for it.
     ahead: Bytes,
     reserved: Reservation,
-    /// Read ahead with it.
-    trailers: Option<HeaderMap>,
     rest: Rest,
     seen: u64,
     limit: u64,
@@ -67,6 +65,8 @@ enum Rest {
     Direct { incoming: Incoming, client: Box<Client> },
     /// Read ahead by a task.
     Ahead { frames: mpsc::Receiver<Ahead>, taken: Arc<Notify>, left: SizeHint },
+    /// Only these are left.
+    Trailers(Box<HeaderMap>),
     /// Nothing is outstanding.
     Done,
 }
@@ -112,13 +112,13 @@ impl RequestBody {
             }
         };
         let (ahead, reserved, status) = (Bytes::new(), Reservation::default(), BodyStatus::default());
-        RequestBody { ahead, reserved, trailers: None, rest, seen: 0, limit, status }
+        RequestBody { ahead, reserved, rest, seen: 0, limit, status }
     }
 
     /// What is reserved for it is given back when it was taken.
     pub fn full(bytes: Bytes, reserved: Reservation) -> Self {
         let (rest, status) = (Rest::Done, BodyStatus::default());
-        RequestBody { ahead: bytes, reserved, trailers: None, rest, seen: 0, limit: u64::MAX, status }
+        RequestBody { ahead: bytes, reserved, rest, seen: 0, limit: u64::MAX, status }
     }
 
     /// The most bytes it may have.
@@ -133,7 +133,7 @@ impl RequestBody {
     pub async fn frame(&mut self) -> NextFrame {
         let frame = match &mut self.rest {
             Rest::Direct { incoming, client, .. } => next_frame(incoming, client).await,
-            Rest::Ahead { .. } | Rest::Done => None,
+            Rest::Ahead { .. } | Rest::Trailers(_) | Rest::Done => None,
         };
         self.checked(frame)
     }
@@ -142,13 +142,16 @@ impl RequestBody {
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         match &self.rest {
             Rest::Direct { client, .. } => client.budget.reserve(bytes),
-            Rest::Ahead { .. } | Rest::Done => None,
+            Rest::Ahead { .. } | Rest::Trailers(_) | Rest::Done => None,
         }
     }
 
     /// Puts back what was read first.
     pub fn unread(&mut self, ahead: Bytes, trailers: Option<HeaderMap>, reserved: Reservation) {
-        (self.ahead, self.trailers, self.reserved) = (ahead, trailers, reserved);
+        (self.ahead, self.reserved) = (ahead, reserved);
+        if let Some(trailers) = trailers {
+            self.rest = Rest::Trailers(Box::new(trailers));
+        }
     }
 
     /// Where to see later what became of it.
@@ -175,7 +178,7 @@ impl RequestBody {
                 self.rest = Rest::Ahead { frames, taken, left };
             }
             Rest::Direct { .. } => {}
-            rest @ (Rest::Ahead { .. } | Rest::Done) => self.rest = rest,
+            rest @ (Rest::Ahead { .. } | Rest::Trailers(_) | Rest::Done) => self.rest = rest,
         }
     }
 
@@ -295,7 +298,10 @@ impl Rest {
                 }
                 Poll::Ready(frame)
             }
-            Rest::Done => Poll::Ready(None),
+            Rest::Trailers(_) | Rest::Done => match std::mem::replace(self, Rest::Done) {
+                Rest::Trailers(trailers) => Poll::Ready(Some(Ok(Frame::trailers(*trailers)))),
+                _ => Poll::Ready(None),
+            },
         }
     }
 
@@ -303,7 +309,7 @@ impl Rest {
         match self {
             Rest::Direct { incoming, .. } => incoming.size_hint(),
             Rest::Ahead { left, .. } => *left,
-            Rest::Done => SizeHint::with_exact(0),
+            Rest::Trailers(_) | Rest::Done => SizeHint::with_exact(0),
         }
     }
 }
@@ -317,9 +323,6 @@ impl Body for RequestBody {
             self.reserved = Reservation::default();
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.ahead)))));
         }
-        if let Some(trailers) = self.trailers.take() {
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
         let frame = std::task::ready!(self.rest.poll_frame(context));
         Poll::Ready(self.checked(frame))
     }
@@ -327,10 +330,10 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         let is_done = match &self.rest {
             Rest::Direct { incoming, .. } => incoming.is_end_stream(),
-            Rest::Ahead { .. } => false,
+            Rest::Ahead { .. } | Rest::Trailers(_) => false,
             Rest::Done => true,
         };
-        self.ahead.is_empty() && self.trailers.is_none() && is_done
+        self.ahead.is_empty() && is_done
     }
 
     fn size_hint(&self) -> SizeHint {

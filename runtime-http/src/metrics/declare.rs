@@ -1,8 +1,6 @@
 //! How metrics are made and registered.
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Makes and registers metrics. Their names are constants, so a failure is a mistake that any start shows.
 pub(super) struct Declare<'a> {
@@ -33,10 +31,6 @@ impl Declare<'_> {
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
     pub(super) fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {

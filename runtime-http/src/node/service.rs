@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cli::CompileServiceArgs,
     confined::{
-        self, Allowance, CompilerError, Isolation,
+        self, Allowance, CompilerError, Isolation, Wanted,
         confinement::{self, ConfinementError},
         memory_file::{MemoryFile, Sealed},
         ready,
@@ -99,7 +99,7 @@ impl Service {
             .to_owned();
         beside.push(".locks");
         let locks = Locks::open(&arguments.cache_dir.with_file_name(beside))?;
-        let compatibility = Engines::new(EngineSize::for_compiling())?.compatibility_key();
+        let compatibility = Engines::new(EngineSize::for_compiling(), false)?.compatibility_key();
         Ok(Service { arguments, cache, locks, compatibility })
     }
 
@@ -183,7 +183,8 @@ impl Service {
             code: confined::LARGEST_CODE,
         };
         let user = confinement::user_of_child(std::process::id());
-        confined::compile(module, allowance, Isolation::Namespaces { user })
+        let made = confined::compile(module, Wanted::Optimised, allowance, Isolation::Namespaces { user }, None);
+        made.map(|made| made.code)
     }
 }
 

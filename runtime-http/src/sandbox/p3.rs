@@ -46,7 +46,7 @@ pub(super) async fn handle(
             Ok(response) => {
                 let response = guest.with(|store| response.into_http(store, received))?;
                 let (delivered, delivery) = oneshot::channel();
-                slot.put(Ok(response.map(|body| Passing::new(Vec::new(), body, Some(delivered)))));
+                slot.put(Ok(response.map(|body| Passing::body(Vec::new(), body, Some(delivered)))));
                 Delivery(Some(delivery))
             }
             Err(code) => {
@@ -115,7 +115,7 @@ fn begun(response: Response<WasiBody>, most: usize) -> (Response<WasiBody>, bool
             Poll::Pending => break false,
         }
     };
-    (Response::from_parts(head, Passing::new(frames, body, None)), is_whole)
+    (Response::from_parts(head, Passing::body(frames, body, None)), is_whole)
 }
 
 type ResultFrame = Result<Frame<Bytes>, Error>;
@@ -128,7 +128,7 @@ struct Passing {
 }
 
 impl Passing {
-    fn new(first: Vec<ResultFrame>, rest: WasiBody, delivered: Option<oneshot::Sender<()>>) -> WasiBody {
+    fn body(first: Vec<ResultFrame>, rest: WasiBody, delivered: Option<oneshot::Sender<()>>) -> WasiBody {
         Passing { first: first.into(), rest: Some(rest), delivered }.boxed_unsync()
     }
 }

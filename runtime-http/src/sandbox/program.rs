@@ -65,8 +65,8 @@ pub enum ProgramError {
 /// The engines and what guests may import.
 pub struct Toolchain {
     engines: Engines,
-    core: Linker<CoreHost>,
-    component: ComponentLinker<ComponentHost>,
+    plain: Linkers,
+    winch: Option<Linkers>,
     /// Of the concurrent engine: WASI 0.3 beside 0.2.
     concurrent: OnceLock<ComponentLinker<ComponentHost>>,
 }
@@ -75,14 +75,14 @@ impl Toolchain {
     /// # Errors
     /// Only if wasmtime's own interfaces collide: a mistake in this file.
     pub fn new(engines: Engines) -> wasmtime::Result<Self> {
-        let mut core = Linker::new(engines.plain());
-        wasmtime_wasi::p1::add_to_linker_async(&mut core, CoreHost::wasi)?;
-        // wasmtime takes codes up to 125 only, and a trap is what others become; but C's -1 and 200 of Python are codes like any other.
-        core.allow_shadowing(true);
-        core.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| Err::<(), _>(exit(code)))?;
-        core.allow_shadowing(false);
-        let component = p2_linker(engines.plain())?;
-        Ok(Toolchain { engines, core, component, concurrent: OnceLock::new() })
+        let plain = Linkers::new(engines.plain())?;
+        let winch = engines.winch().map(Linkers::new).transpose()?;
+        Ok(Toolchain { engines, plain, winch, concurrent: OnceLock::new() })
+    }
+
+    /// `None`: it is the concurrent one.
+    fn linkers(&self, engine: &Engine) -> Option<&Linkers> {
+        [Some(&self.plain), self.winch.as_ref()].into_iter().flatten().find(|linkers| linkers.are_of(engine))
     }
 
     pub fn engines(&self) -> &Engines {
@@ -92,7 +92,8 @@ impl Toolchain {
     /// # Errors
     /// [`ProgramError`] if imports are unknown or there is no `_start`.
     pub fn module(&self, module: &Module) -> Result<Program, ProgramError> {
-        let pre = self.core.instantiate_pre(module).map_err(link)?;
+        let linkers = self.linkers(module.engine()).unwrap_or(&self.plain);
+        let pre = linkers.core.instantiate_pre(module).map_err(link)?;
         let start = module
             .get_export("_start")
             .and_then(|export| export.func().cloned())
@@ -106,8 +107,8 @@ impl Toolchain {
     /// # Errors
     /// [`ProgramError`] if imports are unknown or there is no entry point.
     pub fn component(&self, component: &Component) -> Result<Program, ProgramError> {
-        if Engine::same(component.engine(), self.engines.plain()) {
-            let pre = self.component.instantiate_pre(component).map_err(link)?;
+        if let Some(linkers) = self.linkers(component.engine()) {
+            let pre = linkers.component.instantiate_pre(component).map_err(link)?;
             return p2_program(&pre).ok_or(ProgramError::NoEntryPoint);
         }
         let pre = self.concurrent()?.instantiate_pre(component).map_err(link)?;
@@ -127,6 +128,28 @@ impl Toolchain {
         let engine = self.engines.concurrent().map_err(ProgramError::Engine)?;
         let linker = p3_linker(engine).map_err(link)?;
         Ok(self.concurrent.get_or_init(|| linker))
+    }
+}
+
+/// What core modules and components of WASI 0.2 may import.
+struct Linkers {
+    core: Linker<CoreHost>,
+    component: ComponentLinker<ComponentHost>,
+}
+
+impl Linkers {
+    fn new(engine: &Engine) -> wasmtime::Result<Linkers> {
+        let mut core = Linker::new(engine);
+        wasmtime_wasi::p1::add_to_linker_async(&mut core, CoreHost::wasi)?;
+        // wasmtime takes codes up to 125 only, and a trap is what others become; but C's -1 and 200 of Python are codes like any other.
+        core.allow_shadowing(true);
+        core.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| Err::<(), _>(exit(code)))?;
+        core.allow_shadowing(false);
+        Ok(Linkers { core, component: p2_linker(engine)? })
+    }
+
+    fn are_of(&self, engine: &Engine) -> bool {
+        Engine::same(self.component.engine(), engine)
     }
 }
 

@@ -167,6 +167,18 @@ impl<V: Clone, E: Clone, W: Clone> Cache<V, E, W> {
         self.by_file.insert(entry.version.file.clone(), entry);
     }
 
+    /// Puts `function` in the place of another one of the same version; whether there was one.
+    pub fn swap(&mut self, version: &FileVersion, function: V, bytes: usize) -> bool {
+        let Some(entry) = self.by_file.get_mut(&version.file).filter(|entry| entry.version == *version) else {
+            return false;
+        };
+        let State::Ready { function: old, bytes: old_bytes } = &mut entry.state else { return false };
+        self.bytes = self.bytes - *old_bytes + bytes;
+        (*old, *old_bytes) = (function, bytes);
+        self.stat_cache.retain(|_, (_, of, _)| *of != version.file);
+        true
+    }
+
     /// Lets go of what there is for `file`; whether that was a function.
     pub fn remove(&mut self, file: &str) -> bool {
         match self.by_file.remove(file).map(|entry| entry.state) {

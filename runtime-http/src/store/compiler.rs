@@ -9,23 +9,30 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
     artifact::{ArtifactCache, ArtifactKey},
     kind::{self, Format, TextTooLarge},
     native::{Code, Native},
+    pace::Pace,
 };
 use crate::{
+    config::Tiers,
     confined::{
-        self, Allowance, CompilerError, Isolation,
+        self, Allowance, CompilerError, Isolation, Made, Wanted,
         memory_file::{MemoryFile, Sealed},
+        stop::Stop,
+    },
+    engine::{
+        Engines,
+        tier::{CodeMaker, Tier},
     },
     excerpt::excerpt,
     metrics::Metrics,
     node::client::{CompileService, Outcome},
-    sandbox::Toolchain,
+    sandbox::{Program, ProgramError, Toolchain},
 };
 
 /// Why the bytes of a file cannot become a program.
@@ -69,9 +76,25 @@ impl CompileError {
 
 /// What [`Compiler::prepare`] found.
 pub enum Prepared {
-    Ready(Code),
+    Ready(Compiled),
     /// To be compiled: a binary module or component, or text.
     Wasm(Source),
+}
+
+/// Code, and what made it.
+pub struct Compiled {
+    pub code: Code,
+    by: CodeMaker,
+}
+
+impl Compiled {
+    fn optimised(code: Code) -> Compiled {
+        Compiled { code, by: CodeMaker::Optimiser }
+    }
+
+    pub fn tier(&self) -> Tier {
+        self.by.tier()
+    }
 }
 
 /// What is to be compiled.
@@ -123,34 +146,66 @@ impl NodeCache {
     }
 }
 
-/// Compiles, with caches on disk.
+/// Compiles, with caches on disk. These have optimised code only: baseline code is made about as soon as it is read, and would take the place of
+/// what took longer.
 pub struct Compiler {
-    toolchain: Arc<Toolchain>,
+    toolchain: Toolchain,
     caches: Caches,
-    trust_precompiled: bool,
-    /// Of one compilation by this box.
-    allowance: Allowance,
+    settings: CompilerSettings,
     compatibility: u64,
     metrics: Arc<Metrics>,
+    paces: [Pace; 2],
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct CompilerSettings {
+    pub trust_precompiled: bool,
+    /// Of one compilation by this box.
+    pub allowance: Allowance,
+    pub tiers: Tiers,
 }
 
 /// Below so many bytes compiling takes less time than two processes to start.
 const WORTH_ASKING: u64 = 16 << 10;
+/// A smaller module is optimised in a moment.
+const WORTH_TWO_STEPS: u64 = confined::process::ONE_STEP;
 
 impl Compiler {
-    pub fn new(
-        toolchain: Arc<Toolchain>,
-        caches: Caches,
-        trust_precompiled: bool,
-        allowance: Allowance,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(toolchain: Toolchain, caches: Caches, settings: CompilerSettings, metrics: Arc<Metrics>) -> Self {
         let compatibility = toolchain.engines().compatibility_key();
-        Compiler { toolchain, caches, trust_precompiled, allowance, compatibility, metrics }
+        let paces = [Duration::from_millis(100), Duration::from_secs(1)].map(Pace::guessed);
+        Compiler { toolchain, caches, settings, compatibility, metrics, paces }
     }
 
-    pub fn toolchain(&self) -> &Toolchain {
-        &self.toolchain
+    /// # Errors
+    /// [`ProgramError`] if it is nothing that can be invoked.
+    pub fn program(&self, compiled: &Compiled) -> Result<Program, ProgramError> {
+        match &compiled.code {
+            Code::Module(module) => self.toolchain.module(module),
+            Code::Component(component) => self.toolchain.component(component),
+        }
+    }
+
+    /// All that run what is compiled here.
+    pub fn engines(&self) -> &Engines {
+        self.toolchain.engines()
+    }
+
+    fn pace(&self, tier: Tier) -> &Pace {
+        let [baseline, optimised] = &self.paces;
+        match tier {
+            Tier::Baseline => baseline,
+            Tier::Optimised => optimised,
+        }
+    }
+
+    /// How long a new module of `size` bytes takes until it can be called.
+    pub fn estimate(&self, size: u64) -> Duration {
+        self.pace(if self.has_two_steps(size) { Tier::Baseline } else { Tier::Optimised }).of(size)
+    }
+
+    fn has_two_steps(&self, size: u64) -> bool {
+        self.settings.tiers == Tiers::Auto && size > WORTH_TWO_STEPS
     }
 
     pub fn has_cache(&self) -> bool {
@@ -165,17 +220,19 @@ impl Compiler {
         match Format::of(&bytes).ok_or(CompileError::UnknownFormat)? {
             Format::Text => kind::check_text(bytes.len())?,
             Format::Module | Format::Component => {}
-            Format::Native if !self.trust_precompiled => return Err(CompileError::PrecompiledUntrusted),
+            Format::Native if !self.settings.trust_precompiled => return Err(CompileError::PrecompiledUntrusted),
             Format::Native => {
-                let code = Native::Trusted(&bytes).load(self.toolchain.engines());
-                return code.map(Prepared::Ready).map_err(|error| CompileError::PrecompiledUnusable(said(&error)));
+                let code = Native::Trusted(&bytes).load(self.engines(), CodeMaker::Optimiser);
+                let code = code.map(Compiled::optimised).map(Prepared::Ready);
+                return code.map_err(|error| CompileError::PrecompiledUnusable(said(&error)));
             }
         }
         let key = ArtifactKey::new(&bytes, self.compatibility);
         let own = self.caches.own.as_ref().map(|cache| ("disk", cache));
         let node = self.caches.node.as_ref().map(|node| ("node", &node.cache));
         for (name, cache) in own.into_iter().chain(node) {
-            let cached = cache.get(&key).map(|artifact| Native::Cached(artifact).load(self.toolchain.engines()));
+            let cached =
+                cache.get(&key).map(|artifact| Native::Cached(artifact).load(self.engines(), CodeMaker::Optimiser));
             let result = match &cached {
                 None => "miss",
                 Some(Ok(_)) => "hit",
@@ -186,58 +243,106 @@ impl Compiler {
             };
             self.metrics.cache.with_label_values(&[name, result]).inc();
             if let Some(Ok(code)) = cached {
-                return Ok(Prepared::Ready(code));
+                return Ok(Prepared::Ready(Compiled::optimised(code)));
             }
         }
         Ok(Prepared::Wasm(Source { bytes, key }))
     }
 
-    /// The slow part. Blocks; the work is done by the node's service, else by a process of this box's own.
+    /// The slow part, for those who wait: makes baseline code, if optimised code takes longer than a moment. Blocks.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn compile_soon(&self, source: SealedSource) -> Result<Compiled, CompileError> {
+        if self.has_two_steps(source.module.length()) {
+            match self.compile_here(&source, Wanted::Soon, None) {
+                // Of this compiler, which is not the only one.
+                Err(
+                    error @ (CompileError::Unloadable(_)
+                    | CompileError::Compiler(CompilerError::Crashed { .. } | CompilerError::TooLong { .. })),
+                ) => tracing::warn!("no baseline code, which is made otherwise at once: {error}"),
+                ended => return ended,
+            }
+        }
+        self.compile(source)
+    }
+
+    /// The slow part: makes optimised code. Blocks; the work is done by the node's service, else by a process of this box's own.
     ///
     /// # Errors
     /// [`CompileError`], of which [`CompilerError::Invalid`] has the validator's reason.
-    pub fn compile(&self, module: SealedSource) -> Result<Code, CompileError> {
-        let SealedSource { module, key } = module;
-        if let Some(code) = self.compile_on_node(&module, &key)? {
-            return Ok(code);
+    pub fn compile(&self, source: SealedSource) -> Result<Compiled, CompileError> {
+        match self.compile_on_node(&source)? {
+            Some(compiled) => Ok(compiled),
+            None => self.compile_here(&source, Wanted::Optimised, None),
         }
+    }
+
+    /// By a process of this box's own. Blocks.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn compile_here(
+        &self,
+        source: &SealedSource,
+        wanted: Wanted,
+        stop: Option<&Stop>,
+    ) -> Result<Compiled, CompileError> {
+        let SealedSource { module, key } = source;
         let started = Instant::now();
-        let compiled = confined::compile(&module, self.allowance, Isolation::Unprivileged);
-        drop(module);
-        let result = match &compiled {
-            Ok(_) => "ok",
-            Err(CompilerError::Invalid(_)) => "invalid",
-            Err(_) => "failed",
+        let made = confined::compile(module, wanted, self.settings.allowance, Isolation::Unprivileged, stop);
+        let (tier, result) = match &made {
+            Ok(made) => (made.by.tier(), "ok"),
+            Err(error) => {
+                let result = match error {
+                    CompilerError::Invalid(_) => "invalid",
+                    CompilerError::Stopped => "stopped",
+                    _ => "failed",
+                };
+                (if wanted == Wanted::Soon { Tier::Baseline } else { Tier::Optimised }, result)
+            }
         };
-        self.metrics.compiles.with_label_values(&[result]).inc();
-        self.metrics.compile.observe(started.elapsed().as_secs_f64());
-        let code = compiled?;
-        if let Some(cache) = &self.caches.own {
-            let stored = code.map().and_then(|code| cache.put(&key, &code));
+        self.count(tier, result, started);
+        let Made { code, by } = made?;
+        if wanted != Wanted::OptimisedLater {
+            self.pace(tier).took(module.length(), started.elapsed());
+        }
+        if let Some(cache) = self.caches.own.as_ref().filter(|_| tier == Tier::Optimised) {
+            let stored = code.map().and_then(|code| cache.put(key, &code));
             match stored {
                 // From the file its pages can be given back to the system.
                 Ok(()) => {
-                    if let Some(artifact) = cache.get(&key)
-                        && let Ok(code) = Native::Cached(artifact).load(self.toolchain.engines())
+                    if let Some(artifact) = cache.get(key)
+                        && let Ok(code) = Native::Cached(artifact).load(self.engines(), by)
                     {
-                        return Ok(code);
+                        return Ok(Compiled { code, by });
                     }
                 }
                 Err(error) => tracing::warn!("cannot write to the AOT cache {}: {error}", cache.directory().display()),
             }
         }
-        Native::Compiled(&code).load(self.toolchain.engines()).map_err(|error| CompileError::Unloadable(said(&error)))
+        let code = Native::Compiled(&code).load(self.engines(), by);
+        code.map(|code| Compiled { code, by }).map_err(|error| CompileError::Unloadable(said(&error)))
+    }
+
+    fn count(&self, tier: Tier, result: &str, started: Instant) {
+        self.metrics.tiers.compilation(tier, result).inc();
+        self.metrics.tiers.duration(tier).observe(started.elapsed().as_secs_f64());
     }
 
     /// `None`: there is no service, or it does not serve, and this box has to do it.
-    fn compile_on_node(&self, module: &Sealed, key: &ArtifactKey) -> Result<Option<Code>, CompileError> {
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn compile_on_node(&self, source: &SealedSource) -> Result<Option<Compiled>, CompileError> {
+        let SealedSource { module, key } = source;
         let Some(node) = &self.caches.node else { return Ok(None) };
         let Some(service) = node.service.as_ref().filter(|_| module.length() >= WORTH_ASKING) else { return Ok(None) };
         let started = Instant::now();
         match service.compile(&module.map()?, self.compatibility) {
             Ok(Outcome::InCache) => {}
             Ok(Outcome::Failed(reason)) => {
-                self.metrics.compiles.with_label_values(&["node-failed"]).inc();
+                self.metrics.tiers.compilation(Tier::Optimised, "node-failed").inc();
                 return Err(CompileError::Node(reason));
             }
             Err(error) => {
@@ -249,11 +354,10 @@ impl Compiler {
             node.complain(service, &"what it compiled is not in the node's cache");
             return Ok(None);
         };
-        match Native::Cached(artifact).load(self.toolchain.engines()) {
+        match Native::Cached(artifact).load(self.engines(), CodeMaker::Optimiser) {
             Ok(code) => {
-                self.metrics.compiles.with_label_values(&["node"]).inc();
-                self.metrics.compile.observe(started.elapsed().as_secs_f64());
-                Ok(Some(code))
+                self.count(Tier::Optimised, "node", started);
+                Ok(Some(Compiled::optimised(code)))
             }
             Err(error) => {
                 node.complain(service, &format_args!("what it compiled cannot be loaded: {}", said(&error)));

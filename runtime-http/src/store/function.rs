@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use prometheus::IntCounter;
+
 use super::{
     file::{FileVersion, stem},
     methods::Methods,
+    promotion::Baseline,
     settings::{EnvironmentMode, GrantedSettings, LimitSettings, OutputMode, PathMode},
 };
 use crate::{
     admission::Share,
     by_name::ByName,
+    engine::tier::Tier,
     invocation::{Grants, InvocationId},
     limits::{LimitCaps, Limits},
     metrics::FunctionMetrics,
@@ -29,6 +33,11 @@ pub struct Function {
     pub program: Program,
     /// Bytes of compiled code.
     pub code_bytes: usize,
+    pub tier: Tier,
+    /// Until there is optimised code in its place.
+    pub baseline: Option<Baseline>,
+    /// Its invocations are counted by tier.
+    pub invocations: IntCounter,
     /// For requests that name no limits, over the operator's.
     pub limits: LimitSettings,
     /// The most that a request may name, over the operator's.
@@ -75,7 +84,7 @@ impl Function {
     pub fn new(
         version: FileVersion,
         program: Program,
-        code_bytes: usize,
+        (code_bytes, tier, invocations): (usize, Tier, IntCounter),
         (settings, preopens): GrantedSettings,
         defaults: &Defaults,
         functions: &ByFunction,
@@ -95,6 +104,9 @@ impl Function {
             version,
             program,
             code_bytes,
+            tier,
+            baseline: (tier == Tier::Baseline).then(Baseline::default),
+            invocations,
             limits: settings.limits,
             caps: settings.caps,
             output: settings.output,

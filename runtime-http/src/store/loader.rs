@@ -10,13 +10,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     StoreBounds, StoreThreads,
     compile_queue::CompileQueue,
-    compiler::{CompileError, Compiler, Prepared},
+    compiler::{CompileError, Compiled, Compiler, Prepared},
     file::{FileError, FileVersion, FunctionsDir, settings_file, stem},
     function::{ByFunction, Defaults, Function},
-    native::Code,
     settings::{BadSettings, FunctionSettings, GrantedSettings, OperatorGrants},
 };
 use crate::{
+    confined::{Wanted, stop::Stop},
     metrics::Metrics,
     sandbox::{Program, ProgramError, file_access::FileQuotas, outbound::OutboundAccess},
 };
@@ -159,7 +159,7 @@ impl Loader {
         directory: &FunctionsDir,
         file: &str,
         size: u64,
-    ) -> Result<(Code, FileVersion, GrantedSettings), LoadError> {
+    ) -> Result<(Compiled, FileVersion, GrantedSettings), LoadError> {
         let (files, reading) = self.read(directory, file, size).await?;
         let source = match files.prepared {
             Prepared::Ready(code) => return Ok((code, files.version, files.settings)),
@@ -185,7 +185,7 @@ impl Loader {
             let module = source.into_module();
             // From here on the turn bounds it.
             drop(reading);
-            let compiled = module.and_then(|module| loader.compiler.compile(module));
+            let compiled = module.and_then(|module| loader.compiler.compile_soon(module));
             drop(turn);
             compiled
         });
@@ -194,23 +194,59 @@ impl Loader {
         Ok((code, version, settings))
     }
 
-    fn link(&self, code: Code, version: FileVersion, settings: GrantedSettings) -> Result<Function, LoadError> {
-        let code_bytes = code.size();
-        let program = self.program(&code, &version.file)?;
+    /// The same function with optimised code, made when nobody waits for the compiler; `may_be_stopped`: if somebody does meanwhile.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn optimise(self: &Arc<Self>, found: &FileVersion, may_be_stopped: bool) -> Result<Function, LoadError> {
+        let (file, size) = (&found.file, found.module.size());
+        let failed = |source| LoadError::Compile { file: file.clone(), source };
+        let (Files { prepared, version, settings }, reading) = self.read(&self.directory, file, size).await?;
+        let source = match prepared {
+            Prepared::Ready(code) => return self.link(code, version, settings),
+            Prepared::Wasm(source) => source,
+        };
+        let loader = self.clone();
+        let asked = blocking(file, move || {
+            let source = source.into_module();
+            // One at a time is optimised.
+            drop(reading);
+            source.and_then(|source| Ok((loader.compiler.compile_on_node(&source)?, source)))
+        });
+        let compiled = match asked.await?.map_err(failed)? {
+            (Some(compiled), _) => compiled,
+            (None, source) => {
+                let stop = may_be_stopped.then(Stop::new).transpose();
+                let turn = self.compiles.turn_later(stop.map_err(|error| failed(error.into()))?).await;
+                tracing::info!(file, bytes = size, "optimising");
+                let loader = self.clone();
+                let compiled = blocking(file, move || {
+                    loader.compiler.compile_here(&source, Wanted::OptimisedLater, turn.stop.as_ref())
+                });
+                compiled.await?.map_err(failed)?
+            }
+        };
+        self.link(compiled, version, settings)
+    }
+
+    /// Whether nobody compiles.
+    pub fn is_idle(&self) -> bool {
+        self.compiles.is_idle()
+    }
+
+    fn link(&self, compiled: Compiled, version: FileVersion, settings: GrantedSettings) -> Result<Function, LoadError> {
+        let tier = compiled.tier();
+        let code = (compiled.code.size(), tier, self.metrics.tiers.invocations(tier));
+        let program = self.program(&compiled, &version.file)?;
         let name = stem(&version.file).into();
         let outbound = self.outbound.of(&name, self.metrics.function(&name));
-        let mut function =
-            Function::new(version, program, code_bytes, settings, &self.defaults, &self.functions, outbound);
+        let mut function = Function::new(version, program, code, settings, &self.defaults, &self.functions, outbound);
         function.files = (!function.grants.preopens.is_empty()).then(|| self.files.of(&function.name));
         Ok(function)
     }
 
-    fn program(&self, code: &Code, file: &str) -> Result<Program, LoadError> {
-        let program = match code {
-            Code::Module(module) => self.compiler.toolchain().module(module),
-            Code::Component(component) => self.compiler.toolchain().component(component),
-        };
-        program.map_err(|source| LoadError::Program { file: file.to_owned(), source })
+    fn program(&self, compiled: &Compiled, file: &str) -> Result<Program, LoadError> {
+        self.compiler.program(compiled).map_err(|source| LoadError::Program { file: file.to_owned(), source })
     }
 
     /// Reads the files, as soon as there is room for a module of `size` bytes.
@@ -282,6 +318,7 @@ mod tests {
             (compile(CompileError::UnknownFormat), Remembered::UntilItChanges),
             (compile(CompileError::Node("a".into())), Remembered::UntilItChanges),
             (compiler(CompilerError::Killed), Remembered::ForAWhile),
+            (compiler(CompilerError::Stopped), Remembered::ForAWhile),
             (compiler(CompilerError::Unconfined("a".into())), Remembered::ForAWhile),
             (compiler(CompilerError::Io { step: "a", source: io() }), Remembered::ForAWhile),
             (compile(CompileError::Memory(io())), Remembered::ForAWhile),

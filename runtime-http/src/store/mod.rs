@@ -7,6 +7,7 @@
 //! - [`name`]: names of modules; [`mod@file`]: the functions directory; [`kind`]: what a file is
 //! - [`cache`]: what is in memory; [`loader`]: how it gets there; [`compile_queue`]: who compiles next
 //! - [`settings`]: per-function settings; [`unknown_key`]: what was meant in them; [`function`]: the ready function
+//! - [`promotion`]: whose baseline code is replaced, and when; [`pace`]: how long compiling may take
 //! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk; [`cache_directory`]: whether that can be
 //!   trusted; [`mapping`]: its files in memory
 
@@ -23,6 +24,9 @@ pub mod mapping;
 pub mod methods;
 pub mod name;
 pub mod native;
+pub mod pace;
+mod promoter;
+pub mod promotion;
 pub mod settings;
 pub mod unknown_key;
 
@@ -32,7 +36,10 @@ use std::{
 };
 
 use prometheus::IntCounter;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 use tokio_util::task::TaskTracker;
 
 pub use self::loader::{LARGEST_SETTINGS, LoadError};
@@ -43,9 +50,11 @@ use self::{
     function::{Defaults, Function},
     loader::{Loader, Remembered},
     name::ModuleName,
+    promotion::Promotions,
     settings::{BadSettings, OperatorGrants},
 };
 use crate::{
+    engine::tier::Tier,
     limits::Limits,
     metrics::{Metrics, gauge},
     sandbox::{file_access::ThreadStart, outbound::OutboundAccess},
@@ -55,12 +64,19 @@ use crate::{
 pub enum StoreError {
     #[error("{0}")]
     Load(Arc<LoadError>),
+    /// With about how long it still takes.
     #[error("{file} is still being compiled")]
-    Compiling { file: String },
+    Compiling { file: String, takes: Duration },
 }
 
 type LoadResult = Result<Arc<Function>, Arc<LoadError>>;
-type Waiting = watch::Receiver<Option<LoadResult>>;
+
+/// For what is being loaded.
+#[derive(Clone)]
+struct Waiting {
+    result: watch::Receiver<Option<LoadResult>>,
+    until: Instant,
+}
 
 /// Bounds of the store.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +116,9 @@ pub struct ModuleStore {
     bounds: StoreBounds,
     metrics: Arc<Metrics>,
     cache: Mutex<Cache<Arc<Function>, Arc<LoadError>, Waiting>>,
+    promotions: Mutex<Promotions<Function>>,
+    /// Another one is due, or one is due sooner.
+    promotions_changed: Notify,
     tasks: TaskTracker,
     /// Where loading goes on when the connection that asked for it is gone.
     runtime: Handle,
@@ -123,6 +142,8 @@ impl ModuleStore {
             loader: Arc::new(Loader::new(directory, compiler, defaults, grants, bounds, threads, metrics.clone())),
             bounds,
             cache: Mutex::default(),
+            promotions: Mutex::default(),
+            promotions_changed: Notify::new(),
             tasks: TaskTracker::new(),
             hits: metrics.cache.with_label_values(&["memory", "hit"]),
             misses: metrics.cache.with_label_values(&["memory", "miss"]),
@@ -140,8 +161,11 @@ impl ModuleStore {
     /// [`StoreError::Compiling`] if it is not ready by then, else why it cannot be loaded.
     pub async fn get(self: &Arc<Self>, name: &ModuleName, deadline: Instant) -> Result<Arc<Function>, StoreError> {
         let now = Instant::now();
-        if let Some(function) = self.cache().just_looked_at(name, now) {
+        // Without the lock in what follows.
+        let just_looked_at = self.cache().just_looked_at(name, now);
+        if let Some(function) = just_looked_at {
             self.hits.inc();
+            self.called(&function);
             return Ok(function);
         }
         let version = match self.find(name).await {
@@ -153,21 +177,28 @@ impl ModuleStore {
                 return Err(StoreError::Load(Arc::new(error.into())));
             }
         };
-        let (waiting, loading) = {
+        let (found, loading) = {
             let mut cache = self.cache();
             match cache.look_up(name, &version, now) {
-                LookUp::Ready(function) => {
-                    self.hits.inc();
-                    return Ok(function);
-                }
-                LookUp::Failed(error) => return Err(StoreError::Load(error)),
-                LookUp::Loading(waiting) => (waiting, None),
                 LookUp::Missing => {
-                    let (sender, waiting) = watch::channel(None);
+                    let (sender, result) = watch::channel(None);
+                    let until = now + self.loader.compiler.estimate(version.module.size());
+                    let waiting = Waiting { result, until };
                     let ticket = cache.start(&version, waiting.clone(), now);
-                    (waiting, Some(Loading { store: self.clone(), ticket: Some(ticket), sender }))
+                    (LookUp::Loading(waiting), Some(Loading { store: self.clone(), ticket: Some(ticket), sender }))
                 }
+                found => (found, None),
             }
+        };
+        let waiting = match found {
+            LookUp::Ready(function) => {
+                self.hits.inc();
+                self.called(&function);
+                return Ok(function);
+            }
+            LookUp::Failed(error) => return Err(StoreError::Load(error)),
+            LookUp::Loading(waiting) => waiting,
+            LookUp::Missing => unreachable!("then it is being loaded"),
         };
         // Without the lock, which a loading that cannot start takes at its end.
         if let Some(loading) = loading {
@@ -204,6 +235,7 @@ impl ModuleStore {
                 Ok(function) => tracing::info!(
                     file = version.file,
                     kind = function.program.kind(),
+                    tier = function.tier.as_str(),
                     code_bytes = function.code_bytes,
                     "function loaded"
                 ),
@@ -230,7 +262,7 @@ impl ModuleStore {
         self.metrics.cached_modules.set(gauge(cache.functions()));
     }
 
-    /// What would be wrong with a file of `size` bytes of a directory that is not served; else its kind. What is compiled for it is in the AOT cache.
+    /// What would be wrong with a file of `size` bytes of a directory that is not served; else its kind. What was optimised for it is in the AOT cache.
     ///
     /// # Errors
     /// [`LoadError`], as a request for it would be told.
@@ -254,6 +286,7 @@ impl ModuleStore {
                     file: file.to_owned(),
                     state: "loading",
                     kind: None,
+                    tier: None,
                     code_bytes: 0,
                     limits: None,
                     reason: None,
@@ -263,6 +296,7 @@ impl ModuleStore {
                     State::Ready { function, bytes } => {
                         listed.state = "ready";
                         listed.kind = Some(function.program.kind());
+                        listed.tier = Some(function.tier.as_str());
                         listed.code_bytes = *bytes;
                         listed.limits = Some(function.limits.over_defaults(self.loader.defaults.limits).into());
                     }
@@ -311,6 +345,11 @@ impl Loading {
         cache.make_room(self.store.bounds.memory, self.store.bounds.entries, ticket.file());
         self.store.show(&cache);
         drop(cache);
+        if let Ok(function) = result.as_ref()
+            && function.tier == Tier::Baseline
+        {
+            self.store.promote(function, None);
+        }
         // No receiver: everybody left.
         let _ = self.sender.send(Some(result));
     }
@@ -332,6 +371,8 @@ pub struct Listed {
     pub state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<&'static str>,
     pub code_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<ListedLimits>,
@@ -358,8 +399,9 @@ impl From<Limits> for ListedLimits {
 }
 
 async fn wait_for(mut waiting: Waiting, deadline: Instant, file: &str) -> Result<Arc<Function>, StoreError> {
-    let compiling = || StoreError::Compiling { file: file.to_owned() };
-    let loaded = tokio::time::timeout_at(deadline.into(), waiting.wait_for(Option::is_some)).await;
+    let takes = waiting.until.saturating_duration_since(deadline);
+    let compiling = || StoreError::Compiling { file: file.to_owned(), takes };
+    let loaded = tokio::time::timeout_at(deadline.into(), waiting.result.wait_for(Option::is_some)).await;
     let loaded = loaded.map_err(|_| compiling())?.map_err(|_| compiling())?;
     match loaded.as_ref() {
         Some(Ok(function)) => Ok(function.clone()),

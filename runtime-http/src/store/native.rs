@@ -7,7 +7,10 @@ use std::{fs::File, os::fd::AsRawFd};
 use wasmtime::{Engine, Module, Precompiled, component::Component};
 
 use super::artifact::Artifact;
-use crate::{confined::memory_file::Sealed, engine::Engines};
+use crate::{
+    confined::memory_file::Sealed,
+    engine::{Engines, tier::CodeMaker},
+};
 
 /// Loaded code.
 pub enum Code {
@@ -28,30 +31,43 @@ pub enum Native<'a> {
 impl Native<'_> {
     /// # Errors
     /// wasmtime's, if the image was made by another version, with other settings, or for another CPU; or if there is not enough memory.
-    pub fn load(self, engines: &Engines) -> wasmtime::Result<Code> {
+    pub fn load(self, engines: &Engines, by: CodeMaker) -> wasmtime::Result<Code> {
         match self {
-            Native::Cached(artifact) => mapped(engines, artifact.file),
-            Native::Compiled(sealed) => mapped(engines, sealed.file()?),
+            Native::Cached(artifact) => mapped(engines, by, artifact.file),
+            Native::Compiled(sealed) => mapped(engines, by, sealed.file()?),
             Native::Trusted(bytes) => match kind(Engine::detect_precompiled(bytes))? {
                 // SAFETY: the operator vouches for the image, which was copied from its file.
-                Precompiled::Module => unsafe { Module::deserialize(engines.plain(), bytes) }.map(Code::Module),
-                // SAFETY: as above.
-                Precompiled::Component => component(engines, |engine| unsafe { Component::deserialize(engine, bytes) }),
+                Precompiled::Module => unsafe { Module::deserialize(plain(engines, by), bytes) }.map(Code::Module),
+                Precompiled::Component => component(engines, by, |engine| {
+                    // SAFETY: as above.
+                    unsafe { Component::deserialize(engine, bytes) }
+                }),
             },
         }
     }
 }
 
+/// For all but components of WASI 0.3.
+fn plain(engines: &Engines, by: CodeMaker) -> &Engine {
+    // Where there is none for it, wasmtime refuses Winch's code.
+    engines.winch().filter(|_| by == CodeMaker::Winch).unwrap_or(engines.plain())
+}
+
 /// Loads it for the engine that it was compiled for: wasmtime refuses what was made with other settings.
-fn component(engines: &Engines, load: impl Fn(&Engine) -> wasmtime::Result<Component>) -> wasmtime::Result<Code> {
-    let loaded = load(engines.plain()).or_else(|error| match engines.concurrent() {
-        Ok(concurrent) => load(concurrent),
+fn component(
+    engines: &Engines,
+    by: CodeMaker,
+    load: impl Fn(&Engine) -> wasmtime::Result<Component>,
+) -> wasmtime::Result<Code> {
+    let loaded = load(plain(engines, by)).or_else(|error| match engines.concurrent() {
+        Ok(concurrent) if by != CodeMaker::Winch => load(concurrent),
+        Ok(_) => Err(error),
         Err(missing) => Err(error.context(missing.to_string())),
     });
     loaded.map(Code::Component)
 }
 
-fn mapped(engines: &Engines, file: File) -> wasmtime::Result<Code> {
+fn mapped(engines: &Engines, by: CodeMaker, file: File) -> wasmtime::Result<Code> {
     // For components wasmtime takes a path only: this one leads to the very file that was checked.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     match kind(Engine::detect_precompiled_file(&path)?)? {
@@ -59,9 +75,11 @@ fn mapped(engines: &Engines, file: File) -> wasmtime::Result<Code> {
         // ended, or into the private cache as its MAC shows, or into the node's cache, which only the node's root can write. What
         // module it was made from decides what it may do when it runs, and whoever runs that module has asked for it. None of these
         // files is ever changed in place.
-        Precompiled::Module => unsafe { Module::deserialize_open_file(engines.plain(), file) }.map(Code::Module),
-        // SAFETY: as above.
-        Precompiled::Component => component(engines, |engine| unsafe { Component::deserialize_file(engine, &path) }),
+        Precompiled::Module => unsafe { Module::deserialize_open_file(plain(engines, by), file) }.map(Code::Module),
+        Precompiled::Component => component(engines, by, |engine| {
+            // SAFETY: as above.
+            unsafe { Component::deserialize_file(engine, &path) }
+        }),
     }
 }
 

@@ -55,7 +55,8 @@ impl Drop for TestStore {
 fn loading_that_panics_has_failed_and_is_not_loading_for_ever() {
     let test = TestStore::new("panic");
     let version = FileVersion { file: "f".into(), module: file::FileIdentity::numbered(1), settings: None };
-    let (sender, waiting) = watch::channel(None);
+    let (sender, result) = watch::channel(None);
+    let waiting = Waiting { result, until: Instant::now() };
     let ticket = test.store.cache().start(&version, waiting.clone(), Instant::now());
     let loading = Loading { store: test.store.clone(), ticket: Some(ticket), sender };
     let task = test.runtime.spawn(async move {

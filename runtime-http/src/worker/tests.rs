@@ -42,7 +42,8 @@ impl Fixture {
     fn new(inline: Inline) -> Fixture {
         let metrics = Arc::new(Metrics::new());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let ticker = Ticker::start(Engines::new(EngineSize::for_compiling()).unwrap()).unwrap();
+        let engines = Engines::new(EngineSize::for_compiling(), false).unwrap();
+        let ticker = Ticker::start(engines).unwrap();
         let none = CgroupSettings {
             enable: Enable::False,
             mode: Mode::Pinned,

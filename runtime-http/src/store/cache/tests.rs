@@ -53,6 +53,20 @@ fn a_changed_file_is_loaded_anew_and_the_older_loading_changes_nothing() {
 }
 
 #[test]
+fn a_function_takes_the_place_of_one_of_the_same_version() {
+    let (mut cache, now) = (TestCache::default(), Instant::now());
+    let (first, second) = (version("f", 1), version("f", 2));
+    let ticket = start(&mut cache, &first, 1, now);
+    assert!(!cache.swap(&first, 42, 5), "it is not there yet");
+    cache.finish(&ticket, ready(&first, 41, 10), now);
+    assert_eq!(cache.look_up(&name("f"), &first, now), LookUp::Ready(41));
+    assert!(cache.swap(&first, 42, 5) && !cache.swap(&second, 43, 1));
+    assert_eq!(cache.just_looked_at(&name("f"), now), None, "whoever comes next gets the new one");
+    assert_eq!(cache.look_up(&name("f"), &first, now), LookUp::Ready(42));
+    assert_eq!((cache.bytes(), cache.functions()), (5, 1));
+}
+
+#[test]
 fn only_what_the_content_made_fail_stays_failed() {
     let (mut cache, now, first) = (TestCache::default(), Instant::now(), version("f", 1));
     let ticket = start(&mut cache, &first, 1, now);
