@@ -60,7 +60,7 @@ impl Wasm {
     pub fn new(config: &Config, metrics: &Arc<Metrics>) -> Result<Wasm, BootError> {
         let engines = Engines::new(config.engine, config.tiers == Tiers::Auto)?;
         let ticker = epoch::Ticker::start(engines.clone())?;
-        let toolchain = Toolchain::new(engines).map_err(BootError::Linker)?;
+        let toolchain = Toolchain::new(engines, config.wasi_p3).map_err(BootError::Linker)?;
         let caches = Caches { own: open_cache(config)?, node: open_node(config)? };
         let settings = CompilerSettings {
             trust_precompiled: config.trust_precompiled,

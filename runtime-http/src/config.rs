@@ -99,6 +99,7 @@ pub struct Config {
     /// What one of them may use.
     pub compile: Allowance,
     pub tiers: Tiers,
+    pub wasi_p3: bool,
     pub worker_idle: Duration,
     pub drain_timeout: Duration,
     pub preopen_roots: Vec<PathBuf>,
@@ -201,6 +202,7 @@ impl Config {
             compile_jobs,
             compile,
             tiers: modules.tiers.unwrap_or(Tiers::Auto),
+            wasi_p3: modules.wasi_p3.unwrap_or(true),
             worker_idle: capacity.worker_idle.unwrap_or(ConfigDuration::from_secs(10)).duration(),
             drain_timeout: capacity.drain_timeout.unwrap_or(ConfigDuration::from_secs(30)).duration(),
             preopen_roots: modules::canonical(modules.preopen_root.unwrap_or_default())?,

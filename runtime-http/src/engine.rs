@@ -111,11 +111,12 @@ impl EngineSize {
             .memory_init_cow(true)
             // For native debuggers only: traps find their way by frame pointers. Without it images are a fifth smaller, and load sooner.
             .native_unwind_info(false);
-        // Frames of Winch's are larger, and it has no pools: it is not used for long.
+        // Frames of Winch's are larger.
         let stack = if maker == CodeMaker::Winch { 2 * self.max_wasm_stack } else { self.max_wasm_stack };
         // Host calls run on the guest's fiber too: they get a megabyte beyond the guest's own limit.
         config.max_wasm_stack(stack).async_stack_size(stack + (1 << 20));
-        if maker != CodeMaker::Winch {
+        // Winch's code is not used for long, and what the single pass makes runs in an engine of optimised code.
+        if maker == CodeMaker::Optimiser {
             config.allocation_strategy(InstanceAllocationStrategy::Pooling(self.pools(concurrency)));
         }
         maker.configure(&mut config);

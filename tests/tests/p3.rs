@@ -199,3 +199,14 @@ fn a_component_of_too_many_components_is_refused() {
     server.get("/many").problem(422, "module-invalid").names(&["5 components", "WASI 0.3"]);
     server.get("/few").problem(422, "module-invalid").names(&["wasi:http/handler (WASI 0.3)"]);
 }
+
+#[test]
+fn a_box_can_do_without() {
+    let server = WasmBox::launch()
+        .function("p3.wasm", component::p3_guest())
+        .function("http.wasm", component::http_guest())
+        .flag("--wasi-p3", false)
+        .start();
+    server.get("/p3/status?200").problem(422, "module-invalid").names(&["WASI 0.3", "--wasi-p3"]);
+    server.get("/http/status?200").ok();
+}

@@ -49,6 +49,9 @@ settings! {
         /// Whether a large module that is new answers from baseline code, until it is optimised: auto or off [default: auto]
         #[arg(long, value_name = "WHETHER")]
         tiers: Tiers = ["TIERS"],
+        /// Run components of WASI 0.3, which wasmtime calls experimental [default: true]
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+        wasi_p3: bool = ["WASI_P3"],
         /// Run native images (.cwasm) found in the functions directory: only if nobody else can write there
         #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
         trust_precompiled: bool = ["TRUST_PRECOMPILED"],

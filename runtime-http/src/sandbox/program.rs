@@ -57,6 +57,10 @@ pub enum ProgramError {
         "the component exports none of wasi:http/incoming-handler (WASI 0.2), wasi:http/handler (WASI 0.3), and wasi:cli/run (either)"
     )]
     NoEntryPoint,
+    #[error(
+        "a component of WASI 0.3, which this box does not run: build it for WASI 0.2, or ask its operator for --wasi-p3 (WASI_P3=true)"
+    )]
+    P3Off,
     /// For components of WASI 0.3.
     #[error(transparent)]
     Engine(Arc<EngineError>),
@@ -65,6 +69,8 @@ pub enum ProgramError {
 /// The engines and what guests may import.
 pub struct Toolchain {
     engines: Engines,
+    /// Whether components of WASI 0.3 are run.
+    with_p3: bool,
     plain: Linkers,
     winch: Option<Linkers>,
     /// Of the concurrent engine: WASI 0.3 beside 0.2.
@@ -74,10 +80,10 @@ pub struct Toolchain {
 impl Toolchain {
     /// # Errors
     /// Only if wasmtime's own interfaces collide: a mistake in this file.
-    pub fn new(engines: Engines) -> wasmtime::Result<Self> {
+    pub fn new(engines: Engines, with_p3: bool) -> wasmtime::Result<Self> {
         let plain = Linkers::new(engines.plain())?;
         let winch = engines.winch().map(Linkers::new).transpose()?;
-        Ok(Toolchain { engines, plain, winch, concurrent: OnceLock::new() })
+        Ok(Toolchain { engines, with_p3, plain, winch, concurrent: OnceLock::new() })
     }
 
     /// `None`: it is the concurrent one.
@@ -110,6 +116,9 @@ impl Toolchain {
         if let Some(linkers) = self.linkers(component.engine()) {
             let pre = linkers.component.instantiate_pre(component).map_err(link)?;
             return p2_program(&pre).ok_or(ProgramError::NoEntryPoint);
+        }
+        if !self.with_p3 {
+            return Err(ProgramError::P3Off);
         }
         let pre = self.concurrent()?.instantiate_pre(component).map_err(link)?;
         if let Ok(http) = ServicePre::new(pre.clone()) {
