@@ -6,6 +6,10 @@ use wasmbox_tests::{Answer, Request, client::exchange, eventually, guest, worksp
 
 use super::node::{said, systemctl};
 
+/// What is installed, and what of it the service leaves behind.
+const FILES: [&str; 4] = [UNIT, USER, "/etc/wasmbox", "/var/lib/wasmbox"];
+const UNIT: &str = "/usr/lib/systemd/system/wasmbox.service";
+const USER: &str = "/usr/lib/sysusers.d/wasmbox.conf";
 /// Not the usual ones, which pods of other tests may have.
 const ENVIRONMENT: &str = "WEBSERVER_PORT=18095\nHEALTHCHECK_PORT=18086\nLOG_FORMAT=text\n";
 
@@ -25,8 +29,8 @@ impl Service {
             fs::write(path, content).expect("a new file");
         };
         let read = |name: &str| fs::read(source.join(name)).expect("a file of deployment/systemd");
-        put("/usr/lib/sysusers.d/wasmbox.conf", read("sysusers.conf"));
-        put("/usr/lib/systemd/system/wasmbox.service", read("wasmbox.service"));
+        put(USER, read("sysusers.conf"));
+        put(UNIT, read("wasmbox.service"));
         put("/etc/wasmbox/config.toml", read("config.toml"));
         put("/etc/wasmbox/environment", ENVIRONMENT.into());
         for (name, content) in [("hello.wat", guest::hello()), ("busy.wat", guest::busy())] {
@@ -82,5 +86,10 @@ impl Drop for Service {
             assert_eq!(Self::property("Result"), "success", "{}", Self::log());
             assert!(!Path::new("/sys/fs/cgroup/system.slice/wasmbox.service").exists());
         }
+        for path in FILES.map(Path::new) {
+            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.unwrap_or_else(|error| eprintln!("{}: {error}", path.display()));
+        }
+        systemctl(&["daemon-reload"]);
     }
 }

@@ -117,7 +117,11 @@ fn a_second_box_leaves_the_uploads_of_the_first_alone() {
 
 #[test]
 fn a_module_that_takes_too_long_to_compile_is_refused() {
-    let server = launch().function("f.wat", guest::printing("before", "")).flag("--compile-time", "1s").start();
+    let server = launch()
+        .function("f.wat", guest::printing("before", ""))
+        .flag("--compile-time", "1s")
+        .flag("--tiers", "off")
+        .start();
     put(&server, "f", binary::large(24 << 20)).problem(422, "module-invalid").names(&["1000 ms", "--compile-time"]);
     assert_eq!(server.get("/f").ok().text(), "before");
     assert_nothing_left(&server.functions(), &["f.wat"]);
