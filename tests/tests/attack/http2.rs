@@ -191,7 +191,9 @@ fn bodies_before_admission() {
                     let mut data = b"{\"parameter\":\"".to_vec();
                     data.resize(16_000, b'x');
                     for stream in (1..500).step_by(2) {
-                        let head = request("POST", "/echo", &[("content-type", "application/json")]);
+                        // Those that are admitted, and then wait for their bodies, leave room for others.
+                        let fields = [("content-type", "application/json"), ("memory-request", "1")];
+                        let head = request("POST", "/echo", &fields);
                         let _ = frames.send(kind::HEADERS, END_HEADERS, stream, &head);
                     }
                     let streams: Vec<u32> = (1..500).step_by(2).collect();
