@@ -31,7 +31,7 @@ BINARIES ?= target/static
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples images test e2e languages man attack enemies lint fmt site packages sbom api-test deploy-test cluster-test fuzz bench bench-shim simulate clean toolchain
+.PHONY: help run build static install examples images test e2e languages languages-table man attack enemies lint fmt site packages sbom api-test page-test deploy-test cluster-test fuzz bench bench-shim simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
@@ -80,6 +80,9 @@ e2e: toolchain static images ## Build more versions of what the shim works with 
 languages: build ## Build and call the templates of `wasmbox new` with their compilers; needs Go, Node.js and Python
 	tests/languages/install.sh
 	WASI_CC="$(TOOLS)/wasi/clang" $(CARGO) test --release --workspace --test languages -- --test-threads=1
+
+languages-table: languages ## Put what `make languages` has measured into docs/languages.md
+	tests/languages/table.sh
 
 man: build ## Write the man pages: target/man
 	$(SERVER) man target/man
@@ -131,6 +134,9 @@ fmt: ## Format the sources
 
 api-test: build examples ## Hold docs/openapi.yaml against a running server, with schemathesis
 	tests/api/run.sh
+
+page-test: build ## Use the live page in a headless Chromium, as its users do; needs Node.js
+	tests/page/run.sh
 
 deploy-test: static examples ## Check manifests, chart, alerts, dashboard, containerd's fragments and Dockerfile; build the image and run it; needs Go and root
 	tests/deployment/run.sh

@@ -11,6 +11,9 @@ fi
 # promtool checks the metrics.
 tests/promtool-debian.sh
 
+# What functions keep is tested with a real Redis, too.
+tests/redis-debian.sh
+
 # cgroup v2 is tested in a virtual machine.
 tests/vm/install-debian.sh
 

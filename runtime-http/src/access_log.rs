@@ -11,8 +11,11 @@ use std::{
 use http::StatusCode;
 
 use crate::{
+    api::problem::Problem,
+    failures::Failed,
     invocation::{Failure, InvocationId, Outcome, microseconds},
     metrics::FunctionMetrics,
+    traces::{InvocationTrace, Propagated, invocation::Ended},
 };
 
 /// What the client was answered.
@@ -24,24 +27,32 @@ struct Answered {
 }
 
 /// The record of one invocation. Each part is set at most once.
-#[derive(Debug)]
 pub struct Record {
     id: InvocationId,
     arrived: Instant,
     function: Arc<FunctionMetrics>,
+    /// `None` where there are no traces.
+    trace: Option<Box<InvocationTrace>>,
     compile: OnceLock<Duration>,
-    queue: OnceLock<Duration>,
+    /// Since when, and for how long.
+    queue: OnceLock<(Instant, Duration)>,
     answered: OnceLock<Answered>,
     outcome: OnceLock<Outcome>,
     aborted: OnceLock<Failure>,
 }
 
 impl Record {
-    pub fn new(id: InvocationId, function: Arc<FunctionMetrics>, arrived: Instant) -> Arc<Self> {
+    pub fn new(
+        id: InvocationId,
+        function: Arc<FunctionMetrics>,
+        arrived: Instant,
+        trace: Option<Box<InvocationTrace>>,
+    ) -> Arc<Self> {
         Arc::new(Record {
             id,
             arrived,
             function,
+            trace,
             compile: OnceLock::new(),
             queue: OnceLock::new(),
             answered: OnceLock::new(),
@@ -55,9 +66,21 @@ impl Record {
         let _ = self.compile.set(time);
     }
 
-    /// How long it waited for admission.
-    pub fn admitted(&self, time: Duration) {
-        let _ = self.queue.set(time);
+    /// How long it waited for admission, and since when.
+    pub fn admitted(&self, since: Instant, time: Duration) {
+        let _ = self.queue.set((since, time));
+    }
+
+    /// What requests of its own say of the trace that it belongs to.
+    pub fn propagated(&self) -> Option<Propagated> {
+        self.trace.as_ref().map(|trace| trace.propagated())
+    }
+
+    /// Its answer begins before it has ended.
+    pub fn streams(&self) {
+        if let Some(trace) = &self.trace {
+            trace.streams(self.arrived);
+        }
     }
 
     /// The head of its answer is known.
@@ -68,6 +91,35 @@ impl Record {
     /// Its guest has ended.
     pub fn ended(&self, outcome: Outcome) {
         let _ = self.outcome.set(outcome);
+    }
+
+    /// Why it failed, on whichever side. A response that had started when its function failed keeps its status; the failure is told here.
+    fn failure(&self) -> Option<&Failure> {
+        self.aborted.get().or(self.outcome.get().and_then(|outcome| outcome.failure.as_ref()))
+    }
+
+    /// For its spans, if they are recorded.
+    fn traced(&mut self, code: &'static str, is_error: bool, total: Duration) -> Option<Ended> {
+        let trace = self.trace.take().filter(|trace| trace.is_sampled())?;
+        let since = |instant: Instant| instant.saturating_duration_since(self.arrived);
+        let (failure, outcome) = (self.failure(), self.outcome.get());
+        Some(Ended {
+            trace: *trace,
+            id: self.id,
+            function: self.function.name().clone(),
+            label: self.function.label().clone(),
+            status: self.answered.get().map(|answered| answered.status.as_u16()),
+            code,
+            is_error,
+            failure: failure.map(|failure| Problem::from(failure.clone()).code.as_str()),
+            evicted: matches!(failure, Some(Failure::Evicted)),
+            compile: self.compile.get().copied(),
+            queue: self.queue.get().map(|(from, time)| (since(*from), since(*from) + *time)),
+            began: outcome.and_then(|outcome| outcome.began).map(since),
+            usage: outcome.map(|outcome| outcome.usage),
+            cgroup: outcome.and_then(|outcome| outcome.cgroup),
+            total,
+        })
     }
 
     /// Its answer was broken off by the client's side, although its guest may have ended well.
@@ -88,24 +140,36 @@ impl Drop for Record {
         };
         let outcome = self.outcome.get();
         let usage = outcome.map(|outcome| outcome.usage).unwrap_or_default();
-        // A response that had started when its function failed keeps its status; the failure is told here.
-        let failure = self.aborted.get().or(outcome.and_then(|outcome| outcome.failure.as_ref()));
-        let failure = failure.map(Failure::without_stderr).map(tracing::field::display);
+        let failure = self.failure();
+        let failed = failure.and_then(|failure| Failed::new(self.id, self.function.name(), (status, code), failure));
+        // Also what failed when its answer had begun with another status.
+        let is_error = status >= 500 || failed.is_some() && status < 400;
+        if let Some(failed) = failed {
+            self.function.failed(failed);
+        }
+        let trace_id = self.trace.as_ref().map(|trace| tracing::field::display(trace.id()));
+        let reason = failure.map(Failure::without_stderr).map(tracing::field::display);
         tracing::info!(
             target: "invocation",
             id = self.id.digits().as_str(),
             function = &**self.function.name(),
+            trace_id,
             status,
             code,
-            queue_us = micros(self.queue.get()),
+            queue_us = micros(self.queue.get().map(|(_, time)| time)),
             compile_us = micros(self.compile.get()),
             exec_us = micros(Some(&usage.execution)),
             cpu_us = micros(Some(&usage.cpu)),
             throttled_us = micros(usage.throttled.as_ref()),
             outbound_us = micros(Some(&usage.outbound)),
             memory_bytes = usage.memory_peak,
-            failure,
+            failure = reason,
         );
-        self.function.observe(status, self.arrived.elapsed(), self.queue.get(), outcome.map(|outcome| &outcome.usage));
+        let total = self.arrived.elapsed();
+        let queue = self.queue.get().map(|(_, time)| time);
+        self.function.observe(status, is_error, total, queue, outcome.map(|outcome| &outcome.usage));
+        if let Some(ended) = self.traced(code, is_error, total) {
+            ended.export();
+        }
     }
 }

@@ -31,7 +31,7 @@ pub struct HostBytes(NonNull<Counter>);
 
 #[derive(Debug)]
 struct Counter {
-    /// Bytes of all blocks, and one more as long as there is a handle. At zero it is freed.
+    /// Bytes of all blocks, and one more for each handle. At zero it is freed.
     references: AtomicUsize,
 }
 
@@ -91,7 +91,7 @@ impl Default for HostBytes {
 }
 
 impl HostBytes {
-    /// Bytes that are allocated now.
+    /// Bytes that are allocated now; each further handle counts as one.
     pub fn get(&self) -> u64 {
         // SAFETY: This handle holds a reference.
         let references = unsafe { self.0.as_ref() }.references.load(Ordering::Relaxed);
@@ -109,6 +109,15 @@ impl HostBytes {
     /// Charges what this thread allocates from now on.
     pub fn charge(&self) -> Charging<'_> {
         Charging { before: CHARGED.replace(self.0.as_ptr()), handle: PhantomData }
+    }
+}
+
+impl Clone for HostBytes {
+    /// Another handle on the same counter.
+    fn clone(&self) -> Self {
+        // SAFETY: This handle holds a reference.
+        unsafe { self.0.as_ref() }.references.fetch_add(1, Ordering::Relaxed);
+        HostBytes(self.0)
     }
 }
 

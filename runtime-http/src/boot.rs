@@ -4,10 +4,11 @@ use std::{env, iter, path::PathBuf, sync::Arc};
 
 use crate::{
     cgroup::{CgroupError, Cgroups},
-    config::{CacheDir, Config, Tiers},
+    config::{CacheDir, Config, Tiers, traces::CA_SETTING},
     engine::{EngineError, Engines},
     epoch,
     invocation::PreopenRoot,
+    keyvalue::Keyvalue,
     metrics::Metrics,
     node::client::CompileService,
     sandbox::{
@@ -26,6 +27,7 @@ use crate::{
         settings::OperatorGrants,
     },
     threads,
+    traces::{Exporter, Traces},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,12 @@ pub enum BootError {
     PreopenRoot { path: PathBuf, with: PathBuf },
     #[error("--preopen-root {}: {source}; let it be a directory that this user may open, or name another", path.display())]
     PreopenRootUnusable { path: PathBuf, source: std::io::Error },
+    #[error("--keyvalue-dir {} overlaps with {}, where others may write or read; name another", path.display(), with.display())]
+    KeyvalueDir { path: PathBuf, with: PathBuf },
+    #[error(
+        "what functions keep cannot be kept: {0}; let --keyvalue-dir be a directory that this user may write to, or leave it out"
+    )]
+    Keyvalue(std::io::Error),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -60,7 +68,8 @@ impl Wasm {
     pub fn new(config: &Config, metrics: &Arc<Metrics>) -> Result<Wasm, BootError> {
         let engines = Engines::new(config.engine, config.tiers == Tiers::Auto)?;
         let ticker = epoch::Ticker::start(engines.clone())?;
-        let toolchain = Toolchain::new(engines, config.wasi_p3).map_err(BootError::Linker)?;
+        let toolchain =
+            Toolchain::new(engines, config.wasi_p3, config.keyvalue.place.is_some()).map_err(BootError::Linker)?;
         let caches = Caches { own: open_cache(config)?, node: open_node(config)? };
         let settings = CompilerSettings {
             trust_precompiled: config.trust_precompiled,
@@ -96,8 +105,35 @@ pub fn functions_dir(config: &Config) -> Result<FunctionsDir, BootError> {
 pub fn roots(config: &Config) -> Result<Roots, RootsError> {
     match &config.outbound.ca {
         None if config.outbound.allow.is_empty() => Ok(Roots::none()),
-        file => Roots::load(file.as_deref()),
+        file => Roots::load(file.as_deref(), "--outbound-ca (OUTBOUND_CA)"),
     }
+}
+
+/// Who vouches for the collector of traces.
+///
+/// # Errors
+/// If the operator names a file that has none.
+pub fn trace_roots(config: &Config) -> Result<Roots, RootsError> {
+    match &config.traces {
+        Some(traces) if traces.endpoint.secure || traces.ca.is_some() => Roots::load(traces.ca.as_deref(), CA_SETTING),
+        Some(_) | None => Ok(Roots::none()),
+    }
+}
+
+/// What sends traces, and what they are told to, if there is a collector.
+///
+/// # Errors
+/// If its thread cannot be started.
+pub fn traces(
+    config: &Config,
+    roots: &Roots,
+    cgroups: &Cgroups,
+    metrics: &Metrics,
+) -> Result<Option<(Exporter, Arc<Traces>)>, BootError> {
+    let Some(settings) = &config.traces else { return Ok(None) };
+    let (leave, memory) = (Arc::new(cgroups.leave()), config.thresholds.memory_limit);
+    let started = Exporter::start(settings, roots, &config.pod_name, memory, metrics.traces.clone(), leave)?;
+    Ok(Some(started))
 }
 
 /// `descriptors`: how many the process may have.
@@ -116,6 +152,22 @@ pub fn outbound(
     Ok(OutboundAccess::start(&config.outbound, roots, descriptors / OUTBOUND_PART, budget, gauge, leave)?)
 }
 
+/// # Errors
+/// If the place for what functions keep cannot be used.
+pub fn keyvalue(config: &Config, cgroups: &Cgroups, metrics: &Metrics) -> Result<Option<Arc<Keyvalue>>, BootError> {
+    if let Some(directory) = config.keyvalue.directory() {
+        crate::keyvalue::make_directory(directory).map_err(BootError::Keyvalue)?;
+        let path = directory.canonicalize().map_err(BootError::Keyvalue)?;
+        let functions = config.functions_dir.canonicalize().unwrap_or_else(|_| config.functions_dir.clone());
+        if path.starts_with(&functions) || functions.starts_with(&path) {
+            return Err(BootError::KeyvalueDir { path, with: functions });
+        }
+    }
+    let memory = config.thresholds.memory_limit;
+    Keyvalue::start(&config.keyvalue, memory, metrics.keyvalue.clone(), Arc::new(cgroups.leave()))
+        .map_err(BootError::Keyvalue)
+}
+
 /// `descriptors`: how many the process may have.
 ///
 /// # Errors
@@ -130,7 +182,11 @@ pub fn store(
 ) -> Result<Arc<ModuleStore>, BootError> {
     let defaults =
         Defaults { limits: config.defaults, caps: config.caps, buffer_limit: config.output_buffer.as_usize() };
-    let grants = OperatorGrants { preopen_roots: preopen_roots(config)?, outbound: config.outbound.allow.clone() };
+    let grants = OperatorGrants {
+        reuse: Some(config.reuse.most),
+        preopen_roots: preopen_roots(config)?,
+        outbound: config.outbound.allow.clone(),
+    };
     let bounds = StoreBounds {
         memory: config.module_memory.as_usize(),
         entries: (descriptors / FUNCTIONS_PART).clamp(1, MOST_ENTRIES),
@@ -162,7 +218,10 @@ fn preopen_roots(config: &Config) -> Result<Vec<Arc<PreopenRoot>>, BootError> {
         None => default_cache_dir(),
     };
     let node = config.node.iter().flat_map(|node| iter::once(&node.cache_dir).chain(&node.compile_socket)).cloned();
-    let ours = iter::once(config.functions_dir.clone()).chain(own_cache).chain(node);
+    let ours = iter::once(config.functions_dir.clone())
+        .chain(own_cache)
+        .chain(node)
+        .chain(config.keyvalue.directory().cloned());
     let forbidden = NEVER_GRANTED.into_iter().map(PathBuf::from).chain(ours);
     // What is not there yet, like a cache, is what its name says.
     let forbidden: Vec<PathBuf> = forbidden.map(|path| path.canonicalize().unwrap_or(path)).collect();
@@ -224,6 +283,8 @@ mod tests {
             (BootError::NotADirectory { path: path() }, "name another with --functions-dir"),
             (BootError::PreopenRoot { path: path(), with: path() }, "name another"),
             (BootError::PreopenRootUnusable { path: path(), source: io() }, "or name another"),
+            (BootError::KeyvalueDir { path: path(), with: path() }, "name another"),
+            (BootError::Keyvalue(io()), "or leave it out"),
             (CacheError::Io { path: path(), source: io() }.into(), "or none with --cache-dir=none"),
             (CgroupError::Thread(io()).into(), threads::REMEDY),
             (BootError::Threads(io()), threads::REMEDY),

@@ -32,6 +32,12 @@ impl<T> ByName<T> {
         all.insert(name.clone(), Arc::downgrade(&one));
         one
     }
+
+    /// All that somebody holds.
+    pub fn all(&self) -> Vec<Arc<T>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().filter_map(Weak::upgrade).collect()
+    }
 }
 
 #[cfg(test)]

@@ -1,19 +1,21 @@
-//! The command line.
+//! The command line. [`watching`]: of those who look at a running box.
+
+mod watching;
 
 use std::{env, path::PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use self::watching::{BoxArgs, StatusArgs, TopArgs};
 use crate::{
     api::problem::Code,
-    client,
-    config::{AdminSettings, Settings, with_environment_in_help},
-    deploy::{ListArgs, RmArgs, RollbackArgs, push::PushArgs},
+    config::{Settings, with_environment_in_help},
+    deploy::{ListArgs, RmArgs, RollbackArgs, logs::LogsArgs, pull::PullArgs, push::PushArgs},
     develop::{build::BuildArgs, dev::DevArgs, invoke::InvokeArgs, new::NewArgs},
     explain::CodeParser,
     invocation::{HostDirectory, Preopen},
     limits::{ByteSize, ConfigDuration, CpuQuota, InvocationTimeout, MemoryRequest},
-    node, server,
+    node,
 };
 
 /// Serves WebAssembly functions on HTTP, each invocation in a sandbox of its own, with limits.
@@ -34,8 +36,11 @@ Examples:
   echo data | wasmbox run functions/hello.wasm   run a module once, on this terminal
   wasmbox compile --functions-dir /functions     compile ahead, so that first calls are quick
   wasmbox status --watch                         look at a box that runs
+  wasmbox top --sort errors                      which of its functions fail the most
   wasmbox push hello.wasm --url http://box:8086  put a function into a box that runs
+  wasmbox pull oci://registry.example/hello:1.0  fetch a function from a registry
   wasmbox rollback hello                         go back to what it was before
+  wasmbox logs -f hello                          see what it writes to its log
   wasmbox doctor                                 check what a box needs here
   wasmbox explain guest-trap                     what an error means, and what to do
 
@@ -91,7 +96,15 @@ pub enum Command {
     ///
     /// Exit code 1 if no box answers.
     Status(StatusArgs),
-    /// Put a function into a box that runs
+    /// Show which functions of a box that runs use the most
+    ///
+    /// On a terminal it looks again each second until `q` ends it; `s` sorts by the next column, the arrows scroll. Elsewhere it prints them
+    /// once: NAME, whether it is ready, what runs, calls and errors in a second and in all, cores in use, the most memory of an invocation, and
+    /// the time within which 99 of 100 invocations ended.
+    ///
+    /// Exit code 1 if no box answers.
+    Top(TopArgs),
+    /// Put a function into a box that runs, or into a registry of images
     ///
     /// The box checks and compiles the module before it takes the place of the one that served; what runs goes on with that. The settings
     /// in FILE's place with the ending .toml go with it. A push that fails changes nothing, and `wasmbox rollback NAME` undoes one.
@@ -99,8 +112,25 @@ pub enum Command {
     /// The box must have been started with --upload-token-file; the token is shown with --token-file, or in WASMBOX_TOKEN. For instance:
     /// kubectl port-forward deployment/wasmbox 8086, then wasmbox push hello.wasm --token-file token
     ///
+    /// With oci://REGISTRY/NAME:TAG after FILE it goes into that registry instead, as the CNCF's artifact of WebAssembly, with its settings in
+    /// an annotation. Who may write there is what `docker login` and `podman login` have stored. FILE may itself be oci://..., on its way to a box:
+    ///
+    /// wasmbox push hello.wasm oci://registry.example/team/hello:1.0, then wasmbox push oci://registry.example/team/hello:1.0 --token-file token
+    ///
+    /// With --image FILE, or all functions of the directory FILE, become an image that Kubernetes mounts as a volume.
+    ///
     /// Exit code 1 if it was not put there.
     Push(PushArgs),
+    /// Fetch a function from a registry of images
+    ///
+    /// Writes NAME.wasm, and NAME.toml if settings came with it, into this directory: whole, or not at all. What arrives has the digest that was
+    /// asked for, or that the registry has said. The table `build` of settings is left out, since it has commands for `wasmbox dev`.
+    ///
+    /// Who may read there is what `docker login` and `podman login` have stored. For instance:
+    /// wasmbox pull oci://registry.example/team/hello:1.0 --output functions/
+    ///
+    /// Exit code 1 if nothing was fetched.
+    Pull(PullArgs),
     /// List the functions in a box's directory, or the versions of one
     ///
     /// Versions are numbered in the order in which they began to serve; the newest is first. ETag is what `push --if-match` takes.
@@ -113,6 +143,11 @@ pub enum Command {
     ///
     /// That version, with its settings, becomes the newest one and gets a number of its own; so a second rollback undoes the first.
     Rollback(RollbackArgs),
+    /// Show the last lines of a function's log, of a box that runs, and follow it with -f
+    ///
+    /// Each line has its time (UTC), its invocation and its text: what the function wrote to standard error or gave to the log, and why it failed. They are shown to
+    /// whoever has a token of the box's --upload-token-file.
+    Logs(LogsArgs),
     /// Check what a box needs of the machine, the container and its settings, and say the remedy for what is missing
     ///
     /// Takes the settings of `serve`. One line for each check: `ok`; `warn`, the box runs but with less; `FAIL`, it does not start, or not
@@ -218,31 +253,6 @@ pub struct CompileArgs {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {
-    /// The box's admin port as HOST:PORT or http://HOST:PORT, instead of --admin-host and --admin-port, which are those of `serve`
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["admin_host", "admin_port"])]
-    pub address: Option<String>,
-    #[command(flatten)]
-    pub admin: AdminSettings,
-    /// Print the document of /status instead
-    #[arg(long)]
-    pub json: bool,
-    /// Look again each second; with --json a line each time
-    #[arg(long)]
-    pub watch: bool,
-}
-
-impl StatusArgs {
-    /// Whom to ask: the address that is given, else where `serve` would listen with `settings`.
-    pub fn address(&self, settings: &Settings) -> String {
-        match &self.address {
-            Some(address) => client::host_and_port(address).to_owned(),
-            None => server::reachable(settings.admin.host(), settings.admin.port()),
-        }
-    }
-}
-
-#[derive(Debug, clap::Args)]
 pub struct CompileServiceArgs {
     /// The node's cache, root's, which boxes see read-only; DIR.locks beside it is for locks
     #[arg(long, value_name = "DIR")]
@@ -314,7 +324,7 @@ fn parse_directory(text: &str) -> Result<Preopen, String> {
 /// The whole command, with the environment's names in its help.
 pub fn command() -> clap::Command {
     let command = Cli::command();
-    ["serve", "compile", "doctor", "status"]
+    ["serve", "compile", "doctor", "status", "top"]
         .into_iter()
         .fold(command, |command, name| command.mut_subcommand(name, with_environment_in_help))
 }

@@ -50,7 +50,7 @@ pub fn compile(config: Config, is_check: bool) -> anyhow::Result<ExitCode> {
 
 fn compile_one(wasm: &boot::Wasm, directory: &FunctionsDir, name: &ModuleName, limit: u64) -> anyhow::Result<String> {
     let (bytes, _) = directory.read(name.as_str(), limit)?;
-    match wasm.compiler.prepare(bytes)? {
+    match wasm.compiler.prepare(bytes, None)? {
         Prepared::Ready(_) => Ok("was compiled already".into()),
         Prepared::Wasm(source) => {
             let started = std::time::Instant::now();

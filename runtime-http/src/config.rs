@@ -4,29 +4,37 @@
 //!
 //! - [`settings`]: reading them from the three sources
 //! - [`admitted`]: what is admitted where nothing is set
-//! - [`places`], [`admin`], [`invocation`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`outbound`], [`confinement`], [`upload`]: the settings in groups, with their defaults and bounds
+//! - [`places`], [`admin`], [`invocation`], [`instances`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`outbound`], [`keyvalue`], [`confinement`], [`upload`],
+//!   [`pages`], [`traces`]: the settings in groups, with their defaults and bounds
 
 pub mod admin;
 pub mod admitted;
 pub mod capacity;
 pub mod confinement;
 pub mod cpu;
+pub mod instances;
 pub mod invocation;
+pub mod keyvalue;
 pub mod modules;
 pub mod outbound;
+pub mod pages;
 pub mod places;
 pub mod reports;
 pub mod settings;
+pub mod traces;
 pub mod upload;
 
 use std::{fmt::Display, path::PathBuf, time::Duration};
 
 pub use self::{
     admin::AdminSettings,
+    instances::ReuseConfig,
+    keyvalue::{KeyvalueConfig, KeyvaluePlace, RedisUrl},
     modules::{Tiers, WasmRuntime},
     outbound::OutboundConfig,
+    pages::PageConfig,
     places::CacheDir,
-    settings::{Settings, with_environment_in_help},
+    settings::{Settings, with_environment_in_help, without_secrets},
     upload::UploadConfig,
 };
 use admitted::AdmittedByLimit;
@@ -45,6 +53,7 @@ use crate::{
     reporter::ReporterSettings,
     sampler::Thresholds,
     server::patience::Timeouts,
+    traces::ExporterSettings,
     worker::Inline,
 };
 
@@ -103,8 +112,13 @@ pub struct Config {
     pub worker_idle: Duration,
     pub drain_timeout: Duration,
     pub preopen_roots: Vec<PathBuf>,
+    pub reuse: ReuseConfig,
     pub outbound: OutboundConfig,
+    pub keyvalue: KeyvalueConfig,
     pub uploads: UploadConfig,
+    pub pages: PageConfig,
+    /// `None`: there are none.
+    pub traces: Option<ExporterSettings>,
     pub wasm_runtime: WasmRuntime,
     pub pod_name: String,
     pub readiness: ReadinessSettings,
@@ -112,6 +126,8 @@ pub struct Config {
     pub reporter: Option<ReporterSettings>,
     pub log_level: String,
     pub log_format: LogFormat,
+    /// What the log is to say of variables that are ignored.
+    pub ignored: Vec<String>,
 }
 
 /// Where a box finds what its node offers.
@@ -130,8 +146,24 @@ impl Config {
     /// [`ConfigError::Value`], naming the setting, its value, and what is expected.
     pub fn new(settings: Settings) -> Result<Config, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let Settings { places, admin, invocation, cpu, capacity, reports, modules, outbound, confinement, upload } =
-            settings;
+        let Settings {
+            places,
+            admin,
+            invocation,
+            instances,
+            cpu,
+            capacity,
+            reports,
+            modules,
+            outbound,
+            keyvalue,
+            confinement,
+            upload,
+            pages,
+            traces,
+            without_traces: _,
+            ignored,
+        } = settings;
         let by_limit = AdmittedByLimit::new(&capacity, &invocation);
         let admitted = by_limit.at(Container::open().available_memory());
         by_limit.check(&admitted)?;
@@ -206,8 +238,12 @@ impl Config {
             worker_idle: capacity.worker_idle.unwrap_or(ConfigDuration::from_secs(10)).duration(),
             drain_timeout: capacity.drain_timeout.unwrap_or(ConfigDuration::from_secs(30)).duration(),
             preopen_roots: modules::canonical(modules.preopen_root.unwrap_or_default())?,
+            reuse: instances.resolve(memory_limit, resolved.invocations)?,
             outbound,
+            keyvalue: keyvalue.resolve()?,
             uploads: upload.resolve()?,
+            pages: pages.resolve()?,
+            traces: traces.resolve()?,
             wasm_runtime: modules.wasm_runtime.unwrap_or(WasmRuntime::Wasmtime),
             pod_name: places
                 .pod_name
@@ -216,6 +252,7 @@ impl Config {
             reporter: reports.reporter()?,
             log_level: places.log_level.unwrap_or_else(|| "info".into()),
             log_format: places.log_format.unwrap_or(LogFormat::Text),
+            ignored,
         })
     }
 }

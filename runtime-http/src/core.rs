@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admission, exchange::budget::Budgets, invocation::CancelReason, memory::MemoryBudget, metrics::Metrics,
-    readiness::Readiness, sizing::Sizing, store::ModuleStore, worker::WorkerPool,
+    readiness::Readiness, sandbox::KeptInstances, sizing::Sizing, store::ModuleStore, worker::WorkerPool,
 };
 
 /// How long invocations that were cancelled at the end of the drain time may take to end.
@@ -23,6 +23,8 @@ pub struct Core {
     pub admission: Arc<Admission>,
     pub workers: WorkerPool,
     pub memory: Arc<MemoryBudget>,
+    /// Those that wait for their functions' next requests.
+    pub instances: Arc<KeptInstances>,
     /// What requests and answers may hold outside of invocations.
     pub budgets: Budgets,
     /// The same, of the admin port.

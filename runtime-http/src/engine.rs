@@ -59,7 +59,7 @@ pub const MOST_CONCURRENT_COMPONENTS: u32 = 4;
 /// With the one that runs what does not wait.
 const CONCURRENT_STACKS: u32 = MOST_CONCURRENT_COMPONENTS + 1;
 /// Invocations of WASI 0.3 at once: further ones have no slot.
-const MOST_CONCURRENT: u32 = 1000;
+pub const MOST_CONCURRENT: u32 = 1000;
 /// And memory mappings of each, at worst.
 const MAPPINGS_PER_CONCURRENT: u64 = MAPPINGS_PER_INVOCATION + 2 * (CONCURRENT_STACKS as u64 - 1);
 /// What the process itself maps: libraries, heaps, thread stacks, compiled images.

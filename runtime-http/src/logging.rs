@@ -6,7 +6,7 @@
 //! There is no lock in it, because guests' standard error goes through it, too: a thread that its CPU quota stops while it holds a lock
 //! stops all who wait for that lock, until its period ends.
 
-mod json;
+pub mod json;
 mod line;
 
 use std::{

@@ -7,11 +7,12 @@ use wasmbox::{
     allocator::Allocator,
     cli::{self, Cli, Command},
     compile,
-    config::{Config, Settings},
+    config::{Config, Settings, without_secrets},
     confined, deploy,
     develop::{build, dev, invoke, local_box, new},
     doctor::{self, first::FirstProcess},
     explain, manual, node, run, serve, status,
+    terminal::top,
 };
 
 /// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that, this does not.
@@ -22,8 +23,8 @@ fn main() -> ExitCode {
     // The allocator asks for huge pages: that takes several times the memory, and clearing 2 MiB for each thread's few kilobytes
     // is what a cold start then waits for. Where the kernel cannot be told, nothing is lost.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    let result =
-        Cli::from_arg_matches(&cli::command().get_matches()).map_err(Into::into).and_then(|cli| execute(cli.command));
+    let matches = cli::command().try_get_matches().unwrap_or_else(|error| without_secrets(error).exit());
+    let result = Cli::from_arg_matches(&matches).map_err(Into::into).and_then(|cli| execute(cli.command));
     result.unwrap_or_else(|error: anyhow::Error| {
         eprintln!("wasmbox: {}", with_causes(&error));
         ExitCode::FAILURE
@@ -64,8 +65,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             compile::compile(configuration(arguments.config, arguments.settings)?, arguments.check)
         }
         Command::Status(arguments) => {
-            let settings = settings(None, Settings { admin: arguments.admin.clone(), ..Settings::default() })?;
+            let settings = settings(None, Settings { admin: arguments.place.admin.clone(), ..Settings::default() })?;
             Ok(status::command::status(&arguments, &settings)?)
+        }
+        Command::Top(arguments) => {
+            let settings = settings(None, Settings { admin: arguments.place.admin.clone(), ..Settings::default() })?;
+            Ok(top::top(&arguments, &settings)?)
         }
         Command::Doctor(arguments) => {
             let first = FirstProcess::read();
@@ -75,9 +80,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             Ok(doctor::doctor(&Config::new(settings)?)?)
         }
         Command::Push(arguments) => Ok(deploy::push::push(&arguments)?),
+        Command::Pull(arguments) => Ok(deploy::pull::pull(&arguments)?),
         Command::List(arguments) => Ok(deploy::list(&arguments)?),
         Command::Rm(arguments) => Ok(deploy::rm(&arguments)?),
         Command::Rollback(arguments) => Ok(deploy::roll_back(&arguments)?),
+        Command::Logs(arguments) => Ok(deploy::logs::logs(&arguments)?),
         Command::Explain { code } => Ok(explain::explain(code)?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut cli::command(), "wasmbox", &mut std::io::stdout());

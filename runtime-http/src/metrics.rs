@@ -1,25 +1,43 @@
 //! Every metric of the box, in Prometheus' text format. Function labels are bounded: see [`Metrics::function`].
 //!
-//! - [`function`]: those of one function; [`outbound`]: of requests that functions send; [`tier`]: of compilations;
-//!   [`declare`]: how metrics are made
+//! - [`function`]: those of one function; [`outbound`]: of requests that functions send; [`keyvalue`]: of what they keep; [`tier`]: of compilations;
+//!   [`instance`]: of instances that are reused; [`upload`]: of functions that are put here; [`traces`]: of traces that are sent; [`worker`]: of slices and cgroups; [`declare`]: how metrics are made
+//! - [`activity`]: what all functions do, without Prometheus; [`openmetrics`]: the other format, with traces
 
+pub mod activity;
 mod declare;
 mod function;
+mod instance;
+mod keyvalue;
+pub mod openmetrics;
 mod outbound;
 mod tier;
+mod traces;
+mod upload;
+mod worker;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder, core::Collector,
+    Encoder, Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    core::Collector,
 };
 
-use self::declare::Declare;
-pub use self::{function::FunctionMetrics, outbound::OutboundMetrics, tier::TierMetrics};
+use self::{activity::Activities, declare::Declare};
+pub use self::{
+    function::FunctionMetrics,
+    instance::InstanceMetrics,
+    keyvalue::KeyvalueMetrics,
+    outbound::OutboundMetrics,
+    tier::TierMetrics,
+    traces::TraceMetrics,
+    upload::UploadMetrics,
+    worker::{CgroupMetrics, SliceMetrics},
+};
+use crate::{failures::Failures, function_log::LogSender};
 
 /// After this many functions, further ones are counted together as [`OTHER_FUNCTIONS`].
 const MOST_FUNCTIONS: usize = 200;
@@ -49,7 +67,12 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     outbound_duration: HistogramVec,
     functions: Mutex<HashMap<Arc<str>, Arc<FunctionMetrics>>>,
+    pub activities: Activities,
+    pub failures: Arc<Failures>,
+    /// Where functions' lines go for whoever follows them. Set before the first function is loaded, or never.
+    pub logs: OnceLock<LogSender>,
     pub tiers: TierMetrics,
+    pub keyvalue: KeyvalueMetrics,
     pub cache: IntCounterVec,
     pub cached_modules: IntGauge,
     pub cached_bytes: IntGauge,
@@ -76,16 +99,10 @@ pub struct Metrics {
     pub reporter_connected: IntGauge,
     pub reports: IntCounter,
     pub outbound: OutboundMetrics,
+    pub instances: InstanceMetrics,
+    pub uploads: UploadMetrics,
+    pub traces: TraceMetrics,
     pub cgroup: CgroupMetrics,
-}
-
-/// Times of operations on cgroups, seconds.
-#[derive(Debug, Clone)]
-pub struct CgroupMetrics {
-    pub create: Histogram,
-    pub join: Histogram,
-    pub quota: Histogram,
-    pub remove: Histogram,
 }
 
 /// A gauge's value; what is too large for one is the largest.
@@ -96,22 +113,6 @@ pub fn gauge(value: impl TryInto<i64>) -> i64 {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Of invocations that began on their connection's thread.
-#[derive(Debug, Clone)]
-pub struct SliceMetrics {
-    pub done: IntCounter,
-    /// They moved.
-    pub busy: IntCounter,
-    pub waiting: IntCounter,
-}
-
-impl SliceMetrics {
-    fn of(counters: &IntCounterVec) -> SliceMetrics {
-        let [done, busy, waiting] = ["done", "busy", "waiting"].map(|end| counters.with_label_values(&[end]));
-        SliceMetrics { done, busy, waiting }
     }
 }
 
@@ -152,7 +153,11 @@ impl Metrics {
                 BYTES,
             ),
             in_flight: declare.gauges("wasmbox_in_flight_invocations", "Invocations that are running.", &["function"]),
+            activities: Activities::default(),
+            failures: Arc::default(),
+            logs: OnceLock::new(),
             tiers: TierMetrics::declare(&declare),
+            keyvalue: KeyvalueMetrics::declare(&declare),
             cache: declare.counters(
                 "wasmbox_cache_requests_total",
                 "Look-ups of compiled code by cache (memory, disk, node) and result (hit, miss, refused).",
@@ -221,6 +226,9 @@ impl Metrics {
                 SECONDS,
             ),
             outbound: OutboundMetrics::declare(&declare),
+            instances: InstanceMetrics::declare(&declare),
+            uploads: UploadMetrics::declare(&declare),
+            traces: TraceMetrics::declare(&declare),
             functions: Mutex::new(HashMap::new()),
             registry,
         };
@@ -248,7 +256,7 @@ impl Metrics {
         let name: Arc<str> = name.into();
         let function = Arc::new(FunctionMetrics {
             invocations: self.invocations.clone(),
-            label: label.to_owned(),
+            label: label.into(),
             ok: self.invocations.with_label_values(&[label, "200"]),
             duration: self.duration.with_label_values(&[label]),
             queue: self.queue.with_label_values(&[label]),
@@ -259,7 +267,9 @@ impl Metrics {
             in_flight: self.in_flight.with_label_values(&[label]),
             outbound: self.outbound.clone(),
             outbound_duration: self.outbound_duration.with_label_values(&[label]),
-            name: name.clone(),
+            activity: self.activities.of(&name),
+            failures: self.failures.clone(),
+            log: self.logs.get().map(|sender| sender.of(name.clone())),
         });
         if label != OTHER_FUNCTIONS {
             functions.insert(name, function.clone());
@@ -271,7 +281,7 @@ impl Metrics {
     fn forget_unused(&self, functions: &mut HashMap<Arc<str>, Arc<FunctionMetrics>>) {
         let unused = |function: &Arc<FunctionMetrics>| Arc::strong_count(function) == 1;
         for (_, function) in functions.extract_if(|_, function| unused(function)) {
-            let label = function.label.as_str();
+            let label = &*function.label;
             for histogram in [
                 &self.duration,
                 &self.queue,
@@ -319,26 +329,6 @@ impl Metrics {
     }
 }
 
-impl CgroupMetrics {
-    fn declare(declare: &Declare<'_>) -> CgroupMetrics {
-        let operations = declare.register(HistogramVec::new(
-            HistogramOpts::new(
-                "wasmbox_cgroup_operation_seconds",
-                "Operations on workers' cgroups (create, join, quota, remove).",
-            )
-            .buckets(OPERATION_SECONDS.to_vec()),
-            &["operation"],
-        ));
-        let operation = |name| operations.with_label_values(&[name]);
-        CgroupMetrics {
-            create: operation("create"),
-            join: operation("join"),
-            quota: operation("quota"),
-            remove: operation("remove"),
-        }
-    }
-}
-
 /// The values of `metric`, which are counts, summed up over all labels but one.
 fn sums(metric: &impl Collector, label: &str) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
@@ -351,23 +341,4 @@ fn sums(metric: &impl Collector, label: &str) -> BTreeMap<String, u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn labels_of_functions_that_are_gone_are_others() {
-        let metrics = Metrics::new();
-        let kept = metrics.function("kept");
-        let held: Vec<_> = (1..MOST_FUNCTIONS).map(|index| metrics.function(&format!("f{index}"))).collect();
-        metrics.function("too many");
-        let text = || String::from_utf8(metrics.render()).unwrap();
-        held[0].observe(503, Duration::ZERO, None, None);
-        assert!(text().contains("f1\"") && !text().contains("too many"));
-        drop(held);
-        metrics.function("next");
-        assert!(text().contains("next") && !text().contains("f1\""), "{}", text());
-        assert!(Arc::ptr_eq(&kept, &metrics.function("kept")));
-    }
-}
+mod tests;

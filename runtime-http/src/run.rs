@@ -12,7 +12,7 @@ use crate::{
     cgroup::Enable,
     cli::RunArgs,
     config::{Config, Settings, Tiers},
-    invocation::{CancelToken, Failure, Grants, InvocationId, Outcome},
+    invocation::{CancelToken, Failure, Grants, InvocationId},
     limits::{CpuQuota, Limits},
     memory::MemoryBudget,
     metrics::Metrics,
@@ -75,7 +75,10 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
         max_body: u64::MAX,
         buffer_limit: 0,
         preallocated: 0,
+        config: Arc::default(),
         files: None,
+        reuse: None,
+        keyvalue: None,
         // Nothing sets a ceiling: the terminal's user has the machine's memory.
         memory: MemoryBudget::new(metrics.growth_waits.clone(), metrics.evicted.clone())
             .reserve(id, CancelToken::default()),
@@ -84,10 +87,10 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     {
         let _context = runtime.enter();
         let (reply, _) = sandbox::reply();
-        let observe = |outcome: &Outcome| failure.clone_from(&outcome.failure);
         let mut invocation = Invocation::new(call, setup, reply);
         let finished = invocation.run(&mut cgroups.thread(), &wasm.ticker.awake());
-        invocation.end(finished, observe, |_| None);
+        failure.clone_from(&finished.outcome.failure);
+        invocation.end(finished, None);
     }
     // A guest may have left a read of the terminal behind.
     runtime.shutdown_timeout(Duration::ZERO);
@@ -95,7 +98,7 @@ pub fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn load(wasm: &boot::Wasm, path: &Path) -> anyhow::Result<Program> {
-    let compiled = match wasm.compiler.prepare(std::fs::read(path)?)? {
+    let compiled = match wasm.compiler.prepare(std::fs::read(path)?, None)? {
         Prepared::Ready(compiled) => compiled,
         Prepared::Wasm(source) => wasm.compiler.compile(source.into_module()?)?,
     };

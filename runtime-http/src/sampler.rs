@@ -4,6 +4,8 @@
 //! It looks often while memory could run short before it looks again, else ten times a second. Each decision is made elsewhere, by
 //! [`crate::memory`]; here they are put together and carried out.
 
+mod watched;
+
 use std::{
     io,
     sync::{
@@ -14,8 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::watched::Watched;
 use crate::{
-    admission::{Admission, Gate},
+    admission::Gate,
     container::{Container, MemoryUse},
     core::Core,
     cpu_window::CpuWindow,
@@ -25,7 +28,7 @@ use crate::{
     memory::{
         eviction::Need,
         forecast::{Forecast, Watermarks},
-        reclaim,
+        reclaim::{self, Spare},
         throttle::Throttle,
     },
     metrics::gauge,
@@ -46,8 +49,6 @@ const STALL_WINDOW: Duration = Duration::from_millis(100);
 const RECLAIM_PERIOD: Duration = Duration::from_secs(2);
 /// Between two looks at the memory limit, which changes when a pod is resized in place.
 const LIMIT_PERIOD: Duration = Duration::from_secs(1);
-/// Between two lines on the same gate.
-const LOG_PERIOD: Duration = Duration::from_secs(10);
 /// Nothing has run for this long: what the last burst left behind is given back.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -202,12 +203,20 @@ impl Watch {
         if strained || working_set > self.thresholds.reclaim.of(self.watermarks.limit) {
             self.reclaim(now, working_set);
         }
+        self.core.instances.expire(now);
         self.look_for_quiet(now, used > 0);
         let close = working_set.max(self.core.memory.committed()) > self.watermarks.limit / 2;
         if strained || close { OFTEN } else { SELDOM }
     }
 
     fn evict(&mut self, now: Instant, expected: u64) {
+        // Instances that only wait go before any that works.
+        let wanted = expected
+            .saturating_sub(self.watermarks.high)
+            .max(self.core.memory.first().map_or(0, |first| first.missing));
+        if wanted > 0 && self.core.instances.give_back(wanted) >= wanted {
+            return;
+        }
         let running = self.core.workers.running();
         let needs = Need::of(expected, &self.watermarks, self.core.memory.first(), now);
         let met = needs.map(|need| (need, need.victims(&running))).find(|(_, victims)| !victims.is_empty());
@@ -314,32 +323,6 @@ impl Watch {
         if elapsed >= STALL_WINDOW {
             self.stalled = total.saturating_sub(before) > elapsed / 5;
             self.stall = Some((now, total));
-        }
-    }
-}
-
-/// A gate, as it was last set.
-struct Watched {
-    gate: Gate,
-    open: bool,
-    logged: Option<Instant>,
-}
-
-impl Watched {
-    fn new(gate: Gate) -> Watched {
-        Watched { gate, open: true, logged: None }
-    }
-
-    fn set(&mut self, admission: &Arc<Admission>, now: Instant, open: bool, why: impl FnOnce() -> String) {
-        if self.open == open {
-            return;
-        }
-        self.open = open;
-        admission.set_gate(self.gate, open);
-        if self.logged.is_none_or(|last| now.duration_since(last) >= LOG_PERIOD) {
-            self.logged = Some(now);
-            let state = if open { "open again" } else { "closed: nothing new starts" };
-            tracing::info!(gate = ?self.gate, "gate {state}: {}", why());
         }
     }
 }

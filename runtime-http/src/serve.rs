@@ -1,7 +1,8 @@
-//! `wasmbox serve`: from configuration to the last answer.
+//! `wasmbox serve`: from configuration to the last answer. [`ending`]: what happens at the end.
+
+mod ending;
 
 use std::{
-    pin::pin,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -9,29 +10,33 @@ use std::{
 use http::HeaderValue;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, oneshot},
-    task::JoinHandle,
+    sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
 
+use self::ending::{Signals, drain, end_within};
 use crate::{
     admin::Admin,
     admission::Admission,
-    api::{Api, ApiSettings},
+    api::{Api, ApiSettings, root_page::RootPage},
     boot::{self, BootError},
+    cgroup::hierarchy::Cgroup,
     config::{Config, WasmRuntime},
     container::Container,
     core::Core,
+    doctor::container::cpu_limit,
     exchange::{budget::Budgets, request_body::BodyBounds},
+    function_log::FunctionLogs,
     io::IoThreads,
     logging,
-    memory::MemoryBudget,
+    memory::{MemoryBudget, reclaim::Spare},
     metrics::Metrics,
+    overview::source::OverviewSource,
     privileges::{self, Unconfined},
     readiness::Readiness,
     reporter::Reporter,
     sampler::Sampler,
-    sandbox::KeepLast,
+    sandbox::{KeepLast, KeptInstances},
     server::{Ending, NoMemory, Server, patience::Timeouts},
     sizing::Sizing,
     status::StatusSource,
@@ -46,10 +51,11 @@ const ADMIN_TIMEOUTS: Timeouts =
     Timeouts { head: Duration::from_secs(5), idle: Duration::from_secs(60), send: Duration::from_secs(10) };
 /// The admin port's budgets are this part of the function port's.
 const ADMIN_SHARE: u64 = 4;
+/// Counts of functions that are not in memory any more: of one for so many bytes of memory, less than 1/128 of it.
+const KEPT_PART: u64 = 64 << 10;
+const MOST_KEPT: usize = 16 << 10;
 /// How long threads may take to end when nothing is left to do. One may be stuck in the kernel, in a file system that does not answer.
 const JOIN_TIME: Duration = Duration::from_secs(5);
-/// The status of a process that a second SIGTERM ended.
-const ENDED_AT_ONCE: i32 = 128 + 15;
 
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
@@ -57,8 +63,12 @@ const ENDED_AT_ONCE: i32 = 128 + 15;
 /// Whatever prevents the start, with what to do about it.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     // Before there is a thread that would keep what is given up.
-    privileges::access::make_cache_dir(&config);
+    privileges::access::make_directories(&config);
+    // While the quota of its cgroup can be read.
+    let all_cores = || std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let cores = Cgroup::own("cpu").ok().and_then(|cgroup| cpu_limit(&cgroup)).unwrap_or_else(all_cores);
     let roots = boot::roots(&config)?;
+    let trace_roots = boot::trace_roots(&config)?;
     let tokens = config.uploads.token_file.as_deref().map(Tokens::load).transpose()?;
     let given_up = privileges::give_up(&config).map_err(Unconfined::from)?;
     let logs = logging::start(&config.log_level, config.log_format).map_err(anyhow::Error::msg)?;
@@ -67,6 +77,9 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     }
     let metrics = Arc::new(Metrics::new());
     let descriptors = raise_descriptor_limit();
+    metrics
+        .activities
+        .keep(usize::try_from(config.thresholds.memory_limit / KEPT_PART).unwrap_or(MOST_KEPT).min(MOST_KEPT));
     if config.wasm_runtime == WasmRuntime::Wasmedge {
         tracing::info!(
             "WASM_RUNTIME=wasmedge: wasmtime runs its modules; sections made by WasmEdge's compiler are ignored"
@@ -85,6 +98,9 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             limit >> 20
         );
     }
+    for ignored in &config.ignored {
+        tracing::warn!("{ignored}; it is ignored");
+    }
     let sizing = Arc::new(Sizing::new(config.admitted.clone(), limit, config.capacity.invocations));
     // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -95,6 +111,12 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         .build()
         .map_err(BootError::Threads)?;
     let io = Arc::new(IoThreads::start(config.io_threads).map_err(BootError::Threads)?);
+    // Before a function is loaded.
+    let logs_of_functions = tokens.is_some().then(|| FunctionLogs::start(limit, Arc::new(cgroups.leave()))).transpose();
+    let logs_of_functions = logs_of_functions.map_err(BootError::Threads)?.map(|(logs, sender)| {
+        let _ = metrics.logs.set(sender);
+        logs
+    });
     let cached = if wasm.compiler.has_cache() { "with" } else { "without" };
     let store = boot::store(
         &config,
@@ -105,9 +127,15 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             runtime: runtime.handle().clone(),
             file_access: Arc::new(cgroups.leave()),
             outbound: boot::outbound(&config, &roots, descriptors, &cgroups, &metrics)?,
+            keyvalue: boot::keyvalue(&config, &cgroups, &metrics)?,
         },
         metrics.clone(),
     )?;
+    let instances = KeptInstances::start(config.reuse.bounds, metrics.instances.clone(), cgroups.leave())
+        .map_err(BootError::Threads)?;
+    let memory = MemoryBudget::new(metrics.growth_waits.clone(), metrics.evicted.clone());
+    let spare: Arc<dyn Spare> = instances.clone();
+    memory.set_spare(Arc::downgrade(&spare));
     let core = Arc::new(Core {
         store,
         admission: Admission::new(config.capacity, metrics.clone()),
@@ -122,7 +150,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             slices: metrics.slices.clone(),
         })
         .map_err(BootError::Threads)?,
-        memory: MemoryBudget::new(metrics.growth_waits.clone(), metrics.evicted.clone()),
+        memory,
+        instances,
         budgets: config.budgets.clone(),
         admin_budgets: Budgets::new(limit / ADMIN_SHARE, ADMIN_CONNECTIONS),
         metrics: metrics.clone(),
@@ -131,8 +160,15 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         draining: AtomicBool::new(false),
         over: CancellationToken::new(),
     });
-    let uploads =
-        Uploads::new(&config, tokens, core.store.clone(), &core.admin_budgets.bodies, runtime.handle().clone());
+    let uploads = Uploads::new(
+        &config,
+        tokens,
+        logs_of_functions.clone(),
+        core.store.clone(),
+        &core.admin_budgets.bodies,
+        runtime.handle().clone(),
+        metrics.clone(),
+    );
     let settings = ApiSettings {
         defaults: config.defaults,
         caps: config.caps,
@@ -144,11 +180,15 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         max_output: config.max_output.bytes(),
         stderr_in_errors: if config.stderr_in_errors { KeepLast::Lines } else { KeepLast::Nothing },
         preallocation: config.preallocation,
+        root_page: RootPage::new(&config.pages.listed_functions),
         pod: HeaderValue::from_str(&config.pod_name).unwrap_or(HeaderValue::from_static("unknown")),
     };
     let pod = settings.pod.to_str().unwrap_or_default().to_owned();
-    let api = Arc::new(Api { settings, core: core.clone() });
+    let (exporter, traces) = boot::traces(&config, &trace_roots, &cgroups, &metrics)?.unzip();
+    let api = Arc::new(Api { settings, core: core.clone(), traces });
     let status = Arc::new(StatusSource::new(core.clone(), pod, container.clone()));
+    let shows = (uploads.are_on(), config.pages.live_page);
+    let overview = OverviewSource::new(core.clone(), status.clone(), cores, shows, runtime.handle().clone());
     let reporter = config.reporter.map(|settings| Reporter::new(settings, container.clone(), metrics.clone()));
     let sampler = Sampler::start(core.clone(), engines, container, config.thresholds).map_err(BootError::Threads)?;
     let result = runtime.block_on(async {
@@ -185,9 +225,11 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
             %cgroups,
             "serving, {cached} AOT cache"
         );
-        let parts = Parts { api: api.clone(), status, uploads, server, admin, io, reporter };
+        let port = Admin { api: api.clone(), status, uploads, overview, pages: config.pages };
+        let parts =
+            Parts { api: api.clone(), port: Arc::new(port), server, admin, io, reporter, followed: logs_of_functions };
         let next_signal = serve_until_signal(parts, signals, config.drain_timeout, &logs).await;
-        end_within(JOIN_TIME, move || drop((sampler, api, core)), next_signal, &logs).await;
+        end_within(JOIN_TIME, move || drop((sampler, api, core, exporter)), next_signal, &logs).await;
         Ok::<_, anyhow::Error>(())
     });
     // Compilations that nobody waits for any more are left to the end of the process.
@@ -200,30 +242,12 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
 /// What serves, put together.
 struct Parts {
     api: Arc<Api>,
-    status: Arc<StatusSource>,
-    uploads: Arc<Uploads>,
+    port: Arc<Admin>,
     server: Server,
     admin: Server,
     io: Arc<IoThreads>,
     reporter: Option<Reporter>,
-}
-
-/// The signals that end a server.
-struct Signals([Signal; 2]);
-
-impl Signals {
-    async fn next(&mut self) -> &'static str {
-        let [terminate, interrupt] = &mut self.0;
-        tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" }
-    }
-
-    /// Waits for a second one, and ends the process.
-    async fn end_at_once(&mut self, logs: &logging::Logs) -> ! {
-        let name = self.next().await;
-        tracing::warn!("second signal ({name}): ending at once");
-        logs.flush();
-        std::process::exit(ENDED_AT_ONCE)
-    }
+    followed: Option<Arc<FunctionLogs>>,
 }
 
 /// Gives back the signals, of which one has come.
@@ -233,7 +257,7 @@ async fn serve_until_signal(
     drain_timeout: Duration,
     logs: &logging::Logs,
 ) -> Signals {
-    let Parts { api, status, uploads, server, admin, io, reporter } = parts;
+    let Parts { api, port, server, admin, io, reporter, followed } = parts;
     let ending = Ending::default();
     // Probes, metrics and the report go on while the box drains.
     let closing = ending.close.clone();
@@ -262,7 +286,7 @@ async fn serve_until_signal(
         ))
     };
     let admin = {
-        let (port, lost) = (Arc::new(Admin { api: api.clone(), status, uploads }), logs.lost());
+        let lost = logs.lost();
         tokio::spawn(admin.serve(
             io,
             move |request, peers| {
@@ -284,6 +308,9 @@ async fn serve_until_signal(
     tracing::info!(in_flight = api.core.admission.in_flight(), "{name}: draining; a second one ends at once");
     let drained = async {
         drain(&api.core, &ending, functions, drain_timeout).await;
+        if let Some(followed) = followed {
+            followed.end();
+        }
         closing.cancel();
         let _ = tokio::join!(admin, reporter);
     };
@@ -292,50 +319,6 @@ async fn serve_until_signal(
         _ = signals.end_at_once(logs) => {}
     }
     signals
-}
-
-/// The box is not ready any more, and takes no new connection. What arrives on open ones is served, until they are closed or idle; what
-/// has not ended after `timeout` is stopped.
-async fn drain(core: &Core, ending: &Ending, functions: JoinHandle<()>, timeout: Duration) {
-    core.set_draining();
-    ending.drain.cancel();
-    let mut functions = pin!(functions);
-    let served = async {
-        let _ = functions.as_mut().await;
-        // The client of one that still runs has left.
-        core.admission.idle().await;
-    };
-    if tokio::time::timeout(timeout, served).await.is_ok() {
-        return;
-    }
-    tracing::warn!(in_flight = core.admission.in_flight(), "the drain time is over: stopping what still runs");
-    core.end_invocations().await;
-    ending.close.cancel();
-    if !functions.is_finished() {
-        let _ = functions.await;
-    }
-}
-
-/// Has `last` done, which joins threads. If that takes longer than `time` the process ends without.
-async fn end_within(time: Duration, last: impl FnOnce() + Send + 'static, mut signals: Signals, logs: &logging::Logs) {
-    let (sender, done) = oneshot::channel();
-    let joining = std::thread::Builder::new().name("end".into()).spawn(move || {
-        last();
-        let _ = sender.send(());
-    });
-    if joining.is_err() {
-        // Then it was dropped, on this thread.
-        return;
-    }
-    tokio::select! {
-        _ = done => {}
-        () = tokio::time::sleep(time) => {
-            tracing::error!("a thread does not end: ending without it");
-            logs.flush();
-            std::process::exit(0);
-        }
-        _ = signals.end_at_once(logs) => {}
-    }
 }
 
 /// Each connection needs a descriptor; the soft limit is often 1,024. Gives how many there may be.

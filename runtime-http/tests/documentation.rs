@@ -89,7 +89,7 @@ fn metrics_are_documented_with_their_types() {
     let metrics = Metrics::new();
     // Each shows only what it was used for.
     let usage = Usage::default();
-    metrics.function("one").observe(200, Duration::ZERO, Some(&Duration::ZERO), Some(&usage));
+    metrics.function("one").observe(200, false, Duration::ZERO, Some(&Duration::ZERO), Some(&usage));
     metrics.cache.with_label_values(&["disk", "hit"]).inc();
     metrics.rejected.with_label_values(&["bad-limit"]).inc();
     let text = String::from_utf8(metrics.render()).unwrap();

@@ -18,8 +18,10 @@ use wasmbox::{
         ByteSize, ConfigDuration, Cores, CpuQuota, Fraction, InvocationTimeout, LimitCaps, Limits, MemoryLimit,
         MemoryRequest, PlainBytes, RequestedLimits,
     },
+    registry::{Reference, challenge::Challenge},
     reporter::QueueProxyHost,
     store::name::ModuleName,
+    traces::context::{Received, TraceContext},
 };
 
 fn caps() -> LimitCaps {
@@ -219,6 +221,30 @@ proptest! {
     }
 
     #[test]
+    fn a_functions_name_in_a_registry_is_one_harmless_path_component(
+        text in prop_oneof!["[a-z0-9.:-]{1,9}/[a-z0-9._/-]{1,20}(:[A-Za-z0-9._-]{1,9})?", "\\PC{0,40}", "r/(\\.|/|%2e|a|\\\\|_|-){1,12}"],
+    ) {
+        if let Ok(reference) = format!("oci://{text}").parse::<Reference>() {
+            let components: Vec<_> = Path::new(reference.function()).components().collect();
+            prop_assert!(matches!(components.as_slice(), [Component::Normal(_)]), "{components:?}");
+            prop_assert!(!reference.function().starts_with('.'));
+            let shown: Reference = reference.to_string().parse().unwrap();
+            prop_assert_eq!((shown.registry(), shown.repository(), shown.target()), (reference.registry(), reference.repository(), reference.target()));
+        }
+    }
+
+    #[test]
+    fn any_challenge_of_a_registry_is_read_to_its_end(
+        headers in vec(prop_oneof!["(Bearer|Basic) ([a-z]{0,6}|=|,|\"|\\\\| ){0,20}", "\\PC{0,60}"], 0..3),
+        realm in "[!#-\\[\\]-~]{1,30}",
+    ) {
+        let _ = Challenge::of(headers.iter().map(String::as_str));
+        let header = format!("Bearer x=y,realm=\"{realm}\"");
+        let expected = Challenge::Bearer { realm, service: None, scope: None };
+        prop_assert_eq!(Challenge::of([header.as_str()].into_iter()), Some(expected));
+    }
+
+    #[test]
     fn a_route_is_its_first_segment(name in "[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}", below in prop::option::of("[!-~]{0,20}")) {
         let path = below.as_ref().map_or_else(|| format!("/{name}"), |below| format!("/{name}/{below}"));
         prop_assume!(!matches!(&*path, "/-/live" | "/-/ready"));
@@ -239,5 +265,36 @@ proptest! {
         if let Ok(arguments) = arguments(&query) {
             prop_assert!(arguments.iter().all(|argument| !argument.contains('\0')));
         }
+    }
+
+    #[test]
+    fn traces_are_read_exactly_or_not_at_all(
+        parents in vec("(00|01|ff|[ -~]{0,2})-([0-9a-f]{32}|[0-9a-fA-F]{30,33})-([0-9a-f]{16}|0{16}|[!-~]{0,17})-([0-9a-f]{2}|[ -~]{0,60})", 0..3),
+        states in vec("([a-z0-9@_*/-]{0,20}[=, ][!-~]{0,300}[,\t ]?){0,40}", 0..3),
+    ) {
+        let lines: Vec<(&str, &str)> = parents.iter().map(|parent| ("traceparent", parent.as_str()))
+            .chain(states.iter().map(|state| ("tracestate", state.as_str())))
+            .collect();
+        if let Some(received) = Received::of(&headers(&lines)) {
+            prop_assert_eq!(parents.len(), 1);
+            let (read, written) = (&parents[0], received.context.to_string());
+            // The same trace and span; the flag that is known.
+            prop_assert_eq!(&written[3..53], &read[3..53]);
+            prop_assert_eq!(TraceContext::parse(written.as_bytes()), Some(received.context));
+            prop_assert!(!read.starts_with("00") || read.len() == 55);
+            if let Some(state) = &received.state {
+                prop_assert!(!state.is_empty() && state.len() <= 512 && state.is_ascii());
+                // What is passed on is read again as it is.
+                let again = Received::of(&headers(&[("traceparent", &written), ("tracestate", state)]));
+                prop_assert_eq!(again.and_then(|again| again.state), received.state);
+            }
+        }
+    }
+
+    #[test]
+    fn every_trace_that_is_one_is_read(trace in 1_u128.., span in 1_u64.., flags: u8) {
+        let text = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
+        let context = TraceContext::parse(text.as_bytes()).unwrap();
+        prop_assert_eq!(context.to_string(), format!("{}{:02x}", &text[..53], flags & 1));
     }
 }

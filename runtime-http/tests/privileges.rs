@@ -64,7 +64,7 @@ impl Drop for Place {
 fn having_given_up<T: Send>(config: &Config, task: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let confined = scope.spawn(|| {
-            privileges::access::make_cache_dir(config);
+            privileges::access::make_directories(config);
             let given_up = privileges::give_up(config).unwrap();
             assert!(given_up.missing.is_empty(), "{:?}", given_up.missing);
             task()

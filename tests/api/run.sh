@@ -19,12 +19,13 @@ if ! "$work/venv/bin/st" --version >"$work/version" 2>/dev/null ||
     "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/api/requirements.txt
 fi
 
+echo api-test-token-0123456789 >"$work/token"
 rm -rf "$work/functions" && mkdir "$work/functions"
 cp tests/api/functions/* examples/functions/{hello,echo}.wat examples/functions/{rust-hello,rust-http}.wasm "$work/functions/"
 
 # Small limits, so that hostile functions cost little time; a full queue is part of the contract.
 "$server" serve --host 127.0.0.1 --admin-host 127.0.0.1 --port 0 --admin-port 0 \
-    --functions-dir "$work/functions" --cache-dir "$work/cache" \
+    --upload-token-file "$work/token" --functions-dir "$work/functions" --cache-dir "$work/cache" \
     --invocation-timeout 100ms --max-invocation-timeout 300ms --memory-request 64Mi --max-memory-request 256Mi \
     --concurrent-resource-request 512 --max-body 1Mi --drain-timeout 5s 2>"$work/server.log" &
 server_id=$!
@@ -50,19 +51,27 @@ done
 checks=status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance
 checks=$checks,negative_data_rejection,problems_are_whole
 failed=0
+token=()
 # part TAG MODE ADDRESS SECONDS CHECKS: MODE is `positive` (well-formed requests) or `negative` (the others).
 part() {
     echo "--- $1, $2 (http://$3)"
     # It leaves files where it runs.
     (cd "$work" && API_TEST_MODE=$2 SCHEMATHESIS_HOOKS="$root/tests/api/hooks.py" venv/bin/st run "$root/docs/openapi.yaml" \
         --include-tag "$1" --mode "$2" --url "http://$3" --max-time "$4" --checks "$5" --phases examples,coverage,fuzzing \
-        --workers 1 --request-timeout 30 --suppress-health-check all --generation-database none --warnings off) || failed=1
+        ${token[@]+"${token[@]}"} --workers 1 --request-timeout 30 --suppress-health-check all --generation-database none --warnings off) || failed=1
 }
 part functions positive "$(address_of address)" "$((seconds * 2 / 3))" "$checks"
 part functions negative "$(address_of address)" "$((seconds / 3))" "$checks"
 # An HTTP component takes any method; health and the admin port do not.
 part health positive "$(address_of address)" 5 "$checks,unsupported_method,allow_header_conformance"
 part admin positive "$(address_of admin)" 10 "$checks,unsupported_method,allow_header_conformance"
+part admin negative "$(address_of admin)" 5 "$checks"
+# Last, since it may change any function; without the token, and with it.
+part uploads positive "$(address_of admin)" 5 "$checks"
+token=(--header "Authorization: Bearer $(cat "$work/token")")
+part uploads positive "$(address_of admin)" 15 "$checks"
+# A header that nobody knows is none of the box's business, and is all that is wrong with some of these.
+part uploads negative "$(address_of admin)" 5 "${checks/negative_data_rejection,/}"
 
 # What no answer tells.
 kill -0 $server_id || { echo "The server died."; failed=1; }

@@ -99,16 +99,27 @@ release monitoring-knative "${monitoring[@]}" --set workload=knative
 release monitoring-fork "${monitoring[@]}" --set workload=knative-fork
 release monitoring-none "${monitoring[@]}" --set workload=none
 release uploads --set uploads.enabled=true,uploads.secret=tokens
+release image-volume --set functions.image.reference="registry.example/team/functions:1.0@$digest",functions.image.pullPolicy=Always
+! grep -qi PersistentVolumeClaim "$work/chart-image-volume.yaml" || fail "functions.image: there is a claim still"
 release others --set networkPolicy.enabled=false,podDisruptionBudget.enabled=false,hpa.enabled=false,deployment.preStopSeconds=0
 # What is not in the schema is refused, and named.
 for wrong in workload=statefulset replicas=3 image.tagg=1 image.digest=latest resources.limits.memory=lots resources.limits.cpu=0 \
     resources.requests.cpu=1Gi settings.log-level=debug hpa.minReplicas=0 hpa.cpuUtilization=150 keda.minReplicas=0 metrics.podMonitor.interval=often \
-    metrics.rules.runbookUrl=a#b metrics.serviceMonitor=true uploads.secret=A_B; do
+    metrics.rules.runbookUrl=a#b metrics.serviceMonitor=true uploads.secret=A_B functions.image.reference=/a functions.image.tag=1; do
     if "$helm" template wasmbox "$chart" --set "$wrong" >/dev/null 2>"$work/refused"; then
         fail "the chart takes $wrong"
     fi
     key=${wrong%=*}
     grep -q "${key##*.}" "$work/refused" || fail "the chart does not say what is wrong with $wrong: $(cat "$work/refused")"
+done
+
+# An image of functions goes with what can have it.
+for wrong in "--set workload=knative" "--set uploads.enabled=true" "--set functions.subPath=functions" "--kube-version 1.32"; do
+    # shellcheck disable=SC2086
+    if "$helm" template wasmbox "$chart" --set functions.image.reference=registry.example/functions:1 $wrong >/dev/null 2>"$work/refused"; then
+        fail "the chart takes functions.image with $wrong"
+    fi
+    grep -q "functions.image" "$work/refused" || fail "the chart does not say what is wrong with functions.image and $wrong: $(cat "$work/refused")"
 done
 
 # says RELEASE TEXT
@@ -119,6 +130,8 @@ says numbers 'value: "10000000"'
 says numbers 'value: "1.5"'
 says numbers 'cpu: 1'
 says numbers 'cpu: 0.5'
+says image-volume "reference: \"registry.example/team/functions:1.0@$digest\""
+says image-volume 'pullPolicy: Always'
 says uploads 'secretName: tokens'
 says uploads 'value: "/etc/wasmbox/uploads/token"'
 [ "$(grep -cF "image: wasmbox@$digest" "$work/chart-digest.yaml")" = 3 ] || fail "not each of the three containers is of the image's digest"

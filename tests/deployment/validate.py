@@ -17,6 +17,8 @@ import yaml
 
 # The oldest that the chart supports, and the newest that is known here.
 KUBERNETES = ["1.30", "1.37"]
+# The oldest that has volumes of images which boxes can use.
+IMAGE_VOLUMES = ["1.33", "1.37"]
 FORK = {"concurrentResourceRequest", "queueDepthResourceUnits"}
 LABEL = "wasmbox.dev/runtime"
 # Of the two cores of a node of kind, what its own pods leave: they ask for 950m (kubeadm's 650m, CoreDNS 200m, kindnet 100m).
@@ -92,7 +94,8 @@ class Manifests:
                 self.errors.append(f"{name}: not the label that the installer sets, {LABEL}")
 
     def builtin(self, name, document):
-        for version in KUBERNETES:
+        of_images = any("image" in volume for spec in pod_specs(document) for volume in spec.get("volumes", []))
+        for version in IMAGE_VOLUMES if of_images else KUBERNETES:
             try:
                 kubernetes_validate.validate(document, version, strict=True)
             except Exception as error:

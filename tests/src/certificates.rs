@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -50,17 +50,32 @@ impl Authority {
         })
     }
 
+    /// Writes a server's certificate and its key, in PEM.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn write_server(&self, names: &[&str], certificate: &Path, key: &Path) {
+        let (issued, pair) = self.issue(names, |_| {});
+        std::fs::write(certificate, issued.pem()).expect("a file for the certificate");
+        std::fs::write(key, pair.serialize_pem()).expect("a file for the key");
+    }
+
+    fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (Certificate, KeyPair) {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).expect("names that can be in a certificate");
+        change(&mut params);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        (certificate, key)
+    }
+
     fn server_with(
         &self,
         names: &[&str],
         protocols: &[&str],
         change: impl FnOnce(&mut CertificateParams),
     ) -> Arc<ServerConfig> {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let mut params = CertificateParams::new(names).expect("names that can be in a certificate");
-        change(&mut params);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let (certificate, key) = self.issue(names, change);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -36,6 +36,24 @@ pub fn p3_command() -> &'static [u8] {
     BYTES.get_or_init(|| read("examples/p3_command.wasm"))
 }
 
+/// The wasi:http component of WASI 0.2 that keeps values, as the path says.
+///
+/// # Panics
+/// As [`http_guest`].
+pub fn keyvalue_guest() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| read("keyvalue_guest.wasm"))
+}
+
+/// The wasi:http component of WASI 0.3 that keeps values.
+///
+/// # Panics
+/// As [`http_guest`].
+pub fn p3_keyvalue_guest() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| read("examples/p3_keyvalue.wasm"))
+}
+
 fn read(file: &str) -> Vec<u8> {
     fs::read(BUILT.join(file)).expect("cargo has just built it")
 }

@@ -73,13 +73,30 @@ impl Cri {
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
-        let path: PathAndQuery = format!("/runtime.v1.RuntimeService/{name}").parse().expect("a path");
+        self.call_of("RuntimeService", name, request)
+    }
+
+    fn call_of<Q, A>(&self, service: &str, name: &str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        let path: PathAndQuery = format!("/runtime.v1.{service}/{name}").parse().expect("a path");
         self.runtime.block_on(async {
             let mut client = Grpc::new(self.channel.clone());
             client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
             let codec = ProstCodec::<Q, A>::default();
             Ok(client.unary(tonic::Request::new(request), path, codec).await?.into_inner())
         })
+    }
+
+    /// Pulls an image.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub fn pull(&self, image: &str) -> Result<(), Status> {
+        let request = PullImage { image: Some(Id { id: image.into() }) };
+        self.call_of("ImageService", "PullImage", request).map(|Id { .. }| ())
     }
 
     /// A sandbox's configuration, in the test's cgroup.

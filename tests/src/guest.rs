@@ -5,6 +5,10 @@ use std::fmt::Write;
 /// Where [`text`] lies in memory. Below are 1 KiB for the preamble's own use and 7 KiB for the guest's.
 pub const TEXT: u32 = 8192;
 
+/// To import, for a command that lists directories.
+pub const READDIR: &str =
+    r#"(import "wasi_snapshot_preview1" "fd_readdir" (func $fd_readdir (param i32 i32 i32 i64 i32) (result i32)))"#;
+
 /// What each command starts with: WASI, three pages of memory, and functions around WASI's. The second page and the third are free.
 const PREAMBLE: &str = r#"
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))

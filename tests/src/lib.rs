@@ -11,7 +11,10 @@
 //! - [`cgroup`]: cgroups of a test's own, to start servers in
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
 //! - [`project`]: a developer's project, and `wasmbox dev` in it; [`tutorial`]: what a reader of the documentation does
+//! - [`pty`]: a terminal, and a program in it; [`outcome`]: how a command has ended
 //! - [`queue_proxy`]: what boxes report to
+//! - [`redis`]: a real Redis; [`registry`]: registries of images, a real one and those that lie
+//! - [`collector`]: whom boxes send their traces to
 //! - [`upstream`]: whom functions send requests to, with [`certificates`] and [`names`] of its own
 //! - [`vm`]: a virtual machine with cgroup v2
 //! - [`containerd`]: a real one with the shim under test, on a [`node`] of namespaces; [`image`]: what it runs; [`cri`]: pods, and
@@ -23,19 +26,25 @@ pub mod binary;
 pub mod certificates;
 pub mod cgroup;
 pub mod client;
+pub mod collector;
 pub mod component;
 pub mod containerd;
 pub mod cri;
 pub mod frames;
 pub mod guest;
 pub mod image;
+pub mod languages;
 pub mod metrics;
 pub mod names;
 pub mod node;
+pub mod outcome;
 pub mod patience;
 pub mod process;
 pub mod project;
+pub mod pty;
 pub mod queue_proxy;
+pub mod redis;
+pub mod registry;
 pub mod server;
 pub mod streaming;
 pub mod strict;
@@ -52,12 +61,15 @@ pub use attack::Attack;
 pub use certificates::Authority;
 pub use cgroup::TestCgroup;
 pub use client::{Answer, Problem};
+pub use collector::Collector;
 pub use containerd::{Containerd, Version};
 pub use cri::{ContainerConfig, Cri};
 pub use http::Request;
 pub use image::Image;
 pub use names::Names;
 pub use patience::eventually;
+pub use pty::Pty;
+pub use redis::RedisServer;
 pub use server::WasmBox;
 pub use upstream::Upstream;
 pub use wire::Wire;

@@ -121,6 +121,13 @@ impl Node {
         command
     }
 
+    /// A command of this machine on the node's network.
+    pub fn on_its_network(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.init)).args(["--net", "--"]).arg(program).stdin(Stdio::null());
+        command
+    }
+
     /// Runs a command in the node to its end.
     ///
     /// # Panics

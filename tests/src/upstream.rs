@@ -150,7 +150,7 @@ fn after(millis: u64, text: &'static str) -> Frames {
 }
 
 /// `/echo`, `/read` (its length and trailers), `/trailers`, `/slow-head?MS`, `/slow-body?MS`, `/steps?MS` (five parts, so long apart), `/broken`,
-/// `/bytes?N`, `/close`, `/status?N`, `/field?N` (a field of that length); all others say what came.
+/// `/bytes?N`, `/close`, `/status?N`, `/field?N` (a field of that length), `/trace` (what came of a trace); all others say what came.
 async fn answer(request: Request<Incoming>, number: usize) -> Response<Body> {
     let version = format!("{:?}", request.version());
     let header = |name: &str| {
@@ -220,6 +220,7 @@ async fn answer(request: Request<Incoming>, number: usize) -> Response<Body> {
             response = response.header("x-large", "x".repeat(number_of() as usize));
             one("")
         }
+        "/trace" => one(format!("traceparent={} tracestate={}", header("traceparent"), header("tracestate"))),
         _ => one(described),
     };
     response.body(StreamBody::new(frames).boxed_unsync()).expect("a response")

@@ -63,6 +63,12 @@ impl Wire {
         let _ = self.0.get_mut().shutdown(Shutdown::Write);
     }
 
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        let no_time = Some(std::time::Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(self.0.get_ref(), no_time).expect("an option of TCP");
+    }
+
     /// Reads the head of a final answer; interim ones (100) are skipped.
     ///
     /// # Panics

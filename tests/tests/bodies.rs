@@ -9,7 +9,12 @@ use http_body_util::{StreamBody, combinators::BoxBody};
 use hyper::{body::Frame, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
-use wasmbox_tests::{TestCgroup, WasmBox, Wire, component::http_guest, eventually, guest, server::Launch};
+use wasmbox_tests::{
+    TestCgroup, WasmBox, Wire,
+    component::{http_guest, p3_guest},
+    eventually, guest,
+    server::Launch,
+};
 
 const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: box\r\n\r\n";
 const CHUNKED: &str = "POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -157,4 +162,67 @@ fn answers_that_nobody_takes_stay_charged() {
     server.call(Request::get("/hello").header("Memory-Request", "1"), "").ok();
     drop(unread);
     server.wait_until_idle();
+}
+
+const EXPECTS: &str = "HTTP/1.1\r\nHost: box\r\nExpect: 100-continue\r\nContent-Length: 5\r\n";
+
+/// A component is asked before its client is: the client sends its body when the component reads, and not at all if it need not.
+#[test]
+fn a_client_is_asked_for_its_body_when_the_function_reads() {
+    let server = launch().function("p3.wasm", p3_guest()).start();
+    for path in ["http/echo", "http/answer-first", "http/two-steps", "p3/copy", "p3/pass"] {
+        let mut wire = server.wire(format!("POST /{path} {EXPECTS}\r\n"));
+        assert_eq!(wire.interim_head().status, 100, "{path}");
+        // Some have begun their answers already: the 100 came before their heads.
+        wire.send("12345");
+        let text = if path.ends_with("steps") { "first second" } else { "12345" };
+        assert_eq!(wire.answer().ok().text(), text, "{path}");
+        wire.send(HELLO);
+        assert_eq!(wire.answer().ok().text(), "hello\n");
+    }
+    for path in ["http/status?403", "p3/status?403", "http/trap"] {
+        let mut wire = server.wire(format!("POST /{path} {EXPECTS}\r\n"));
+        let head = wire.interim_head();
+        assert!([403, 500].contains(&head.status), "{path}: {head:?}");
+        assert_eq!(head.headers["connection"], "close", "{path}: the client need not send its body");
+    }
+    // Whoever does not wait is answered as well.
+    let mut wire = server.wire(format!("POST /http/echo {EXPECTS}\r\n12345"));
+    assert_eq!(wire.answer().ok().text(), "12345");
+}
+
+#[test]
+fn who_is_refused_is_not_asked_for_a_body() {
+    let server = launch().flag("--max-body", "100Ki").flag("--concurrent-resource-request", 8).start();
+    server.get("/http/status?200").ok();
+    let refused = |request: String, status: u16| {
+        let mut wire = server.wire(request);
+        let head = wire.interim_head();
+        assert_eq!(head.status, status, "{head:?}");
+        assert_eq!(head.headers["connection"], "close");
+    };
+    for path in ["echo", "http/echo"] {
+        refused(format!("POST /{path} {}\r\n", EXPECTS.replace("Length: 5", "Length: 500000")), 413);
+        refused(format!("POST /{path} {EXPECTS}Memory-Request: x\r\n\r\n"), 400);
+    }
+    refused(format!("POST /nothing {EXPECTS}\r\n"), 404);
+    refused(format!("DELETE /echo {EXPECTS}\r\n"), 405);
+    let waiting = server.wire("GET /http/sleep HTTP/1.1\r\nHost: box\r\n\r\n");
+    server.wait_until_running("http", 1);
+    refused(format!("POST /http/echo {EXPECTS}Invocation-Timeout: 100ms\r\n\r\n"), 503);
+    drop(waiting);
+}
+
+/// It is noticed also when the client has sent its body unasked.
+#[test]
+fn a_client_that_leaves_before_it_is_asked_ends_its_function() {
+    let server = launch().start();
+    for body in ["", "12345", "123"] {
+        for path in ["http/loop", "http/sleep"] {
+            let wire = server.wire(format!("POST /{path} {EXPECTS}\r\n{body}"));
+            server.wait_until_running("http", 1);
+            drop(wire);
+            server.wait_until_idle();
+        }
+    }
 }

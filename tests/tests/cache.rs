@@ -1,9 +1,11 @@
 //! The AOT cache on disk, and native images elsewhere.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, FileTimes, Permissions},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use wasmbox_tests::{WasmBox, guest, metrics::Metrics, server::Launch};
@@ -82,6 +84,81 @@ fn a_changed_image_is_refused_and_made_anew() {
     }
 }
 
+/// The same file with another content, and the times that it had, as far as these can be set.
+fn exchange(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut content = fs::read(path).expect("the file can be read");
+    let metadata = fs::metadata(path).expect("the file is there");
+    change(&mut content);
+    assert_eq!(content.len() as u64, metadata.len());
+    fs::set_permissions(path, Permissions::from_mode(0o600)).expect("the file is ours");
+    fs::write(path, content).expect("the file can be written");
+    fs::set_permissions(path, metadata.permissions()).expect("the file is ours");
+    let file = fs::File::open(path).expect("the file is there");
+    file.set_times(FileTimes::new().set_modified(metadata.modified().expect("a time"))).expect("the file is ours");
+}
+
+/// A server that has checked what is in its cache, ended: the next one need not.
+fn checked() -> Launch {
+    let launch = filled();
+    // A file that has just changed could change again and keep its times.
+    thread::sleep(Duration::from_millis(200));
+    let server = launch.start();
+    for name in ["/hello", "/other"] {
+        server.post(name, "").ok();
+    }
+    assert_eq!(disk(&server.metrics(), "hit"), 2.0);
+    server.stop()
+}
+
+#[test]
+fn what_was_checked_is_not_read_again() {
+    let mut launch = checked();
+    for _ in 0..2 {
+        let server = launch.start();
+        assert_eq!(server.get("/hello").ok().text(), "hello\n");
+        assert_eq!(server.post("/other", "echoed").ok().text(), "echoed");
+        let metrics = server.metrics();
+        assert_eq!((disk(&metrics, "recalled"), disk(&metrics, "hit"), disk(&metrics, "miss")), (2.0, 0.0, 0.0));
+        launch = server.stop();
+    }
+}
+
+#[test]
+fn a_module_that_changes_is_not_taken_for_what_was_checked() {
+    let launch = checked();
+    exchange(&launch.functions().join("hello.wat"), |module| {
+        *module = guest::printing("jello\n", "").into_bytes();
+    });
+    let server = launch.start();
+    assert_eq!(server.get("/hello").ok().text(), "jello\n");
+    assert_eq!(server.post("/other", "echoed").ok().text(), "echoed");
+    assert_eq!(disk(&server.metrics(), "recalled"), 1.0);
+}
+
+#[test]
+fn an_image_that_changes_after_it_was_checked_is_refused() {
+    let launch = checked();
+    for image in images(&launch) {
+        exchange(&image, |image| image[5000] ^= 1);
+    }
+    let server = launch.start();
+    assert_eq!(server.get("/hello").ok().text(), "hello\n");
+    assert_eq!((disk(&server.metrics(), "recalled"), compilations(&server.metrics())), (0.0, 1.0));
+    server.logged(&["WARN", "AOT cache", "removed"]);
+}
+
+/// Whoever writes the directory and does not have the key cannot vouch for anything.
+#[test]
+fn what_is_written_down_about_checked_files_has_a_mac() {
+    let launch = checked();
+    exchange(&launch.cache().join("checked"), |records| {
+        records.iter_mut().filter(|byte| **byte != 0).for_each(|byte| *byte ^= 1);
+    });
+    let server = launch.start();
+    assert_eq!(server.get("/hello").ok().text(), "hello\n");
+    assert_eq!((disk(&server.metrics(), "recalled"), disk(&server.metrics(), "hit")), (0.0, 1.0));
+}
+
 /// An image that is genuine, but another module's.
 #[test]
 fn one_image_cannot_stand_in_for_another() {
@@ -123,6 +200,7 @@ fn everything_in_the_cache_is_private() {
     let launch = filled();
     let mode = |path: &Path| fs::metadata(path).expect("the file is there").mode() & 0o777;
     assert_eq!(mode(&launch.cache().join("key")), 0o400);
+    assert_eq!(mode(&launch.cache().join("checked")), 0o600);
     for image in images(&launch) {
         assert_eq!(mode(&image), 0o400);
     }

@@ -284,7 +284,12 @@ fn throttled_functions_hold_nobody_up() {
     const LONG: Duration = Duration::from_millis(20);
     let _quiet = quiet();
     let cgroup = TestCgroup::cpu();
-    let server = WasmBox::launch()
+    let launch = WasmBox::launch();
+    // With one there are the logs of functions, too.
+    let token = launch.directory().join("token");
+    fs::write(&token, "0123456789abcdef\n").expect("a file");
+    let server = launch
+        .flag("--upload-token-file", token.display())
         .function(
             "logs.wat",
             guest::command_with(

@@ -264,13 +264,16 @@ fn man_pages() {
         "explain",
         "invoke",
         "list",
+        "logs",
         "new",
+        "pull",
         "push",
         "rm",
         "rollback",
         "run",
         "serve",
         "status",
+        "top",
     ];
     let mut expected: Vec<String> = commands.iter().map(|command| format!("wasmbox-{command}.1")).collect();
     expected.push("wasmbox.1".into());

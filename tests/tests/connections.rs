@@ -1,8 +1,10 @@
 //! Connections that cost something and ask for nothing: silent ones, slow ones, those that do not read.
 
-use std::{io::ErrorKind, net::SocketAddr};
+use std::{io::ErrorKind, net::SocketAddr, thread, time::Duration};
 
-use wasmbox_tests::{Request, WasmBox, Wire, client::Http2, eventually, guest, server::Launch, wire::parsed};
+use wasmbox_tests::{
+    Request, WasmBox, Wire, client::Http2, component::http_guest, eventually, guest, server::Launch, wire::parsed,
+};
 
 const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: box\r\n\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -158,4 +160,92 @@ fn who_does_not_read_a_stream_loses_that_stream_alone() {
     assert_eq!(connection.get_all(&["/hello".into()])[0].text(), "hello\n");
     let _unread = connection.open("/flood");
     eventually("no connection", || (server.metrics().sum("wasmbox_connections", &[]) == 0.0).then_some(()));
+}
+
+/// Who shuts its sending side down reads its answer all the same.
+#[test]
+fn a_client_may_half_close() {
+    let server = WasmBox::launch()
+        .function("hello.wat", guest::hello())
+        .function("echo.wat", guest::echo())
+        .function("late.wat", guest::printing("late", "(call $sleep (i64.const 700))"))
+        .function("http.wasm", http_guest())
+        .start();
+    let get = |path: &str| format!("GET /{path} HTTP/1.1\r\nHost: box\r\n\r\n");
+    for (request, texts) in [
+        (get("hello"), &["hello\n"][..]),
+        (get("late"), &["late"]),
+        (get("nothing"), &[]),
+        (get("late") + &get("late") + &get("hello"), &["late", "late", "hello\n"]),
+        ("POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 5\r\n\r\n12345".into(), &["12345"]),
+        ("POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".into(), &["ok"]),
+        (
+            "POST /http/echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".into(),
+            &["ok"],
+        ),
+    ] {
+        let mut wire = server.wire(&request);
+        wire.finish();
+        for text in texts {
+            assert_eq!(wire.answer().ok().text(), *text, "{request}");
+        }
+        if texts.is_empty() {
+            wire.answer().problem(404, "module-not-found");
+        }
+        assert_eq!(wire.rest(), b"", "the connection ends with the last answer");
+    }
+    // A long one, too, whoever reads it how slowly; as long as it began soon.
+    let large = 300 << 20;
+    let mut wire = server.wire(get(&format!("http/write?{large}")));
+    wire.finish();
+    wire.head();
+    let mut length = 0;
+    while let Some(chunk) = wire.chunk().expect("a whole body") {
+        length += chunk.len();
+    }
+    assert_eq!(length, large);
+    // Half a request is none.
+    let mut wire = server.wire("POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 5\r\n\r\n123");
+    wire.finish();
+    wire.answer().problem(400, "body-unreadable");
+}
+
+/// However it leaves, and whenever: at once, later, in the middle of its answer, or with a reset.
+#[test]
+fn a_client_that_closes_ends_its_function() {
+    let server = WasmBox::launch().function("http.wasm", http_guest()).start();
+    for (path, pause, resets) in [
+        ("loop", 0, false),
+        ("sleep", 400, false),
+        ("head-then-loop", 0, false),
+        ("head-then-loop", 400, false),
+        ("loop", 0, true),
+        ("sleep", 400, true),
+        ("head-then-loop", 0, true),
+    ] {
+        let mut wire = server.wire(format!("GET /http/{path} HTTP/1.1\r\nHost: box\r\n\r\n"));
+        server.wait_until_running("http", 1);
+        if path.starts_with("head") {
+            wire.head();
+        }
+        thread::sleep(Duration::from_millis(pause));
+        if resets {
+            wire.reset();
+        } else {
+            drop(wire);
+        }
+        server.wait_until_idle();
+    }
+    assert!(!server.log().contains("deadline-exceeded"), "{}", server.log());
+}
+
+/// Whether one that closed its side behind its request still reads is not known before something is sent to it.
+#[test]
+fn a_half_closed_client_is_not_waited_for_long() {
+    let server = WasmBox::launch().function("http.wasm", http_guest()).start();
+    let mut wire = server.wire("GET /http/loop HTTP/1.1\r\nHost: box\r\n\r\n");
+    wire.finish();
+    server.wait_until_running("http", 1);
+    assert_eq!(wire.rest(), b"");
+    server.wait_until_idle();
 }

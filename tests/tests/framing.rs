@@ -1,7 +1,13 @@
 //! Nothing that a guest says decides where its response ends: the next response on the connection is another caller's.
 
 use http::{Method, Request, Version};
-use wasmbox_tests::{WasmBox, client::Http2, component::http_guest, eventually, guest, wire::parsed};
+use wasmbox_tests::{
+    WasmBox,
+    client::Http2,
+    component::{http_guest, p3_guest},
+    eventually, guest,
+    wire::parsed,
+};
 
 /// What the guest is asked to do.
 #[derive(Debug, Clone)]
@@ -71,6 +77,7 @@ fn server() -> WasmBox {
     WasmBox::launch()
         .function("hello.wat", guest::hello())
         .function("http.wasm", http_guest())
+        .function("p3.wasm", p3_guest())
         .flag("--memory-request", 8)
         .start()
 }
@@ -157,4 +164,52 @@ fn the_length_of_cgi_output_is_its_own() {
             assert_eq!(wire.answer().ok().text(), "hello\n");
         }
     }
+}
+
+/// What a guest announces goes out behind chunks, to who asked for it; never what frames a message, or is the server's own.
+#[test]
+fn trailers_that_are_asked_for() {
+    let server = server();
+    for query in ["", "wait", "length", "wait,length"] {
+        let path = format!("/http/trailers?{query}");
+        let asks = |version| Request::get(&path).header("TE", "trailers").version(version);
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let answer = server.call(asks(version), "").ok();
+            assert_eq!(answer.text(), "before the trailers");
+            assert_eq!(answer.header("trailer"), "x-sum, x-missing", "{version:?} {query}");
+            let trailers = answer.trailers.unwrap_or_default();
+            let mut names: Vec<_> = trailers.keys().map(http::HeaderName::as_str).collect();
+            names.sort_unstable();
+            // HTTP/2 needs no announcement.
+            let expected = if version == Version::HTTP_2 { &["x-silent", "x-sum"][..] } else { &["x-sum"] };
+            assert_eq!(names, expected, "{version:?} {query}");
+            assert_eq!(trailers["x-sum"], "42");
+        }
+        // On a connection that goes on, byte by byte.
+        let next = "GET /hello HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n";
+        let mut wire = server.wire(format!("GET {path} HTTP/1.1\r\nHost: box\r\nTE: trailers\r\n\r\n{next}"));
+        let head = wire.head();
+        assert_eq!(
+            (head.headers.get("content-length"), &head.headers["transfer-encoding"]),
+            (None, &"chunked".parse().unwrap())
+        );
+        let rest = wire.rest();
+        let rest = String::from_utf8_lossy(&rest);
+        let end = "\r\nbefore the trailers\r\n0\r\nx-sum: 42\r\n\r\nHTTP/1.1 200 OK\r\n";
+        assert!(rest.contains(end) && rest.ends_with("\r\n\r\nhello\n"), "{rest}");
+        // Who does not ask gets none, and is told of none.
+        for request in [
+            format!("GET {path} HTTP/1.1\r\nHost: box\r\n\r\n{next}"),
+            format!("HEAD {path} HTTP/1.1\r\nHost: box\r\nTE: trailers\r\n\r\n{next}"),
+            format!("GET {path} HTTP/1.0\r\nTE: trailers\r\n\r\n"),
+        ] {
+            let rest = server.wire(&request).rest();
+            let rest = String::from_utf8_lossy(&rest);
+            assert!(!rest.contains("x-sum") && !rest.contains("trailer:"), "{request}{rest}");
+            assert!(rest.ends_with("hello\n") || rest.ends_with("before the trailers"), "{request}{rest}");
+        }
+    }
+    let answer = server.call(Request::get("/p3/trailers").header("TE", "trailers"), "").ok();
+    assert_eq!((answer.text(), answer.header("trailer")), ("body", "x-checksum"));
+    assert_eq!(answer.trailers.expect("trailers")["x-checksum"], "abc");
 }

@@ -96,6 +96,20 @@ fn what_begins_as_a_preface_and_is_none_is_told_so_in_http2() {
     assert!(server.wire("PRX * HTTP/2.0\r\nHost: box\r\n\r\n").rest().starts_with(b"HTTP/1.1 400 "));
 }
 
+#[test]
+fn one_valid_host_or_none_beside_the_target() {
+    let server = server();
+    let get = |hosts: &[&str]| {
+        let request = Request::get("/hello").version(Version::HTTP_2);
+        server.call(hosts.iter().fold(request, |request, host| request.header("Host", *host)), "")
+    };
+    get(&[]).ok();
+    get(&["box"]).ok();
+    for hosts in [&["a b"][..], &["user@box"], &["box", "box"]] {
+        get(hosts).problem(400, "bad-request");
+    }
+}
+
 /// The conformance suite h2spec, with all of its strict cases.
 #[test]
 #[ignore = "needs Go: make e2e"]

@@ -1,43 +1,130 @@
-//! The templates of `wasmbox new` with their compilers, and the tutorials on them: `make languages` gets these, and runs it. Rust and WAT are in new.rs.
+//! The templates of `wasmbox new` with their compilers, and the tutorials on them: `make languages` gets these, and runs it. What Rust and WAT
+//! promise is tested in new.rs.
 
-use wasmbox_tests::{project::Project, tutorial};
+use std::{fs, process::Command};
 
-/// Its own test, twice: the second time what was installed is there already.
-fn passes_its_test(language: &str) {
-    let project = Project::new("hello", language);
+use wasmbox_tests::{
+    Authority, Upstream, WasmBox,
+    languages::{LANGUAGES, language, measure},
+    project::Project,
+    tutorial, workspace,
+};
+
+/// Its own test, twice: the second time what was installed is there already. Then what its function takes.
+fn passes_its_test(name: &str) {
+    let project = Project::new("hello", name);
     for _ in 0..2 {
         let tested = project.test();
         assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
         assert!(String::from_utf8_lossy(&tested.stdout).contains("hello answers as expected"), "{tested:?}");
     }
+    measure(language(name), &project);
+}
+
+macro_rules! tests {
+    (measured: $($measured:ident)*; followed: $($followed:ident)*) => {
+        $(#[test]
+        fn $measured() {
+            measure(language(stringify!($measured)), &Project::new("hello", stringify!($measured)));
+        })*
+        $(#[test]
+        fn $followed() {
+            passes_its_test(stringify!($followed));
+            tutorial::follow(stringify!($followed));
+        })*
+        #[test]
+        fn each_language_has_its_test() {
+            let tests = [$(stringify!($measured),)* $(stringify!($followed)),*];
+            assert_eq!(LANGUAGES.map(|language| language.name), tests);
+        }
+    };
+}
+
+tests!(measured: wat rust; followed: go c assemblyscript js python);
+
+/// The module of an example, built as examples/README.md says; and its settings, with a directory and an API of the test's.
+fn example(name: &str, settings: &str) -> (Vec<u8>, String) {
+    let examples = workspace::root().join("examples");
+    let made = Command::new("make").arg(name).current_dir(&examples).output().expect("make runs");
+    assert!(made.status.success(), "make {name}: {}", String::from_utf8_lossy(&made.stderr));
+    let module = fs::read(examples.join(format!("functions/{name}.wasm"))).expect("it was built");
+    (module, fs::read_to_string(examples.join(settings)).expect("the example's settings"))
+}
+
+/// Counts each call, asks an API by https, and streams its answer.
+fn calls_an_api(name: &str) {
+    let (module, settings) = example(name, "api.toml");
+    let authority = Authority::new();
+    let api = Upstream::secure("127.0.0.1:0", authority.server(&["127.0.0.1"], &["h2", "http/1.1"]));
+    let launch = WasmBox::launch();
+    let directory = launch.directory().to_owned();
+    fs::create_dir(directory.join("data")).expect("a new directory");
+    authority.write(&directory.join("ca.pem"));
+    let settings = settings
+        .replace("https://api.example.com/", &format!("https://{}/steps?50", api.address()))
+        .replace("api.example.com:443", &api.address().to_string())
+        .replace("/srv/data", &directory.join("data").display().to_string());
+    let server = launch
+        .function(&format!("{name}.wasm"), module)
+        .function(&format!("{name}.toml"), settings)
+        .flag("--preopen-root", directory.join("data").display())
+        .flag("--allow-outbound", api.address())
+        .flag("--outbound-ca", directory.join("ca.pem").display())
+        .start();
+    for visit in 1..3 {
+        let mut wire = server.wire(format!("GET /{name} HTTP/1.1\r\nHost: box\r\n\r\n"));
+        assert_eq!(wire.head().status, 200, "{}", server.log());
+        let counted = format!("visit {visit}\n");
+        let first = wire.chunk().expect("a chunk").expect("not the end");
+        assert_eq!(String::from_utf8_lossy(&first), counted, "it comes before the API has answered");
+        let mut rest = Vec::new();
+        while let Some(chunk) = wire.chunk().expect("a whole answer") {
+            rest.extend(chunk);
+        }
+        assert_eq!(String::from_utf8_lossy(&rest), "the API says 200: step step step step step \n");
+        let kept = fs::read_to_string(directory.join("data").join(name)).expect("the counter");
+        assert_eq!(kept, format!("{visit}\n"));
+    }
+    assert_eq!(api.requests(), 2);
 }
 
 #[test]
-fn go() {
-    passes_its_test("go");
-    tutorial::follow("go");
+fn an_api_from_rust() {
+    calls_an_api("rust-api");
 }
 
 #[test]
-fn c() {
-    passes_its_test("c");
-    tutorial::follow("c");
+fn an_api_from_js() {
+    calls_an_api("js-api");
 }
 
 #[test]
-fn assemblyscript() {
-    passes_its_test("assemblyscript");
-    tutorial::follow("assemblyscript");
+fn an_api_from_python() {
+    calls_an_api("python-api");
 }
 
+/// Go has no way to others: see examples/README.md.
 #[test]
-fn js() {
-    passes_its_test("js");
-    tutorial::follow("js");
-}
-
-#[test]
-fn python() {
-    passes_its_test("python");
-    tutorial::follow("python");
+fn a_counter_and_a_stream_in_go() {
+    let (module, settings) = example("go-api", "go-api/go-api.toml");
+    let launch = WasmBox::launch();
+    let directory = launch.directory().to_owned();
+    fs::create_dir(directory.join("data")).expect("a new directory");
+    let settings = settings.replace("/srv/data", &directory.join("data").display().to_string());
+    let server = launch
+        .function("go-api.wasm", module)
+        .function("go-api.toml", settings)
+        .flag("--preopen-root", directory.join("data").display())
+        .start();
+    for visit in 1..3 {
+        let mut wire = server.wire("GET /go-api HTTP/1.1\r\nHost: box\r\n\r\n");
+        let head = wire.head();
+        assert_eq!((head.status, &head.headers["transfer-encoding"]), (200, &"chunked".parse().expect("a value")));
+        let mut chunks = Vec::new();
+        while let Some(chunk) = wire.chunk().expect("a whole answer") {
+            chunks.push(String::from_utf8(chunk).expect("text"));
+        }
+        assert_eq!(chunks.concat(), format!("visit {visit}\none\ntwo\nthree\n"));
+        assert!(chunks.len() > 1, "it came at once: {chunks:?}");
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use wasmbox_tests::{
     eventually, guest,
+    languages::LANGUAGES as MEASURED,
     process::Process,
     project::{Project, output},
     workspace,
@@ -215,4 +216,25 @@ fn an_interrupted_build_leaves_nothing() {
     let status = eventually("its end", || build.try_wait().expect("the child is ours"));
     assert_eq!(status.code(), Some(130));
     eventually("the end of what it started", || (!sleeper.is_running()).then_some(()));
+}
+
+/// Figures differ from one machine to the next; what was measured does not.
+#[test]
+fn the_documented_languages_are_those_that_are_measured() {
+    let file = workspace::root().join("docs/languages.md");
+    let document = fs::read_to_string(&file).expect("the document");
+    let (_, table) = document.split_once("\n|---").expect("a table");
+    let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+    let rows: Vec<Vec<&str>> = rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect();
+    assert_eq!(rows.len(), MEASURED.len(), "make languages-table writes {}", file.display());
+    for (row, language) in rows.iter().zip(&MEASURED) {
+        let version =
+            row[0].strip_prefix(language.toolchain).unwrap_or_else(|| panic!("{row:?} is not of {}", language.name));
+        assert!(version.starts_with(' ') && version.contains('.'), "{row:?} has no version");
+        assert_eq!((row.len(), row[1]), (7, language.makes), "{row:?}");
+        for figure in &row[2..6] {
+            assert!(figure.parse::<f64>().is_ok_and(|figure| figure >= 0.0), "{figure:?} in {row:?}");
+        }
+        assert!(row[6].starts_with("500 "), "{row:?}");
+    }
 }

@@ -130,7 +130,7 @@ fn the_admin_port() {
     let limits = serde_json::json!({ "cpu_quota": "500m", "memory_request": "64Mi", "invocation_timeout": "60000ms" });
     assert_eq!(listing[1]["limits"], limits);
     assert!(listing[0]["limits"].is_null());
-    for path in ["/hello", "/", "/functions/hello", "/metrics/"] {
+    for path in ["/hello", "/functions/hello", "/metrics/"] {
         assert_eq!(server.admin(path).status, 404, "{path}");
     }
     let mut wire =

@@ -5,12 +5,13 @@ use std::{
     fmt::Write,
     fs,
     os::unix::fs::symlink,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use wasmbox_tests::{Request, WasmBox, binary::encoded, guest, guest::command_with};
+use wasmbox_tests::{Request, WasmBox, binary::encoded, component::http_guest, guest, guest::command_with};
 
 const MIB: u64 = 1 << 20;
 
@@ -165,6 +166,50 @@ fn files_that_are_never_closed_leave_descriptors_for_others() {
         let answer = hoarder.join().expect("it was answered");
         assert!([500, 504].contains(&answer.status), "{answer:?}");
     });
+}
+
+/// wasmtime reads a directory whole before a guest gets its first name: the invocation must have room for that.
+#[test]
+fn a_directory_is_listed_by_those_who_have_room_for_it() {
+    const NAMES: usize = 10_000;
+    let launch = WasmBox::launch();
+    let root = launch.directory().join("granted");
+    let [long, short] = ["long", "short"].map(|name| root.join(name));
+    for (directory, names) in [(&long, NAMES), (&short, 3)] {
+        fs::create_dir_all(directory).expect("a new directory");
+        (0..names).for_each(|name| fs::write(directory.join(format!("{name:0>200}")), "").expect("a new file"));
+        let file = fs::File::open(directory).expect("a directory");
+        // They differ in what a guest cannot set.
+        file.set_times(fs::FileTimes::new().set_modified(SystemTime::UNIX_EPOCH)).expect("it is ours");
+    }
+    let lists =
+        "(call $check (call $fd_readdir (i32.const 3) (i32.const 65536) (i32.const 8192) (i64.const 0) (i32.const 32)))
+                 (call $print (i32.const 65536) (i32.load (i32.const 32)))";
+    let granted = |preopens: &[(&str, &Path)]| {
+        let preopen = |(guest, host): &(&str, &Path)| format!("{{ host = '{}', guest = '{guest}' }}", host.display());
+        format!("preopens = [{}]", preopens.iter().map(preopen).collect::<Vec<_>>().join(", "))
+    };
+    let server = launch
+        .function("command.wat", guest::command_importing(guest::READDIR, lists))
+        // The first of them is the one that it lists; that there is a longer one does not matter.
+        .function("short.toml", granted(&[("/", &short), ("/long", &long)]))
+        .function("short.wat", guest::command_importing(guest::READDIR, lists))
+        .function("command.toml", granted(&[("/", &long)]))
+        .function("component.wasm", http_guest())
+        .function("component.toml", granted(&[("/", &long)]))
+        .flag("--preopen-root", root.display())
+        .start();
+    // An entry takes half a kilobyte and more.
+    let [little, enough] = ["2Mi", "32Mi"];
+    let call = |path: &str, memory: &str| server.call(Request::get(path).header("Memory-Request", memory), "");
+    // As WASI has it: nomem.
+    assert_eq!(call("/command", little).problem(500, "guest-exit").member("exit_code"), 48);
+    assert_eq!(call("/command", enough).ok().body.len(), 8192);
+    let short = call("/short", little).ok().body;
+    assert_eq!(short.windows(200).filter(|name| name.ends_with(b"0001") && name.starts_with(b"000")).count(), 1);
+    assert!(call("/component/directory", little).ok().text().starts_with("no directory: "));
+    assert_eq!(call("/component/directory", enough).ok().text(), format!("{NAMES} entries"));
+    server.logged(&["invocation"]);
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn baseline_code_answers_first_then_optimised_code_which_a_restart_finds() {
     let server = WasmBox::launch().function("new.wasm", two_steps(&guest::hello())).start();
     let first = server.get("/new").ok();
     assert_eq!((tier(&first), first.text()), ("baseline", "hello\n"));
-    assert_eq!(fs::read_dir(server.launched().cache()).expect("the cache").count(), 1, "the key alone");
+    assert_eq!(fs::read_dir(server.launched().cache()).expect("the cache").count(), 2, "no image");
     assert!(server.admin("/functions").text().contains("\"tier\": \"baseline\""));
     assert_eq!(until_optimised(&server, "/new").text(), "hello\n");
     assert!(server.admin("/functions").text().contains("\"tier\": \"optimised\""));

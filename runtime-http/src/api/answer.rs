@@ -9,6 +9,7 @@ use crate::{
     engine::tier::Tier,
     exchange::response_body::ResponseBody,
     invocation::{CgroupTimes, InvocationId, Outcome, Usage, microseconds},
+    sandbox::InstanceUse,
 };
 
 /// What an invocation took, for the headers of its answer. What only its end tells is missing in a streamed one.
@@ -19,6 +20,8 @@ pub struct Timing {
     /// Of the code that it ran.
     pub tier: Tier,
     pub queue: Duration,
+    /// `None` if its function's instances are not reused.
+    pub instance: Option<InstanceUse>,
     /// `None` without cgroups.
     pub cgroup: Option<CgroupTimes>,
     pub usage: Option<Usage>,
@@ -26,7 +29,7 @@ pub struct Timing {
 
 impl Timing {
     pub fn new(id: InvocationId, tier: Tier) -> Timing {
-        Timing { id, compile: Duration::ZERO, tier, queue: Duration::ZERO, cgroup: None, usage: None }
+        Timing { id, compile: Duration::ZERO, tier, queue: Duration::ZERO, instance: None, cgroup: None, usage: None }
     }
 
     pub fn ended(&mut self, outcome: &Outcome) {
@@ -41,6 +44,7 @@ const MEMORY_PEAK: HeaderName = HeaderName::from_static("wasmbox-memory-peak-byt
 const THROTTLED_TIME: HeaderName = HeaderName::from_static("wasmbox-throttled-time-us");
 const CGROUP_CREATION_TIME: HeaderName = HeaderName::from_static("cgroup-creation-time");
 const CGROUP_ASSIGN_TIME: HeaderName = HeaderName::from_static("cgroup-assign-time");
+const INSTANCE: HeaderName = HeaderName::from_static("wasmbox-instance");
 const EXECUTION_TIME: HeaderName = HeaderName::from_static("execution-time");
 const CURRENT_REQUESTS: HeaderName = HeaderName::from_static("num-current-requests");
 const POD: HeaderName = HeaderName::from_static("pod");
@@ -50,7 +54,7 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Room for what [`add_invocation_headers`] and hyper add: a map that grows is made twice.
-pub const INVOCATION_HEADERS: usize = 14;
+pub const INVOCATION_HEADERS: usize = 15;
 
 /// Headers of ours, which a guest's response cannot set, and hop-by-hop ones, which are hyper's.
 const RESERVED: [HeaderName; 10] = [
@@ -66,11 +70,15 @@ const RESERVED: [HeaderName; 10] = [
     HeaderName::from_static("keep-alive"),
 ];
 
+/// Whether a guest may not say it, in a head or behind a body.
+pub fn is_reserved(name: &HeaderName) -> bool {
+    RESERVED.contains(name) || name.as_str().starts_with("wasmbox-")
+}
+
 /// Removes what a guest may not say.
 pub fn strip_reserved(headers: &mut HeaderMap) {
-    let reserved = |name: &HeaderName| RESERVED.contains(name) || name.as_str().starts_with("wasmbox-");
-    if headers.keys().any(reserved) {
-        let names: Vec<HeaderName> = headers.keys().filter(|name| reserved(name)).cloned().collect();
+    if headers.keys().any(is_reserved) {
+        let names: Vec<HeaderName> = headers.keys().filter(|name| is_reserved(name)).cloned().collect();
         for name in names {
             headers.remove(name);
         }
@@ -84,6 +92,13 @@ pub fn add_invocation_headers(headers: &mut HeaderMap, timing: &Timing, in_fligh
     headers.insert(INVOCATION_ID, value(timing.id.digits().as_str()));
     headers.insert(CURRENT_REQUESTS, in_flight.into());
     headers.insert(POD, pod.clone());
+    if let Some(instance) = timing.instance {
+        let used = match instance {
+            InstanceUse::Fresh => "fresh",
+            InstanceUse::Reused => "reused",
+        };
+        headers.insert(INSTANCE, HeaderValue::from_static(used));
+    }
     let mut text = String::with_capacity(96);
     push_milliseconds(&mut text, "queue;dur=", timing.queue);
     let compile = match timing.tier {

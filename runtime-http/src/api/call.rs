@@ -50,7 +50,7 @@ pub async fn call(
             if head.uri.authority().is_none() && !head.headers.contains_key(header::HOST) {
                 head.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
             }
-            Ok(Call::Http(program.clone(), Request::from_parts(head, body.body)))
+            Ok(Call::Http(program.clone(), Request::from_parts(head, body.body), None))
         }
     }
 }

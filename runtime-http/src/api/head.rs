@@ -1,9 +1,9 @@
 //! What a request's head must have before anything else of it is read.
 
-use http::{HeaderMap, HeaderName, Request, Version, header, uri::Authority};
+use http::{HeaderMap, Request, Version, header, uri::Authority};
 
 use super::problem::{Code, Problem};
-use crate::excerpt::excerpt;
+use crate::{excerpt::excerpt, exchange::framing::listed};
 
 /// # Errors
 /// 400, if it is not said for which host the request is meant, or the body's framing is one that not everybody reads alike; 501, if it wants what
@@ -27,18 +27,16 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Problem> {
     if chunked > 1 {
         return problem("the transfer coding `chunked` is applied more than once");
     }
+    // All functions are one site for a browser: a script that one of them had it install would answer for all.
+    if request.headers().contains_key("service-worker") {
+        return problem("functions have no service workers: one would answer for all functions at this address");
+    }
     // Other upgrades are offers, which may be declined in silence (RFC 9110, section 7.8); a client of this one can go on only with it.
     if listed(request.headers(), &header::UPGRADE).any(|protocol| protocol.eq_ignore_ascii_case("websocket")) {
         let detail = "functions answer requests, each with one response; there are no WebSockets";
         return Err(Problem::new(Code::NotImplemented, detail));
     }
     Ok(())
-}
-
-/// The elements of a list header (RFC 9110, section 5.6.1); one that is no text is one that is not known.
-fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("?"));
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
 }
 
 /// RFC 9112, section 3.2; in HTTP/2 the host is part of the target.
@@ -109,6 +107,11 @@ mod tests {
         for codings in [&["gzip, chunked"][..], &["gzip", "chunked"], &["identity"], &["chunked;q=1"]] {
             assert_eq!(code_of("transfer-encoding", codings), Some(Code::NotImplemented), "{codings:?}");
         }
+    }
+
+    #[test]
+    fn no_function_answers_for_others_in_a_browser() {
+        assert_eq!(code_of("service-worker", &["script"]), Some(Code::BadRequest));
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub async fn read_ahead(
     if announced.is_some_and(|length| length > body.limit()) {
         return Err(Failure::BodyTooLarge { limit: body.limit() }.into());
     }
+    // A component may answer without it.
+    if purpose == Purpose::Request && body.expectation().is_some() {
+        return Ok(ReadAhead { body, parameter: None });
+    }
     let with_parameter = purpose != Purpose::Request;
     let spooled = purpose == Purpose::Cgi && announced.is_none();
     let short = announced.is_some_and(|length| length <= READ_AHEAD);

@@ -4,17 +4,22 @@
 //! came of it becomes an answer here. No file is read on this side.
 //!
 //! - [`route`], [`head`], [`arguments`], [`input`], [`cgi`], [`call`]: reading requests
-//! - [`response`], [`answer`], [`problem`]: making answers; [`problem`] alone decides statuses
+//! - [`setup`]: what an admitted invocation is given
+//! - [`finish`]: from what came of it to the answer
+//! - [`response`], [`answer`], [`root_page`], [`problem`]: making answers; [`problem`] alone decides statuses
 
 pub mod answer;
 pub mod arguments;
 mod call;
 pub mod cgi;
+mod finish;
 mod head;
 pub mod input;
 pub mod problem;
 mod response;
+pub mod root_page;
 pub mod route;
+mod setup;
 
 use std::{
     net::SocketAddr,
@@ -22,14 +27,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 pub use self::response::without_body;
 use self::{
-    answer::{TEXT, Timing, add_invocation_headers, whole},
+    answer::{TEXT, Timing, whole},
     problem::{Code, Problem},
     response::allow,
+    root_page::RootPage,
     route::Route,
 };
 use crate::{
@@ -37,18 +43,20 @@ use crate::{
     admission::Refused,
     core::Core,
     exchange::{
-        framing,
+        expectation,
         request_body::{BodyBounds, RequestBody},
-        response_body::{ResponseBody, Streamed},
+        response_body::ResponseBody,
+        trailers::Accepted,
     },
     invocation::{CancelOnDrop, CancelReason, CancelToken, Failure, InvocationId},
     limits::{Fraction, LimitCaps, Limits, RequestedLimits},
-    sandbox::{self, KeepLast, Reply, Setup, Stderr},
+    sandbox::{self, KeepLast, Reply},
     store::{
         function::Function,
         methods::{Methods, Use},
         name::ModuleName,
     },
+    traces::Traces,
     worker::{InFlight, Job, run::Invocation},
 };
 
@@ -71,12 +79,16 @@ pub struct ApiSettings {
     pub preallocation: Option<Fraction>,
     /// The header `Pod`.
     pub pod: HeaderValue,
+    /// What people get at `/`.
+    pub root_page: RootPage,
 }
 
 /// The API's state.
 pub struct Api {
     pub settings: ApiSettings,
     pub core: Arc<Core>,
+    /// `None`: there are none, and what requests say of theirs is passed on as it is.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// Both ends of a connection.
@@ -95,7 +107,9 @@ struct Exchange {
     /// Cancels the guest if the client leaves. Disarmed when there is none any more.
     on_drop: CancelOnDrop,
     timing: Timing,
+    /// What its client takes of the answer.
     is_head: bool,
+    trailers: Accepted,
 }
 
 impl Api {
@@ -103,9 +117,17 @@ impl Api {
     pub async fn handle(&self, mut request: Request<Incoming>, peers: Peers) -> Response<ResponseBody> {
         let arrived = Instant::now();
         let waits = request.extensions_mut().remove().unwrap_or_default();
-        let request = request.map(|body| RequestBody::new(body, &self.settings.body, waits));
+        let is_expected = expectation::is_expected(&request);
+        let request = request.map(|body| {
+            let body = RequestBody::new(body, &self.settings.body, waits);
+            if is_expected { body.expected() } else { body }
+        });
+        let expectation = request.body().expectation();
         let is_head = request.method() == Method::HEAD;
-        let response = self.route(request, peers, arrived).await;
+        let mut response = self.route(request, peers, arrived).await;
+        if expectation.is_some_and(|expectation| expectation.end()) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if is_head { without_body(response) } else { response }
     }
 
@@ -120,6 +142,12 @@ impl Api {
             }
             Ok(Route::Live) => Ok(whole(StatusCode::OK, TEXT, "live\n")),
             Ok(Route::Ready) => Ok(self.ready()),
+            Ok(Route::Root)
+                if [Method::GET, Method::HEAD].contains(request.method())
+                    && root_page::wants_html(request.headers()) =>
+            {
+                Ok(self.settings.root_page.response())
+            }
             Ok(Route::Root) => Err(Problem::new(Code::ModuleNotFound, "name a function: /{module}")),
             // `OPTIONS *` is about the server itself.
             Err(_) if request.method() == Method::OPTIONS && request.uri().path() == "*" => {
@@ -151,7 +179,7 @@ impl Api {
 
     async fn call(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         name: &ModuleName,
         below: bool,
         peers: Peers,
@@ -169,20 +197,27 @@ impl Api {
             }
         }
         let id = InvocationId::next();
-        let record = Record::new(id, function.metrics.clone(), arrived);
+        let trace = self.traces.as_ref().map(|traces| Box::new(traces.begin(&mut request, limits, arrived)));
+        let record = Record::new(id, function.metrics.clone(), arrived, trace);
         let timing = Timing { compile: arrived.elapsed(), ..Timing::new(id, function.tier) };
         record.compiled(timing.compile);
         function.invocations.inc();
         let cancel = CancelToken::default();
         let on_drop = CancelOnDrop::new(cancel.clone());
         let is_head = request.method() == Method::HEAD;
-        let mut exchange = Exchange { arrived, function, record, cancel, on_drop, timing, is_head };
+        let trailers = Accepted::by(&request);
+        let mut exchange = Exchange { arrived, function, record, cancel, on_drop, timing, is_head, trailers };
         let status = request.body().status();
+        let expectation = request.body().expectation();
         let result = tokio::select! {
             biased;
             result = self.invoke(request, name, limits, peers, &mut exchange) => result,
             end = status.broken() => Err(Failure::BodyUnreadable { reason: end.reason().into() }.into()),
         };
+        let is_streaming = matches!(result, Ok(Reply::Streaming { .. }));
+        if let Some(expectation) = expectation.filter(|_| is_streaming) {
+            expectation.before_head().await;
+        }
         match result {
             Ok(reply) => self.answer(reply, exchange),
             Err(problem) => self.failed(problem, exchange),
@@ -236,27 +271,13 @@ impl Api {
             .await
             .map_err(|refused| self.refused(refused))?;
         exchange.timing.queue = queued.elapsed();
-        exchange.record.admitted(exchange.timing.queue);
+        exchange.record.admitted(queued, exchange.timing.queue);
         let (spending, waited) = tokio::select! {
             biased;
             spending = self.core.workers.spend(&function.cpu_budget, limits.cpu_quota, deadline) => spending,
             () = self.core.over.cancelled() => return Err(self.refused(Refused::Draining)),
         };
-        let setup = Setup {
-            id: exchange.timing.id,
-            stderr: Stderr::new(function.name.clone(), exchange.timing.id, self.settings.stderr_in_errors),
-            function: function.name.clone(),
-            grants: function.grants.clone(),
-            limits,
-            deadline,
-            max_output: self.settings.max_output,
-            max_body: self.settings.body.length,
-            buffer_limit: function.buffer_limit,
-            preallocated: self.settings.preallocation.map_or(0, |share| share.of(limits.memory.bytes())),
-            files: function.files.clone(),
-            outbound: function.outbound(exchange.timing.id),
-            memory: self.core.memory.reserve(exchange.timing.id, exchange.cancel.clone()),
-        };
+        let (call, setup) = self.setup(call, limits, deadline, exchange);
         let (reply, mut replied) = sandbox::reply();
         let job = Job {
             invocation: Invocation::new(call, setup, reply).after(waited),
@@ -265,7 +286,7 @@ impl Api {
             estimate: function.estimate.clone(),
             spending,
             answers: self.core.budgets.answers.clone(),
-            in_flight: InFlight::new(function.metrics.in_flight().clone()),
+            in_flight: InFlight::new(function.metrics.clone()),
         };
         self.core.workers.run(job).map_err(|error| {
             tracing::error!(
@@ -292,54 +313,5 @@ impl Api {
         let problem = Problem::from(refused);
         self.core.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
         problem
-    }
-
-    fn answer(&self, reply: Reply, mut exchange: Exchange) -> Response<ResponseBody> {
-        match reply {
-            Reply::Ended { outcome, answer, hold } => {
-                exchange.on_drop.disarm();
-                exchange.timing.ended(&outcome);
-                match response::ended(outcome, answer, exchange.function.output, exchange.is_head) {
-                    Ok(response) => {
-                        self.finished(response.map(|body| body.held(hold)), &exchange.record, &exchange.timing)
-                    }
-                    Err(problem) => self.failed(problem, exchange),
-                }
-            }
-            Reply::Streaming { stream, cgroup, outcome } => {
-                exchange.timing.cgroup = cgroup;
-                match response::streaming(stream, exchange.function.output) {
-                    Ok((response, source)) => {
-                        let Exchange { record, cancel, on_drop, timing, .. } = exchange;
-                        let streamed = Streamed { record: record.clone(), cancel, on_drop, outcome };
-                        let body = if framing::is_bodiless(response.status()) {
-                            ResponseBody::empty()
-                        } else {
-                            ResponseBody::streaming(source, streamed, self.settings.max_output)
-                        };
-                        self.finished(response.map(|()| body), &record, &timing)
-                    }
-                    // The function still runs: dropping the exchange cancels it.
-                    Err(problem) => self.failed(problem, exchange),
-                }
-            }
-        }
-    }
-
-    fn failed(&self, problem: Problem, exchange: Exchange) -> Response<ResponseBody> {
-        let code = problem.code;
-        exchange.record.answered(code.status(), code.as_str());
-        self.with_invocation_headers(problem.into_response(), &exchange.timing)
-    }
-
-    fn finished(&self, response: Response<ResponseBody>, record: &Record, timing: &Timing) -> Response<ResponseBody> {
-        record.answered(response.status(), "");
-        self.with_invocation_headers(response, timing)
-    }
-
-    fn with_invocation_headers(&self, mut response: Response<ResponseBody>, timing: &Timing) -> Response<ResponseBody> {
-        let in_flight = self.core.admission.in_flight();
-        add_invocation_headers(response.headers_mut(), timing, in_flight, &self.settings.pod);
-        response
     }
 }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame};
 
 use super::{
-    answer::{INVOCATION_HEADERS, TEXT, strip_reserved},
+    answer::{INVOCATION_HEADERS, TEXT, is_reserved, strip_reserved},
     cgi,
     problem::Problem,
 };
@@ -13,6 +13,7 @@ use crate::{
     exchange::{
         framing::{self, Length},
         response_body::{ResponseBody, Source},
+        trailers::{Accepted, Passing},
     },
     invocation::{Failure, Outcome},
     sandbox::{Answer, Stream},
@@ -24,6 +25,7 @@ pub fn ended(
     outcome: Outcome,
     answer: Option<Answer>,
     mode: OutputMode,
+    accepted: Accepted,
     is_head: bool,
 ) -> Result<Response<ResponseBody>, Problem> {
     match (outcome.failure, answer) {
@@ -38,8 +40,9 @@ pub fn ended(
             Err(not_final(head.status).into())
         }
         (None, Some(Answer::Response { mut head, frames })) => {
+            let passing = accepted.take(&mut head.headers, is_reserved);
             strip_reserved(&mut head.headers);
-            let (length, body) = whole(&mut head, frames, is_head)?;
+            let (length, body) = whole(&mut head, frames, &passing, is_head)?;
             if let Some(length) = length {
                 head.headers.insert(header::CONTENT_LENGTH, length.into());
             }
@@ -53,14 +56,17 @@ pub fn ended(
 fn whole(
     head: &mut http::response::Parts,
     frames: Vec<Frame<Bytes>>,
+    passing: &Passing,
     is_head: bool,
 ) -> Result<(Option<u64>, ResponseBody), Failure> {
     let announced = framing::take_length(&mut head.headers)?;
     if framing::is_bodiless(head.status) {
         return Ok((None, ResponseBody::empty()));
     }
-    let body = ResponseBody::frames(frames);
-    let sent = body.size_hint().exact().unwrap_or_default();
+    let (body, sent, has_trailers) = ResponseBody::frames(frames, passing);
+    if has_trailers && let Some(names) = passing.announcement() {
+        head.headers.insert(header::TRAILER, names);
+    }
     // What GET would send.
     if is_head && sent == 0 {
         return Ok((announced, body));
@@ -72,7 +78,7 @@ fn whole(
 }
 
 /// The head of a response that has begun, and where its body comes from.
-pub fn streaming(stream: Stream, mode: OutputMode) -> Result<(Response<()>, Source), Problem> {
+pub fn streaming(stream: Stream, mode: OutputMode, accepted: Accepted) -> Result<(Response<()>, Source), Problem> {
     match stream {
         Stream::Output { first, rest } => {
             let (response, first) = output_head(mode, first)?;
@@ -81,9 +87,15 @@ pub fn streaming(stream: Stream, mode: OutputMode) -> Result<(Response<()>, Sour
         Stream::Response(response) if response.status().is_informational() => Err(not_final(response.status()).into()),
         Stream::Response(response) => {
             let (mut head, body) = response.into_parts();
+            let passing = accepted.take(&mut head.headers, is_reserved);
             strip_reserved(&mut head.headers);
             let announced = framing::take_length(&mut head.headers).map_err(Failure::from)?;
-            Ok((Response::from_parts(head, ()), Source::Guest { body, announced }))
+            if !framing::is_bodiless(head.status)
+                && let Some(names) = passing.announcement()
+            {
+                head.headers.insert(header::TRAILER, names);
+            }
+            Ok((Response::from_parts(head, ()), Source::Guest { body, announced, passing }))
         }
     }
 }

@@ -5,7 +5,7 @@ use super::settings::settings;
 settings! {
     /// Where the admin port is.
     pub struct AdminSettings {
-        /// Address of the admin port (/live, /ready, /status, /metrics, /functions) [default: 0.0.0.0]
+        /// Address of the admin port (/, /live, /ready, /status, /overview.json, /metrics, /functions) [default: 0.0.0.0]
         #[arg(long, value_name = "ADDRESS")]
         admin_host: String = ["HEALTHCHECK_HOST"],
         /// Admin port [default: 8086]

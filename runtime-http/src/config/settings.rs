@@ -4,12 +4,27 @@
 
 use std::{ffi::OsString, path::Path};
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
+use clap::{
+    ArgAction, Args, CommandFactory, FromArgMatches, Parser,
+    error::{ContextKind, ContextValue},
+};
 
 use super::{
-    ConfigError, admin::AdminSettings, capacity::CapacitySettings, confinement::ConfinementSettings, cpu::CpuSettings,
-    invocation::InvocationSettings, modules::ModuleSettings, outbound::OutboundSettings, places::PlaceSettings,
-    reports::ReportSettings, upload::UploadSettings,
+    ConfigError,
+    admin::AdminSettings,
+    capacity::CapacitySettings,
+    confinement::ConfinementSettings,
+    cpu::CpuSettings,
+    instances::InstanceSettings,
+    invocation::InvocationSettings,
+    keyvalue::KeyvalueSettings,
+    modules::ModuleSettings,
+    outbound::OutboundSettings,
+    pages::PageSettings,
+    places::PlaceSettings,
+    reports::ReportSettings,
+    traces::{self, TraceSettings},
+    upload::UploadSettings,
 };
 use crate::limits::number;
 
@@ -46,6 +61,8 @@ pub struct Settings {
     #[command(flatten)]
     pub invocation: InvocationSettings,
     #[command(flatten)]
+    pub instances: InstanceSettings,
+    #[command(flatten)]
     pub cpu: CpuSettings,
     #[command(flatten)]
     pub capacity: CapacitySettings,
@@ -56,10 +73,26 @@ pub struct Settings {
     #[command(flatten)]
     pub outbound: OutboundSettings,
     #[command(flatten)]
+    pub keyvalue: KeyvalueSettings,
+    #[command(flatten)]
     pub confinement: ConfinementSettings,
     #[command(flatten)]
     pub upload: UploadSettings,
+    #[command(flatten)]
+    pub pages: PageSettings,
+    #[command(flatten)]
+    pub traces: TraceSettings,
+    /// There are no traces, whatever weaker sources say.
+    #[arg(skip)]
+    pub without_traces: bool,
+    /// Variables that are not as they should be, and are ignored: what the log is to say of them.
+    #[arg(skip)]
+    pub ignored: Vec<String>,
 }
+
+/// Settings whose values may have a secret: no message shows them.
+const SECRET: [&str; 4] = ["otlp_endpoint", "otlp_traces_endpoint", "otlp_headers", "keyvalue_redis"];
+const NOT_SHOWN: &str = "(not shown)";
 
 /// Which environment variables set what, by the settings' names in this program (`memory_limit`).
 pub fn variables() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
@@ -67,13 +100,17 @@ pub fn variables() -> impl Iterator<Item = (&'static str, &'static [&'static str
         PlaceSettings::VARIABLES,
         AdminSettings::VARIABLES,
         InvocationSettings::VARIABLES,
+        InstanceSettings::VARIABLES,
         CpuSettings::VARIABLES,
         CapacitySettings::VARIABLES,
         ReportSettings::VARIABLES,
         ModuleSettings::VARIABLES,
         OutboundSettings::VARIABLES,
+        KeyvalueSettings::VARIABLES,
         ConfinementSettings::VARIABLES,
         UploadSettings::VARIABLES,
+        PageSettings::VARIABLES,
+        TraceSettings::VARIABLES,
     ];
     groups.into_iter().flatten().copied()
 }
@@ -90,19 +127,26 @@ impl Settings {
     /// The settings in the environment; an empty variable counts as not set.
     ///
     /// # Errors
-    /// [`ConfigError::Environment`], naming the variable, its value, and what is expected.
+    /// [`ConfigError::Environment`], naming the variable, its value unless it may be a secret, and what is expected.
     pub fn from_environment(get: impl Fn(&str) -> Option<OsString>) -> Result<Settings, ConfigError> {
         let mut all = Settings::default();
         for (setting, names) in variables() {
             let named = |name: &'static str| Some((name, get(name).filter(|value| !value.is_empty())?));
             let Some((name, value)) = names.iter().copied().find_map(named) else { continue };
-            let one =
-                Settings::one(&setting.replace('_', "-"), [&value]).map_err(|error| ConfigError::Environment {
-                    name: name.to_owned(),
-                    value: value.to_string_lossy().into_owned(),
-                    reason: reason(&error),
-                })?;
-            all = one.over(all);
+            let shown = if SECRET.contains(&setting) { NOT_SHOWN.into() } else { value.to_string_lossy() };
+            let one = Settings::one(&setting.replace('_', "-"), [&value]).map_err(|error| ConfigError::Environment {
+                name: name.to_owned(),
+                value: shown.into_owned(),
+                reason: reason(&error),
+            });
+            match one {
+                Err(error) if traces::IGNORED_IF_BAD.contains(&setting) => all.ignored.push(error.to_string()),
+                one => all = one?.and(all),
+            }
+        }
+        if traces::are_off(get) {
+            all.traces = all.traces.without_endpoint();
+            all.without_traces = true;
         }
         Ok(all)
     }
@@ -119,12 +163,12 @@ impl Settings {
     }
 
     pub(super) fn from_toml(text: &str) -> Result<Settings, String> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string().trim().to_owned())?;
+        let table: toml::Table = text.parse().map_err(|error| syntax(text, &error))?;
         let mut all = Settings::default();
         for (key, value) in table {
             let texts = texts(&key, value).ok_or_else(|| format!("{key}: not a text, a number or a truth value"))?;
             let one = Settings::one(&key, &texts).map_err(|error| format!("{key}: {}", reason(&error)))?;
-            all = one.over(all);
+            all = one.and(all);
         }
         Ok(all)
     }
@@ -137,22 +181,39 @@ impl Settings {
             argument
         };
         let arguments = values.into_iter().map(Into::into).map(argument);
-        Ok(Alone::from_arg_matches(&Alone::command().try_get_matches_from(arguments)?)?.settings)
+        let matches = Alone::command().try_get_matches_from(arguments).map_err(without_secrets)?;
+        Ok(Alone::from_arg_matches(&matches)?.settings)
     }
 
     /// These settings, and those of `below` where there are none.
     pub fn over(self, below: Settings) -> Settings {
+        // Where traces go is one thing, although two settings may say it: the stronger source does.
+        if self.without_traces || self.traces.have_endpoint() {
+            self.and(Settings { traces: below.traces.without_endpoint(), without_traces: false, ..below })
+        } else {
+            self.and(below)
+        }
+    }
+
+    /// Each setting for itself: those of one source.
+    fn and(self, below: Settings) -> Settings {
         Settings {
             places: self.places.over(below.places),
             admin: self.admin.over(below.admin),
             invocation: self.invocation.over(below.invocation),
+            instances: self.instances.over(below.instances),
             cpu: self.cpu.over(below.cpu),
             capacity: self.capacity.over(below.capacity),
             reports: self.reports.over(below.reports),
             modules: self.modules.over(below.modules),
             outbound: self.outbound.over(below.outbound),
+            keyvalue: self.keyvalue.over(below.keyvalue),
             confinement: self.confinement.over(below.confinement),
             upload: self.upload.over(below.upload),
+            pages: self.pages.over(below.pages),
+            traces: self.traces.over(below.traces),
+            without_traces: self.without_traces || below.without_traces,
+            ignored: if self.ignored.is_empty() { below.ignored } else { self.ignored },
         }
     }
 }
@@ -178,6 +239,22 @@ fn text(value: toml::Value) -> Option<String> {
         toml::Value::Boolean(boolean) => Some(boolean.to_string()),
         toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
     }
+}
+
+/// What is wrong in a file: not the line itself, which may have a secret.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message().trim())
+}
+
+/// clap's message of a flag that is not as it should be, without the value of one that may have a secret.
+pub fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let argument = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
+    let flag = argument.split([' ', '=']).next().and_then(|flag| flag.strip_prefix("--")).unwrap_or_default();
+    if SECRET.contains(&flag.replace('-', "_").as_str()) && error.get(ContextKind::InvalidValue).is_some() {
+        error.insert(ContextKind::InvalidValue, ContextValue::String(NOT_SHOWN.into()));
+    }
+    error
 }
 
 /// clap's message without its surroundings: `invalid value 'x' for '--port <PORT>': invalid digit found in string`.

@@ -6,6 +6,7 @@ use super::{
     settings::{Alone, variables},
     *,
 };
+use crate::traces::sampler::SamplerKind;
 
 fn environment(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     Settings::from_environment(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
@@ -188,6 +189,76 @@ fn the_marks_of_memory_are_in_order() {
     }
 }
 
+#[test]
+fn what_may_be_a_secret_is_not_shown() {
+    const SECRET: &str = "Bearer-t0psecret";
+    for (setting, value) in [
+        ("otlp_headers", "t0psecret"),
+        ("otlp_headers", "a=%00t0psecret"),
+        ("otlp_endpoint", "https://host:x?api-key=t0psecret"),
+        ("otlp_traces_endpoint", "https://t0psecret@host/"),
+        ("keyvalue_redis", "rediss://user:t0psecret@host/0"),
+    ] {
+        let (_, names) = variables().find(|(name, _)| *name == setting).unwrap();
+        let flag = setting.replace('_', "-");
+        let message = environment(&[(names[0], value)]).unwrap_err().to_string();
+        assert!(message.contains(names[0]) && message.contains("not ") && !message.contains("t0psecret"), "{message}");
+        let message = Settings::from_toml(&format!("{flag} = '{value}'")).unwrap_err();
+        assert!(message.contains(&flag) && !message.contains("t0psecret"), "{message}");
+        let error = Alone::command().try_get_matches_from([format!("--{flag}={value}")]).unwrap_err();
+        let message = without_secrets(error).to_string();
+        assert!(message.contains(&flag) && message.contains("not ") && !message.contains("t0psecret"), "{message}");
+    }
+    for typo in [format!("--otlp-header=a={SECRET}"), format!("--otlp-headers={SECRET}")] {
+        let error = Alone::command().try_get_matches_from([&typo]).unwrap_err();
+        assert!(!without_secrets(error).to_string().contains(SECRET), "{typo}");
+    }
+    let message = Settings::from_toml(&format!("port = 1\notlp-headers = 'a={SECRET}\n")).unwrap_err();
+    assert!(message.contains("line 2") && !message.contains(SECRET), "{message}");
+    let query = flags(&["--otlp-endpoint=http://host:4318/?api-key=t0psecret"]);
+    let message = Config::new(query).unwrap_err().to_string();
+    assert!(message.contains("expected no query") && !message.contains("t0psecret"), "{message}");
+    let config = Config::new(flags(&["--otlp-traces-endpoint=http://host:4318/?api-key=t0psecret"])).unwrap();
+    assert!(!format!("{:?}", config.traces).contains("t0psecret"));
+}
+
+#[test]
+fn opentelemetrys_variables_mean_what_it_says() {
+    let endpoint = |settings: Settings| Config::new(settings).unwrap().traces.map(|traces| traces.endpoint.to_string());
+    let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://base:4318");
+    let whole = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://whole:4318/x");
+    let env = |variables: &[(&str, &str)]| environment(variables).unwrap();
+    assert_eq!(endpoint(env(&[base])).as_deref(), Some("http://base:4318/v1/traces"));
+    assert_eq!(endpoint(env(&[base, whole])).as_deref(), Some("http://whole:4318/x"));
+    // A flag is stronger than any variable, a variable than any line of the file.
+    let flag = || flags(&["--otlp-endpoint=http://flag:4318"]);
+    let file = || Settings::from_toml("otlp-traces-endpoint = 'http://file:4318/'").unwrap();
+    assert_eq!(endpoint(flag().over(env(&[whole]).over(file()))).as_deref(), Some("http://flag:4318/v1/traces"));
+    let both = ["otlp-endpoint = 'http://base:4318'", "otlp-traces-endpoint = 'http://file:4318/'"];
+    for both in [both, [both[1], both[0]]] {
+        assert_eq!(endpoint(Settings::from_toml(&both.join("\n")).unwrap()).as_deref(), Some("http://file:4318/"));
+    }
+    assert_eq!(endpoint(env(&[base]).over(file())).as_deref(), Some("http://base:4318/v1/traces"));
+    for off in [("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_TRACES_EXPORTER", "none")] {
+        assert_eq!(endpoint(env(&[base, whole, off]).over(file())), None);
+        assert_eq!(endpoint(Settings::default().over(env(&[off]).over(file()))), None);
+        assert_eq!(endpoint(flag().over(env(&[off]))).as_deref(), Some("http://flag:4318/v1/traces"));
+    }
+    for on in [("OTEL_SDK_DISABLED", "false"), ("OTEL_SDK_DISABLED", "1"), ("OTEL_TRACES_EXPORTER", "otlp")] {
+        assert!(endpoint(env(&[base, on])).is_some());
+    }
+    let odd = [base, ("OTEL_TRACES_SAMPLER", "jaeger_remote"), ("OTEL_TRACES_SAMPLER_ARG", "many")];
+    let config = Config::new(Settings::default().over(env(&odd).over(file()))).unwrap();
+    let sampler = config.traces.unwrap().sampler;
+    assert_eq!((sampler.kind, sampler.ratio.get()), (SamplerKind::ParentBasedAlwaysOn, 1.0));
+    assert_eq!(config.ignored.len(), 2);
+    for ((name, value), said) in odd[1..].iter().zip(&config.ignored) {
+        assert!(said.contains(name) && said.contains(value), "{said}");
+    }
+    let upper = env(&[base, ("OTEL_TRACES_SAMPLER", "Always_Off")]);
+    assert_eq!(Config::new(upper).unwrap().traces.unwrap().sampler.kind, SamplerKind::AlwaysOff);
+}
+
 /// What people write as values, right and wrong.
 fn value() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -227,7 +298,7 @@ proptest! {
                 }
             }
             Err(_) => {
-                let message = by_variable.unwrap_err().to_string();
+                let message = by_variable.map_or_else(|error| error.to_string(), |settings| settings.ignored.concat());
                 prop_assert!(message.contains(names[0]), "{}", message);
                 let message = by_file.unwrap_err();
                 prop_assert!(message.contains(&flag), "{}", message);

@@ -40,6 +40,42 @@ pub fn of_import(module: &str, name: &str) -> Option<&'static str> {
     })
 }
 
+/// Who offers the interface of that name, and what to do instead. `name` is whole: `package:name/interface@version`.
+pub fn of_interface(name: &str) -> Option<&'static str> {
+    let package = name.split(['/', '@']).next().unwrap_or_default();
+    Some(match package {
+        "wasi:keyvalue" => {
+            "of another version: build it with the WIT of wasi:keyvalue@0.2.0-draft, without its watcher"
+        }
+        "wasi:config" => {
+            "of another version: build it with the WIT of wasi:config@0.2.0-rc.1, whose interface is store"
+        }
+        "wasi:logging" => "of another version: build it with the WIT of wasi:logging@0.1.0-draft",
+        "wasi:blobstore" | "wasi:messaging" => {
+            "a proposal to WASI that wasmCloud has: keep values by wasi:keyvalue, and send messages by wasi:http"
+        }
+        "wasi:nn" => {
+            "a proposal to WASI for machine learning, which `wasmtime -S nn` has: call a server of models by wasi:http"
+        }
+        "wasi:tls" => {
+            "a proposal to WASI, which `wasmtime -S tls` has: send https requests by wasi:http, or link TLS into the component"
+        }
+        "wasi:threads" => "for starting threads, which functions cannot: build it without them",
+        "wasi:sql" => "a proposal to WASI: speak the database's protocol over wasi:sockets",
+        _ if package.starts_with("fermyon:") || package.starts_with("spin:") => {
+            "Spin's: use wasi:http, wasi:keyvalue and wasi:config instead of its SDK"
+        }
+        _ if package.starts_with("wasmcloud:") => "wasmCloud's: use the interfaces of WASI alone",
+        _ if package.starts_with("fastly:") => "Fastly's: use wasi:http instead of its SDK",
+        _ if package.starts_with("golem:") => "Golem's: use the interfaces of WASI alone",
+        _ if package.starts_with("wasi:") && (name.contains("-rc-") || name.contains("-snapshot-")) => {
+            "of a candidate for a release of WASI: build it with newer tools"
+        }
+        _ if package.contains(':') => "no interface of WASI: compose the component with one that exports it (wac plug)",
+        _ => return None,
+    })
+}
+
 /// The feature for want of which `binary` is not valid; `None` if it would not be with all of them.
 pub fn missing_feature(binary: &[u8]) -> Option<&'static Feature> {
     let is_valid = |features| Validator::new_with_features(features).validate_all(binary).is_ok();
@@ -54,6 +90,20 @@ pub fn missing_feature(binary: &[u8]) -> Option<&'static Feature> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn interfaces_are_known_by_their_package() {
+        for (name, part) in [
+            ("wasi:keyvalue/store@0.2.0-draft2", "0.2.0-draft"),
+            ("wasi:config/runtime@0.2.0-draft", "0.2.0-rc.1"),
+            ("wasi:http/types@0.3.0-rc-2025-09-16", "newer tools"),
+            ("wasmcloud:bus/lattice@1.0.0", "wasmCloud"),
+            ("own:package/interface", "wac plug"),
+        ] {
+            assert!(of_interface(name).is_some_and(|advice| advice.contains(part)), "{name}");
+        }
+        assert_eq!(of_interface("plain"), None);
+    }
 
     #[test]
     fn features_are_named() {

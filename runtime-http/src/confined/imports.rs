@@ -20,6 +20,15 @@ const P2_PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "ra
 /// And those of WASI 0.3.
 const P3_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "http", "random", "sockets"];
 
+/// What else the box has for components, whichever WASI they are made for. These are drafts: each version is an interface of its own.
+const OTHERS: [&str; 5] = [
+    "wasi:config/store@0.2.0-rc.1",
+    "wasi:logging/logging@0.1.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft",
+    "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft",
+];
+
 /// The WASI that a component is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wasi {
@@ -185,10 +194,12 @@ fn check_instances(types: TypesRef<'_>, imported: &[&str]) -> Result<()> {
             | ComponentEntityType::Value(_)
             | ComponentEntityType::Component(_) => true,
         };
-        if needed && Wasi::offering(name).is_none() {
+        if needed && Wasi::offering(name).is_none() && !OTHERS.contains(name) {
+            let advice = advice::of_interface(name).map_or_else(String::new, |advice| format!("; it is {advice}"));
             bail!(
-                "component imports `{name}`, which there is not; there are the interfaces of WASI 0.2 and 0.3: {}",
-                P2_PACKAGES.map(|package| format!("wasi:{package}")).join(", ")
+                "component imports `{name}`, which there is not{advice}; there are the interfaces of WASI 0.2 and 0.3: {}; and {}",
+                P2_PACKAGES.map(|package| format!("wasi:{package}")).join(", "),
+                OTHERS.join(", ")
             );
         }
     }
@@ -241,10 +252,17 @@ mod tests {
             (r#"(export "f" (func))"#, r#"(export "r" (type (sub resource)))"#, r#"(export "t" (type (eq 0)))"#);
         for items in [function, resource] {
             assert_eq!(said(&importing("wasi:cli/stdout@0.2.9", items)), "");
+            for other in OTHERS {
+                assert_eq!(said(&importing(other, items)), "");
+            }
+            let foreign = said(&importing("fermyon:spin/key-value@2.0.0", items));
+            assert!(foreign.contains("Spin") && foreign.contains("wasi:keyvalue/store@0.2.0-draft"), "{foreign}");
             for missing in [
                 "wasi:keyvalue/store@0.2.0",
                 "wasi:cli/stdout@0.3.0-rc-2025-09-16",
                 "wasi:io/streams@0.3.0",
+                "wasi:keyvalue/watcher@0.2.0-draft",
+                "wasi:config/runtime@0.2.0-draft",
                 "own:package/interface",
                 "plain",
             ] {

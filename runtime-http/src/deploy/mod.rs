@@ -1,11 +1,18 @@
-//! Functions of a box that runs, from a terminal: `wasmbox push`, `list`, `rm` and `rollback`.
+//! Functions of a box that runs, from a terminal: `wasmbox push`, `list`, `rm`, `rollback` and `logs`; and on their ways to registries and back, `push` and `pull`.
 //!
-//! All of it is what `curl` could do with the admin port; what may be done, and what is right, is the box's business ([`crate::upload`]).
+//! What is done with a box is what `curl` could do with the admin port; what may be done, and what is right, is the box's business
+//! ([`crate::upload`]). How registries are talked to is in [`crate::registry`].
 //!
-//! - [`remote`]: the box, and how it is asked; [`push`]: a file on its way; [`table`]: lists
+//! - [`remote`]: the box, and how it is asked; [`push`]: a file on its way; [`logs`]: lines as they come; [`table`]: lists
+//! - [`publish`]: functions on their way to a registry; [`pull`]: and back; [`session`]: what both need; [`progress`]: how it is shown
 
+pub mod logs;
+pub mod progress;
+pub mod publish;
+pub mod pull;
 pub mod push;
 pub mod remote;
+pub mod session;
 pub mod table;
 
 use std::{

@@ -12,25 +12,35 @@ use futures_util::stream;
 use http::{Request, StatusCode, header, request::Builder};
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Deserialize;
 
 use super::{
-    print,
+    print, progress, publish, pull,
     remote::{Good, Remote, RemoteArgs, RemoteError},
+    session::RegistryArgs,
     table,
 };
-use crate::upload::{change::Described, routes::function_name};
+use crate::{
+    registry::{Reference, reference::SCHEME, transport::Payload},
+    upload::{change::Described, routes::function_name},
+};
 
 #[derive(Debug, clap::Args)]
 pub struct PushArgs {
-    /// Module or component, binary or text; the settings in FILE's place with the ending .toml go with it
+    /// Module or component, binary or text; the settings in FILE's place with the ending .toml go with it; or a function in a registry, oci://...
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub file: PathBuf,
+    /// The registry that takes it, instead of a box
+    #[arg(value_name = "oci://REGISTRY/NAME:TAG", conflicts_with_all = ["name", "if_match", "create"])]
+    pub target: Option<String>,
+    /// Make an image for volumes of Kubernetes, of FILE or of all functions of the directory FILE
+    #[arg(long, requires = "target", conflicts_with = "no_settings")]
+    pub image: bool,
     /// The function's name [default: the file's, without its ending]
     #[arg(long)]
     pub name: Option<String>,
-    /// Leave the settings of the function as they are
+    /// Leave the settings of the function as they are; a registry gets none
     #[arg(long)]
     pub no_settings: bool,
     /// Only if this is what serves now: an ETag, as this command and `wasmbox list NAME` show them
@@ -41,6 +51,14 @@ pub struct PushArgs {
     pub create: bool,
     #[command(flatten)]
     pub remote: RemoteArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+/// What is pushed, and whence.
+enum Source<'a> {
+    File(&'a Path),
+    Fetched(Bytes),
 }
 
 /// What is read of the file at once.
@@ -57,9 +75,21 @@ struct Pushed {
 /// # Errors
 /// [`RemoteError`]
 pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
+    let fetched = arguments.file.to_str().filter(|text| text.starts_with(SCHEME)).map(pull::reference).transpose()?;
+    check_flags(arguments, fetched.is_some())?;
+    if let Some(target) = &arguments.target {
+        return Ok(publish::publish(arguments, &pull::reference(target)?)?);
+    }
     let remote = Remote::new(&arguments.remote)?;
-    let name = name(arguments)?;
-    let settings = if arguments.no_settings { None } else { settings(&arguments.file)? };
+    let name = name(arguments, fetched.as_ref())?;
+    let (source, settings) = match fetched {
+        Some(reference) => {
+            let (module, settings) = pull::fetch(reference, &arguments.registry, !arguments.no_settings)?;
+            (Source::Fetched(module), settings)
+        }
+        None => (Source::File(&arguments.file), settings(&arguments.file)?),
+    };
+    let settings = settings.filter(|_| !arguments.no_settings);
     let path = format!("/functions/{name}");
     let there = match remote.ask(Request::get(&path)) {
         Ok(_) => true,
@@ -83,7 +113,7 @@ pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
     if !there && arguments.if_match.is_none() {
         has_settings = put_settings(None)?;
     }
-    let answer = put_module(&remote, arguments, &path);
+    let answer = put_module(&remote, arguments, &source, &path);
     if answer.is_err() && has_settings {
         // Without their function they are nothing.
         let _ = remote.ask(Request::delete(format!("{path}/settings")));
@@ -102,8 +132,25 @@ pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
     print(&format!("{name}: {result}{with}: {size}{version}, ETag {}\n", table::etag(now.etag.as_deref())))
 }
 
-fn name(arguments: &PushArgs) -> Result<String, RemoteError> {
+/// What is said of somebody who does not take part was meant otherwise.
+fn check_flags(arguments: &PushArgs, is_fetched: bool) -> Result<(), RemoteError> {
+    let wrong = |flag, what, remedy| Err(RemoteError::Flag { flag, what, remedy });
+    match (arguments.remote.said(), arguments.registry.said()) {
+        (Some(flag), _) if arguments.target.is_some() => {
+            wrong(flag, "a box", "the function goes to a registry; leave the flag out, or the registry")
+        }
+        (_, Some(flag)) if arguments.target.is_none() && !is_fetched => {
+            wrong(flag, "a registry", "name it by oci://REGISTRY/NAME:TAG, or leave the flag out")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn name(arguments: &PushArgs, fetched: Option<&Reference>) -> Result<String, RemoteError> {
     let stem = || {
+        if let Some(reference) = fetched {
+            return reference.function().to_owned();
+        }
         let name = arguments.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.rsplit_once('.').map_or(name.clone(), |(stem, _)| stem.to_owned())
     };
@@ -115,7 +162,7 @@ fn name(arguments: &PushArgs) -> Result<String, RemoteError> {
 }
 
 /// Those beside the module, if there are any.
-fn settings(file: &Path) -> Result<Option<Bytes>, RemoteError> {
+pub fn settings(file: &Path) -> Result<Option<Bytes>, RemoteError> {
     let path = file.with_extension("toml");
     match fs::read(&path) {
         Ok(text) => Ok(Some(text.into())),
@@ -124,26 +171,31 @@ fn settings(file: &Path) -> Result<Option<Bytes>, RemoteError> {
     }
 }
 
-fn put_module(remote: &Remote, arguments: &PushArgs, path: &str) -> Result<Good, RemoteError> {
-    let progress = ProgressBar::no_length().with_style(
-        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {wide_msg} {elapsed}")
-            .expect("the template is a constant"),
-    );
-    let answer = remote.send(|| {
-        let failed = |source| RemoteError::File { path: arguments.file.clone(), source };
-        let file = File::open(&arguments.file).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(failed(io::Error::other("it is not a file")));
-        }
-        progress.set_length(metadata.len());
+fn put_module(remote: &Remote, arguments: &PushArgs, source: &Source, path: &str) -> Result<Good, RemoteError> {
+    let progress = progress::bar("sending");
+    let request = |length: u64| {
+        progress.set_length(length);
         progress.set_position(0);
         progress.set_message("sending");
-        let request = with_conditions(Request::put(path), arguments)
-            .header(header::CONTENT_LENGTH, metadata.len())
-            .header(header::CONTENT_TYPE, "application/wasm");
-        Ok((request, body(file, progress.clone())))
-    });
+        with_conditions(Request::put(path), arguments)
+            .header(header::CONTENT_LENGTH, length)
+            .header(header::CONTENT_TYPE, "application/wasm")
+    };
+    let answer = match source {
+        Source::File(path) => remote.send(|| {
+            let failed = |source| RemoteError::File { path: path.to_path_buf(), source };
+            let file = File::open(path).map_err(failed)?;
+            let metadata = file.metadata().map_err(failed)?;
+            if !metadata.is_file() {
+                return Err(failed(io::Error::other("it is not a file")));
+            }
+            Ok((request(metadata.len()), body(file, progress.clone())))
+        }),
+        Source::Fetched(module) => remote.send(|| {
+            let payload = Payload::new([module.clone()]).shown_by(&progress);
+            Ok((request(payload.length()), payload))
+        }),
+    };
     progress.finish_and_clear();
     answer
 }

@@ -3,13 +3,17 @@
 use std::{env, fs, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header, request::Builder};
+use http::{HeaderMap, Response, StatusCode, header, request::Builder};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::runtime::Runtime;
 
-use crate::client::{self, ClientError};
+use crate::{
+    client::{self, ClientError},
+    registry::RegistryError,
+};
 
 /// Where `wasmbox serve` has its admin port, on this machine.
 const USUAL: &str = "http://127.0.0.1:8086";
@@ -28,8 +32,20 @@ pub struct RemoteArgs {
     pub token_file: Option<PathBuf>,
 }
 
+impl RemoteArgs {
+    /// One that was said on the command line: what variables say is for all commands.
+    pub fn said(&self) -> Option<&'static str> {
+        let url = self.url.as_ref().is_some_and(|url| env::var("WASMBOX_URL").as_ref() != Ok(url));
+        let file = self.token_file.as_ref();
+        let file = file.is_some_and(|file| env::var_os("WASMBOX_TOKEN_FILE").as_ref() != Some(&file.into()));
+        [(url, "--url"), (file, "--token-file")].into_iter().find_map(|(is_said, flag)| is_said.then_some(flag))
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
+    #[error("{flag} is for {what}, and there is none: {remedy}")]
+    Flag { flag: &'static str, what: &'static str, remedy: &'static str },
     #[error("no token: name its file with --token-file (WASMBOX_TOKEN_FILE), or set WASMBOX_TOKEN")]
     NoToken,
     #[error("--token-file {}: {reason}; its first line is the token", path.display())]
@@ -52,6 +68,8 @@ pub enum RemoteError {
     File { path: PathBuf, source: io::Error },
     #[error("{text:?} is no function's name: 1 to 128 letters, digits, '.', '_' or '-'; --name NAME says another")]
     Name { text: String },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     #[error("{0}")]
     Request(#[from] http::Error),
     #[error("this process cannot wait for answers: {0}")]
@@ -141,7 +159,71 @@ impl Remote {
         }
     }
 
+    /// A request without a body, whose answer goes to `take` as it comes.
+    ///
+    /// # Errors
+    /// [`RemoteError`], also that of `take`, and if the answer is broken off.
+    pub fn stream(
+        &self,
+        request: Builder,
+        mut take: impl FnMut(&[u8]) -> Result<(), RemoteError>,
+    ) -> Result<(), RemoteError> {
+        self.runtime.block_on(async {
+            let (head, mut body) = self.begin(request, Full::<Bytes>::default()).await?.into_parts();
+            if !head.status.is_success() {
+                return Err(self.refused(head.status, &self.whole(body).await?));
+            }
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| self.no_answer(ClientError::Body(error.into())))?;
+                if let Some(bytes) = frame.data_ref() {
+                    take(bytes)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// What answers is something else.
+    pub fn no_box(&self, reason: &str) -> RemoteError {
+        RemoteError::NoBox { address: self.address.clone(), reason: reason.to_owned() }
+    }
+
+    fn no_answer(&self, source: ClientError) -> RemoteError {
+        RemoteError::NoAnswer { address: self.address.clone(), source }
+    }
+
+    async fn whole(&self, body: Incoming) -> Result<Bytes, RemoteError> {
+        let body = Limited::new(body, LARGEST_ANSWER).collect().await;
+        Ok(body.map_err(|error| self.no_answer(ClientError::Body(error)))?.to_bytes())
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> RemoteError {
+        #[derive(Deserialize)]
+        struct Problem {
+            code: String,
+            detail: String,
+        }
+        match serde_json::from_slice::<Problem>(body) {
+            Ok(Problem { code, detail }) => RemoteError::Refused { status, code, detail },
+            Err(_) => self.no_box(&format!("it answers {status}")),
+        }
+    }
+
     async fn exchange<B>(&self, request: Builder, body: B) -> Result<Good, RemoteError>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = self.begin(request, body).await?.into_parts();
+        let body = self.whole(body).await?;
+        if head.status.is_success() {
+            return Ok(Good { address: self.address.clone(), status: head.status, headers: head.headers, body });
+        }
+        Err(self.refused(head.status, &body))
+    }
+
+    async fn begin<B>(&self, request: Builder, body: B) -> Result<Response<Incoming>, RemoteError>
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -153,21 +235,6 @@ impl Remote {
             .header(header::USER_AGENT, concat!("wasmbox/", env!("CARGO_PKG_VERSION")))
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .body(body)?;
-        let no_answer = |source| RemoteError::NoAnswer { address: address.clone(), source };
-        let (head, body) = client::send(&address, request).await.map_err(no_answer)?.into_parts();
-        let body = Limited::new(body, LARGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| no_answer(ClientError::Body(error)))?.to_bytes();
-        if head.status.is_success() {
-            return Ok(Good { address: address.clone(), status: head.status, headers: head.headers, body });
-        }
-        #[derive(Deserialize)]
-        struct Problem {
-            code: String,
-            detail: String,
-        }
-        Err(match serde_json::from_slice::<Problem>(&body) {
-            Ok(Problem { code, detail }) => RemoteError::Refused { status: head.status, code, detail },
-            Err(_) => RemoteError::NoBox { address, reason: format!("it answers {}", head.status) },
-        })
+        client::send(&address, request).await.map_err(|source| self.no_answer(source))
     }
 }

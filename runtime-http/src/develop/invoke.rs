@@ -25,7 +25,7 @@ use crate::{
     client::{self, ClientError},
     config::Settings,
     server,
-    store::{ListedLimits, file::FunctionsDir, name::ModuleName},
+    store::{file::FunctionsDir, listing::ListedLimits, name::ModuleName},
 };
 
 #[derive(Debug, clap::Args)]

@@ -55,9 +55,16 @@ impl LogLine {
         is_call.then(|| serde_json::from_value(Value::Object(self.fields.clone())).ok()).flatten()
     }
 
-    /// If it is about what the function wrote to standard error: the invocation, and the text.
+    /// If it is about what the function wrote to standard error, or gave to the log: the invocation, and the text.
     pub fn stderr(&self) -> Option<(&str, &str)> {
-        (self.target == "guest" && self.fields.contains_key("stderr")).then(|| (self.text("id"), self.text("stderr")))
+        let field = ["stderr", "log"].into_iter().find(|field| self.fields.contains_key(*field))?;
+        (self.target == "guest").then(|| (self.text("id"), self.text(field)))
+    }
+
+    /// The level and the context that a function gave with a line for the log, if it is one.
+    fn origin(&self) -> String {
+        let words = ["severity", "context"].map(|field| self.text(field));
+        words.iter().filter(|word| !word.is_empty()).map(|word| format!("{word}: ")).collect()
     }
 
     /// For a developer: lines of calls, of functions, and of what is wrong.
@@ -69,7 +76,7 @@ impl LogLine {
             return Some(format!(
                 "{} {}",
                 palette.faint(format_args!("{} |", self.text("function"))),
-                palette.guest(plain(text))
+                palette.guest(plain(&format!("{}{text}", self.origin())))
             ));
         }
         if self.target == "invocation" {
@@ -156,6 +163,10 @@ mod tests {
             (
                 r#"{"timestamp":"t","level":"WARN","message":"stderr was not logged","function":"f","dropped_bytes":7,"target":"guest"}"#,
                 Some("stderr was not logged; dropped_bytes: 7; function: \"f\""),
+            ),
+            (
+                r#"{"timestamp":"t","level":"WARN","function":"f","id":"07","severity":"warn","context":"shop","log":"sold out","target":"guest"}"#,
+                Some("f | warn: shop: sold out"),
             ),
             (r#"{"timestamp":"t","level":"INFO","message":"serving, with AOT cache","target":"wasmbox::serve"}"#, None),
         ] {

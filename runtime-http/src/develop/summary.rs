@@ -10,7 +10,7 @@ use super::{
     palette::Palette,
     request::Limit,
 };
-use crate::{status::screen::bytes, store::ListedLimits};
+use crate::{status::screen::bytes, store::listing::ListedLimits};
 
 /// Microseconds as milliseconds.
 pub fn milliseconds(micros: u64) -> String {

@@ -124,7 +124,7 @@ pub fn pressure(_: &Config) -> Finding {
 }
 
 /// Cores: the least on the way up.
-fn cpu_limit(cgroup: &Cgroup) -> Option<f64> {
+pub fn cpu_limit(cgroup: &Cgroup) -> Option<f64> {
     let limits: Vec<f64> = match cgroup.version {
         Version::V1 => {
             let number = |text: String| text.trim().parse::<f64>().ok();

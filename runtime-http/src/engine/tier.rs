@@ -1,6 +1,6 @@
 //! The two tiers of code: baseline code is made soon, optimised code runs fast. Which compiler makes it, and which engine runs it.
 //!
-//! Winch makes baseline code five to ten times sooner than Cranelift makes optimised code. Its functions are called in another way, so
+//! Winch makes baseline code in a sixth to a tenth of the CPU time that Cranelift takes for optimised code. Its functions are called in another way, so
 //! wasmtime keeps its code out of engines of Cranelift's: a box has another engine for it. That one has no pools: it makes memories and stacks
 //! for each invocation, as it needs them, and only until there is optimised code. What Winch does not know, such as gc, exceptions and WASI 0.3,
 //! Cranelift compiles without optimising, in half of the time, for the engine that runs the optimised code, too.

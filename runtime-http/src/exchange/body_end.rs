@@ -1,8 +1,11 @@
 //! How a request body ended, seen from where it is no longer at hand.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -25,6 +28,25 @@ struct Status {
     /// 0, or a [`BodyEnd`].
     end: AtomicU8,
     noticed: Notify,
+    is_gone: AtomicBool,
+}
+
+/// The body's own end of its status.
+#[derive(Debug, Default)]
+pub(super) struct BodyStatusOwner(BodyStatus);
+
+impl Deref for BodyStatusOwner {
+    type Target = BodyStatus;
+
+    fn deref(&self) -> &BodyStatus {
+        &self.0
+    }
+}
+
+impl Drop for BodyStatusOwner {
+    fn drop(&mut self) {
+        self.0.0.is_gone.store(true, Ordering::Release);
+    }
 }
 
 impl BodyStatus {
@@ -32,6 +54,11 @@ impl BodyStatus {
     pub fn end(&self) -> Option<BodyEnd> {
         let end = self.0.end.load(Ordering::Acquire);
         [BodyEnd::TooLarge, BodyEnd::BrokenOff, BodyEnd::TooSlow].into_iter().find(|known| *known as u8 == end)
+    }
+
+    /// Whether nobody holds the body any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.is_gone.load(Ordering::Acquire)
     }
 
     pub(super) fn set(&self, error: &BodyError) {

@@ -1,7 +1,7 @@
 //! How long a response is. What a guest announces is compared with what it sends, and decides nothing: a reader that took the wrong number
 //! would take the rest of one response for the next, which may be somebody else's.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadFraming {
@@ -24,6 +24,12 @@ pub fn take_length(headers: &mut HeaderMap) -> Result<Option<u64>, BadFraming> {
     let length = digits.and_then(|text| text.parse().ok()).filter(|_| values.next().is_none());
     headers.remove(header::CONTENT_LENGTH);
     length.map(Some).ok_or(BadFraming::Unreadable)
+}
+
+/// The elements of a list header (RFC 9110, section 5.6.1); one that is no text is one that is not known.
+pub fn listed<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("?"));
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
 }
 
 /// Whether a response with this status has no body, whatever its guest sent (RFC 9110, section 6.4.1).

@@ -50,6 +50,7 @@ struct State {
     waiting: AtomicU32,
     since: Mutex<Option<Instant>>,
     discarded: AtomicU32,
+    expected: AtomicU32,
 }
 
 /// One of them, until it is dropped.
@@ -80,6 +81,29 @@ impl BodyWaits {
     /// Whether a body is read only to be thrown away.
     pub fn discarding(&self) -> bool {
         self.0.discarded.load(Ordering::Acquire) > 0
+    }
+}
+
+impl BodyWaits {
+    /// A client waits to be asked for a body (`Expect: 100-continue`), until what is returned is dropped.
+    pub fn expect(&self) -> Expecting {
+        self.0.expected.fetch_add(1, Ordering::AcqRel);
+        Expecting(self.clone())
+    }
+
+    /// Whether one does.
+    pub fn expecting(&self) -> bool {
+        self.0.expected.load(Ordering::Acquire) > 0
+    }
+}
+
+/// A body that its client was not asked for.
+#[derive(Debug)]
+pub struct Expecting(BodyWaits);
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        self.0.0.expected.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

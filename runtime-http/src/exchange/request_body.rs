@@ -5,27 +5,26 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::{Notify, mpsc};
 
-pub use super::body_end::{BodyEnd, BodyError, BodyStatus};
 use super::{
+    body_end::BodyStatusOwner,
     budget::{ByteBudget, Reservation},
-    pace::{BodyWaits, Discarding, Pace},
+    expectation::Expectation,
+    pace::BodyWaits,
+    read_ahead::{Client, NextFrame, ReadAhead, discard, next_frame},
 };
-
-/// The largest frame that the socket's reads and HTTP/2 give. Each body may hold one without asking.
-pub const FRAME: u64 = 16 << 10;
-/// Frames read ahead of a guest that does not read yet.
-const FRAMES_AHEAD: usize = 16;
+pub use super::{
+    body_end::{BodyEnd, BodyError, BodyStatus},
+    read_ahead::FRAME,
+};
 
 /// What a body is bounded by.
 #[derive(Debug, Clone)]
@@ -47,15 +46,7 @@ pub struct RequestBody {
     rest: Rest,
     seen: u64,
     limit: u64,
-    status: BodyStatus,
-}
-
-/// Who sends it, how slowly, and from where memory is reserved for it.
-#[derive(Debug)]
-struct Client {
-    pace: Pace,
-    waits: BodyWaits,
-    budget: ByteBudget,
+    status: BodyStatusOwner,
 }
 
 /// Where the outstanding part comes from.
@@ -63,41 +54,14 @@ struct Client {
 enum Rest {
     /// Read by whoever polls.
     Direct { incoming: Incoming, client: Box<Client> },
+    /// Its client waits to be asked for it.
+    Expected { expectation: Expectation, left: SizeHint },
     /// Read ahead by a task.
-    Ahead { frames: mpsc::Receiver<Ahead>, taken: Arc<Notify>, left: SizeHint },
+    Ahead(ReadAhead),
     /// Only these are left.
     Trailers(Box<HeaderMap>),
     /// Nothing is outstanding.
     Done,
-}
-
-#[derive(Debug)]
-struct Ahead {
-    frame: Result<Frame<Bytes>, BodyError>,
-    _reserved: Reservation,
-}
-
-type NextFrame = Option<Result<Frame<Bytes>, BodyError>>;
-
-/// The next frame, in good time.
-async fn next_frame(incoming: &mut Incoming, client: &mut Client) -> NextFrame {
-    let mut next = std::pin::pin!(std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_frame(context)));
-    // Mostly it is there, and needs no timer.
-    let (frame, waited) = match futures_util::poll!(&mut next) {
-        Poll::Ready(frame) => (frame, Duration::ZERO),
-        Poll::Pending => {
-            let since = Instant::now();
-            let _waiting = client.waits.begin();
-            match tokio::time::timeout(client.pace.patience(), next).await {
-                Ok(frame) => (frame, since.elapsed()),
-                Err(_) => return Some(Err(BodyError::TooSlow)),
-            }
-        }
-    };
-    if let Some(Ok(frame)) = &frame {
-        client.pace.received(frame.data_ref().map_or(0, Bytes::len), waited);
-    }
-    frame.map(|frame| frame.map_err(BodyError::Read))
 }
 
 impl RequestBody {
@@ -106,18 +70,30 @@ impl RequestBody {
         let rest = if incoming.is_end_stream() {
             Rest::Done
         } else {
-            Rest::Direct {
-                incoming,
-                client: Box::new(Client { pace: Pace::new(bounds.pause), waits, budget: bounds.budget.clone() }),
-            }
+            Rest::Direct { incoming, client: Box::new(Client::new(bounds.pause, waits, bounds.budget.clone())) }
         };
-        let (ahead, reserved, status) = (Bytes::new(), Reservation::default(), BodyStatus::default());
+        let (ahead, reserved, status) = (Bytes::new(), Reservation::default(), BodyStatusOwner::default());
         RequestBody { ahead, reserved, rest, seen: 0, limit, status }
+    }
+
+    /// Of a client that waits to be asked for it.
+    #[must_use]
+    pub fn expected(mut self) -> Self {
+        if let Rest::Direct { incoming, client } = std::mem::replace(&mut self.rest, Rest::Done) {
+            let left = incoming.size_hint();
+            self.rest = Rest::Expected { expectation: Expectation::new(incoming, client, self.status.clone()), left };
+        }
+        self
+    }
+
+    /// That which its client waits for, if nobody has asked for it.
+    pub fn expectation(&self) -> Option<Expectation> {
+        if let Rest::Expected { expectation, .. } = &self.rest { Some(expectation.clone()) } else { None }
     }
 
     /// What is reserved for it is given back when it was taken.
     pub fn full(bytes: Bytes, reserved: Reservation) -> Self {
-        let (rest, status) = (Rest::Done, BodyStatus::default());
+        let (rest, status) = (Rest::Done, BodyStatusOwner::default());
         RequestBody { ahead: bytes, reserved, rest, seen: 0, limit: u64::MAX, status }
     }
 
@@ -131,9 +107,14 @@ impl RequestBody {
     /// # Errors
     /// As its status then shows.
     pub async fn frame(&mut self) -> NextFrame {
+        if let Rest::Expected { expectation, .. } = &self.rest
+            && let Some(body) = expectation.take_unasked()
+        {
+            self.rest = Rest::Direct { incoming: body.incoming, client: body.client };
+        }
         let frame = match &mut self.rest {
             Rest::Direct { incoming, client, .. } => next_frame(incoming, client).await,
-            Rest::Ahead { .. } | Rest::Trailers(_) | Rest::Done => None,
+            Rest::Expected { .. } | Rest::Ahead(_) | Rest::Trailers(_) | Rest::Done => None,
         };
         self.checked(frame)
     }
@@ -141,8 +122,8 @@ impl RequestBody {
     /// Reserves `bytes` more for what is read of a body before it is wanted; `None` if there are none.
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         match &self.rest {
-            Rest::Direct { client, .. } => client.budget.reserve(bytes),
-            Rest::Ahead { .. } | Rest::Trailers(_) | Rest::Done => None,
+            Rest::Direct { client, .. } => client.reserve(bytes),
+            Rest::Expected { .. } | Rest::Ahead(_) | Rest::Trailers(_) | Rest::Done => None,
         }
     }
 
@@ -169,16 +150,10 @@ impl RequestBody {
     pub fn read_ahead_from_now(&mut self) {
         match std::mem::replace(&mut self.rest, Rest::Done) {
             Rest::Direct { incoming, client } if !incoming.is_end_stream() => {
-                let left = incoming.size_hint();
-                let (sender, frames) = mpsc::channel(FRAMES_AHEAD);
-                let taken = Arc::new(Notify::new());
-                let reading = read_ahead(incoming, client, sender, taken.clone(), self.status.clone());
-                // It ends with the body, or with the connection, or soon after nobody wants the body any more.
-                tokio::spawn(reading);
-                self.rest = Rest::Ahead { frames, taken, left };
+                self.rest = Rest::Ahead(ReadAhead::start(incoming, client, self.status.clone(), Poll::Pending));
             }
             Rest::Direct { .. } => {}
-            rest @ (Rest::Ahead { .. } | Rest::Trailers(_) | Rest::Done) => self.rest = rest,
+            rest @ (Rest::Expected { .. } | Rest::Ahead(_) | Rest::Trailers(_) | Rest::Done) => self.rest = rest,
         }
     }
 
@@ -203,75 +178,17 @@ impl RequestBody {
 
     /// Nothing more of it is wanted.
     fn let_go(&mut self) {
-        // A task that reads ahead sees that its channel is closed.
-        if let Rest::Direct { incoming, client } = std::mem::replace(&mut self.rest, Rest::Done)
-            && !incoming.is_end_stream()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(discard(incoming, client.waits.discard()));
+        match std::mem::replace(&mut self.rest, Rest::Done) {
+            Rest::Direct { incoming, client } if !incoming.is_end_stream() => {
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(discard(incoming, client.waits.discard()));
+                }
+            }
+            Rest::Expected { expectation, .. } => expectation.unwanted(),
+            // A task that reads ahead sees that its channel is closed.
+            Rest::Direct { .. } | Rest::Ahead(_) | Rest::Trailers(_) | Rest::Done => {}
         }
     }
-}
-
-/// Reads ahead of the guest: one frame, and further ones as far as there is memory for them.
-async fn read_ahead(
-    mut incoming: Incoming,
-    mut client: Box<Client>,
-    sender: mpsc::Sender<Ahead>,
-    taken: Arc<Notify>,
-    status: BodyStatus,
-) {
-    loop {
-        let reserved = if sender.capacity() == sender.max_capacity() {
-            Reservation::default()
-        } else if let Some(reserved) = client.budget.reserve(FRAME) {
-            reserved
-        } else {
-            tokio::select! {
-                () = taken.notified() => continue,
-                () = sender.closed() => return discard(incoming, client.waits.discard()).await,
-            }
-        };
-        // Before the next one is read: while the guest does not read, its client is not waited for.
-        let place = tokio::select! {
-            place = sender.reserve() => place,
-            () = sender.closed() => return discard(incoming, client.waits.discard()).await,
-        };
-        let Ok(place) = place else { return discard(incoming, client.waits.discard()).await };
-        let frame = tokio::select! {
-            frame = next_frame(&mut incoming, &mut client) => frame,
-            () = sender.closed() => return discard(incoming, client.waits.discard()).await,
-        };
-        let Some(frame) = frame else { return };
-        let is_last = frame.is_err();
-        if let Err(error) = &frame {
-            status.set(error);
-        }
-        place.send(Ahead { frame, _reserved: reserved });
-        if is_last {
-            return;
-        }
-    }
-}
-
-/// How much of a body that nobody wants is still read, and for how long: closing a connection with unread data in it resets it, and
-/// the client, still sending, would lose its answer (RFC 9112, section 9.6).
-const DISCARD_BYTES: u64 = 64 << 20;
-const DISCARD_TIME: Duration = Duration::from_secs(2);
-
-/// Reads on what is left of a body, to throw it away. The connection's end ends it, too.
-async fn discard(mut rest: Incoming, _noted: Discarding) {
-    let reading = async {
-        let mut discarded = 0;
-        while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut rest).poll_frame(context)).await {
-            discarded += frame.data_ref().map_or(0, Bytes::len) as u64;
-            if discarded > DISCARD_BYTES {
-                break;
-            }
-        }
-    };
-    // After that time the client has to live with a reset.
-    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
 impl Drop for RequestBody {
@@ -286,18 +203,15 @@ impl Rest {
             Rest::Direct { incoming, .. } => {
                 Pin::new(incoming).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(BodyError::Read)))
             }
-            Rest::Ahead { frames, taken, left } => {
-                let ahead = std::task::ready!(frames.poll_recv(context));
-                taken.notify_one();
-                let frame = ahead.map(|ahead| ahead.frame);
-                if let Some(Ok(frame)) = &frame
-                    && let Some(data) = frame.data_ref()
-                    && let Some(exact) = left.exact()
-                {
-                    *left = SizeHint::with_exact(exact.saturating_sub(data.len() as u64));
+            Rest::Expected { expectation, .. } => match expectation.read() {
+                Some(ahead) => {
+                    *self = Rest::Ahead(ahead);
+                    self.poll_frame(context)
                 }
-                Poll::Ready(frame)
-            }
+                // Its answer was sent: nobody is asked for it any more.
+                None => Poll::Ready(Some(Err(BodyError::TooSlow))),
+            },
+            Rest::Ahead(ahead) => ahead.poll_frame(context),
             Rest::Trailers(_) | Rest::Done => match std::mem::replace(self, Rest::Done) {
                 Rest::Trailers(trailers) => Poll::Ready(Some(Ok(Frame::trailers(*trailers)))),
                 _ => Poll::Ready(None),
@@ -308,7 +222,8 @@ impl Rest {
     fn size_hint(&self) -> SizeHint {
         match self {
             Rest::Direct { incoming, .. } => incoming.size_hint(),
-            Rest::Ahead { left, .. } => *left,
+            Rest::Expected { left, .. } => *left,
+            Rest::Ahead(ahead) => ahead.left(),
             Rest::Trailers(_) | Rest::Done => SizeHint::with_exact(0),
         }
     }
@@ -330,7 +245,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         let is_done = match &self.rest {
             Rest::Direct { incoming, .. } => incoming.is_end_stream(),
-            Rest::Ahead { .. } | Rest::Trailers(_) => false,
+            Rest::Expected { .. } | Rest::Ahead(_) | Rest::Trailers(_) => false,
             Rest::Done => true,
         };
         self.ahead.is_empty() && is_done

@@ -3,9 +3,11 @@
 //! Its length is what it says here, never what its guest says ([`super::framing`]). A streamed one ends with an error, so that it is broken off,
 //! if its guest failed meanwhile or sent another length than it announced.
 
+mod charged;
+
 use std::{
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -17,9 +19,11 @@ use tokio::sync::{
 };
 use wasmtime_wasi_http::WasiBody;
 
+use self::charged::{Charged, LateHold};
 use super::{
     budget::Hold,
     framing::{BadFraming, Length},
+    trailers::Passing,
 };
 use crate::{
     access_log::Record,
@@ -31,8 +35,18 @@ pub struct ResponseBody(State);
 
 enum State {
     Whole(Bytes),
-    Frames { frames: std::vec::IntoIter<Frame<Bytes>>, left: u64 },
+    /// `chunked`: since trailers follow it.
+    Frames {
+        frames: std::vec::IntoIter<Frame<Bytes>>,
+        left: u64,
+        chunked: bool,
+    },
     Streaming(Box<Streaming>),
+    /// Of the server's own, as they come, with what is held for them.
+    Pieces {
+        pieces: mpsc::Receiver<Bytes>,
+        _hold: Hold,
+    },
     Done,
 }
 
@@ -57,8 +71,8 @@ struct Streaming {
 pub enum Source {
     /// A command's output.
     Output { first: Option<Bytes>, rest: mpsc::Receiver<Bytes> },
-    /// A wasi:http guest's body, and the length that it announced.
-    Guest { body: WasiBody, announced: Option<u64> },
+    /// A wasi:http guest's body, the length that it announced, and what passes of its trailers.
+    Guest { body: WasiBody, announced: Option<u64>, passing: Passing },
 }
 
 /// The invocation behind a response that has begun before it ended.
@@ -82,31 +96,6 @@ pub enum Aborted {
     Guest(wasmtime_wasi_http::Error),
 }
 
-/// Bytes that are charged for as long as somebody has them: a connection takes a frame of any size at once, and keeps it until it is sent.
-struct Charged {
-    bytes: Bytes,
-    _hold: Arc<LateHold>,
-}
-
-/// Empty while the invocation itself is charged.
-type LateHold = OnceLock<Hold>;
-
-impl Charged {
-    fn bytes(bytes: Bytes, hold: &Arc<LateHold>) -> Bytes {
-        Bytes::from_owner(Charged { bytes, _hold: hold.clone() })
-    }
-
-    fn frame(frame: Frame<Bytes>, hold: &Arc<LateHold>) -> Frame<Bytes> {
-        frame.map_data(|bytes| Charged::bytes(bytes, hold))
-    }
-}
-
-impl AsRef<[u8]> for Charged {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 type NextFrame = Option<Result<Frame<Bytes>, Aborted>>;
 
 fn length_of(frame: &Frame<Bytes>) -> u64 {
@@ -122,9 +111,21 @@ impl ResponseBody {
         ResponseBody::from(State::Done)
     }
 
-    pub fn frames(frames: Vec<Frame<Bytes>>) -> Self {
-        let left = frames.iter().map(length_of).sum();
-        ResponseBody::from(State::Frames { frames: frames.into_iter(), left })
+    /// With its length, and whether trailers follow it.
+    pub fn frames(frames: Vec<Frame<Bytes>>, passing: &Passing) -> (Self, u64, bool) {
+        let (mut data, others): (Vec<_>, Vec<_>) = frames.into_iter().partition(Frame::is_data);
+        let left = data.iter().map(length_of).sum();
+        let trailers = others.into_iter().filter_map(|frame| frame.into_trailers().ok()).next_back();
+        let trailers = trailers.and_then(|trailers| passing.filter(trailers));
+        let has_trailers = trailers.is_some();
+        data.extend(trailers.map(Frame::trailers));
+        let chunked = has_trailers && passing.needs_chunks();
+        (ResponseBody::from(State::Frames { frames: data.into_iter(), left, chunked }), left, has_trailers)
+    }
+
+    /// What the server itself has to say, as long as somebody sends it. `hold` is kept until then.
+    pub fn pieces(pieces: mpsc::Receiver<Bytes>, hold: Hold) -> Self {
+        ResponseBody::from(State::Pieces { pieces, _hold: hold })
     }
 
     /// With what accounts for a body that is not streamed until its last byte is sent.
@@ -134,9 +135,9 @@ impl ResponseBody {
         let hold = Arc::new(LateHold::from(hold));
         ResponseBody(match self.0 {
             State::Whole(bytes) => State::Whole(Charged::bytes(bytes, &hold)),
-            State::Frames { frames, left } => {
+            State::Frames { frames, left, chunked } => {
                 let frames: Vec<_> = frames.map(|frame| Charged::frame(frame, &hold)).collect();
-                State::Frames { frames: frames.into_iter(), left }
+                State::Frames { frames: frames.into_iter(), left, chunked }
             }
             other => other,
         })
@@ -170,6 +171,10 @@ impl From<State> for ResponseBody {
 }
 
 impl Source {
+    fn needs_chunks(&self) -> bool {
+        matches!(self, Source::Guest { passing, .. } if passing.needs_chunks())
+    }
+
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<NextFrame> {
         match self {
             Source::Output { first, rest } => match first.take() {
@@ -205,7 +210,11 @@ impl Streaming {
                     }
                 }
                 // Who sends them asks for no end any more.
-                Some(Ok(trailers)) => self.trailers = Some(trailers),
+                Some(Ok(trailers)) => {
+                    if let (Source::Guest { passing, .. }, Ok(trailers)) = (&self.source, trailers.into_trailers()) {
+                        self.trailers = passing.filter(trailers).map(Frame::trailers);
+                    }
+                }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
                     let hold = ready!(self.poll_end(context))?;
@@ -275,7 +284,7 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<NextFrame> {
         let frame = match &mut self.0 {
             State::Whole(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            State::Frames { frames, left } => match frames.next() {
+            State::Frames { frames, left, .. } => match frames.next() {
                 Some(frame) => {
                     *left -= length_of(&frame);
                     return Poll::Ready(Some(Ok(frame)));
@@ -285,6 +294,10 @@ impl Body for ResponseBody {
             State::Streaming(streaming) => match ready!(streaming.poll_frame(context)) {
                 Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
                 last => last,
+            },
+            State::Pieces { pieces, .. } => match ready!(pieces.poll_recv(context)) {
+                Some(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => None,
             },
             State::Done => None,
         };
@@ -296,7 +309,7 @@ impl Body for ResponseBody {
         match &self.0 {
             State::Frames { frames, .. } => frames.len() == 0,
             // Only the end itself tells whether it is whole.
-            State::Whole(_) | State::Streaming(_) => false,
+            State::Whole(_) | State::Streaming(_) | State::Pieces { .. } => false,
             State::Done => true,
         }
     }
@@ -304,7 +317,9 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             State::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            State::Frames { chunked: true, .. } | State::Pieces { .. } => SizeHint::default(),
             State::Frames { left, .. } => SizeHint::with_exact(*left),
+            State::Streaming(streaming) if streaming.source.needs_chunks() => SizeHint::default(),
             State::Streaming(streaming) => {
                 let last = streaming.last.as_ref().map_or(0, length_of);
                 // A length of zero would end the response with its head, before the guest has ended: whether that is true is not known then.

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
@@ -16,7 +16,7 @@ use std::{
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
 
-use super::{reservation::MemoryReservation, signed};
+use super::{kept::KeptMemory, reclaim::Spare, reservation::MemoryReservation, signed};
 use crate::invocation::{CancelToken, InvocationId};
 
 /// When an invocation was admitted, relative to others: the smaller, the earlier.
@@ -38,6 +38,7 @@ pub struct MemoryBudget {
     next: AtomicU64,
     waits: IntCounter,
     evicted: IntCounter,
+    spare: OnceLock<Weak<dyn Spare>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,13 +82,36 @@ impl MemoryBudget {
             next: AtomicU64::new(0),
             waits,
             evicted,
+            spare: OnceLock::new(),
         })
+    }
+
+    /// `spare` is asked for memory before anybody waits for some. The first one counts.
+    pub fn set_spare(&self, spare: Weak<dyn Spare>) {
+        let _ = self.spare.set(spare);
+    }
+
+    /// Has what nobody needs make room for `bytes` soon; whether there is so much.
+    pub(super) fn make_room(&self, bytes: u64) -> bool {
+        let Some(spare) = self.spare.get().and_then(Weak::upgrade) else { return false };
+        let missing =
+            signed(self.committed().saturating_add(bytes)).saturating_sub(self.ceiling.load(Ordering::SeqCst));
+        let missing = u64::try_from(missing).unwrap_or(0);
+        spare.give_back(missing) >= missing
     }
 
     /// For an invocation that was admitted just now.
     pub fn reserve(self: &Arc<Self>, id: InvocationId, cancel: CancelToken) -> Arc<MemoryReservation> {
-        let seniority = Seniority(self.next.fetch_add(1, Ordering::Relaxed));
-        Arc::new(MemoryReservation::new(self.clone(), id, seniority, cancel))
+        Arc::new(MemoryReservation::new(self.clone(), id, self.next_seniority(), cancel))
+    }
+
+    /// The same, which runs in an instance that holds `kept` already.
+    pub fn take_over(&self, kept: KeptMemory, id: InvocationId, cancel: CancelToken) -> Arc<MemoryReservation> {
+        Arc::new(MemoryReservation::on(kept, id, self.next_seniority(), cancel))
+    }
+
+    fn next_seniority(&self) -> Seniority {
+        Seniority(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Bytes that all guests have grown to, that are allocated for them, and that were taken for that in advance.

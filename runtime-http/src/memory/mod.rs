@@ -13,7 +13,7 @@
 //!
 //! Not done here: reading the container's files ([`crate::container`]), deciding when to look ([`crate::sampler`]).
 //!
-//! - [`budget`]: the sum of what guests hold, and who waits; [`reservation`]: what one of them holds
+//! - [`budget`]: the sum of what guests hold, and who waits; [`reservation`]: what one of them holds; [`kept`]: what an instance holds between two
 //! - [`forecast`]: what the box itself needs, and the watermarks
 //! - [`eviction`]: who must go; [`throttle`]: how much may start afterwards
 //! - [`reclaim`]: what the box can give back without harming anyone
@@ -21,11 +21,12 @@
 pub mod budget;
 pub mod eviction;
 pub mod forecast;
+pub mod kept;
 pub mod reclaim;
 pub mod reservation;
 pub mod throttle;
 
-pub use self::{budget::MemoryBudget, reservation::MemoryReservation};
+pub use self::{budget::MemoryBudget, kept::KeptMemory, reservation::MemoryReservation};
 
 /// For sums and differences that may be negative.
 fn signed(bytes: u64) -> i64 {

@@ -5,24 +5,25 @@
 //! there is none is evicted.
 
 use std::{
+    mem,
     num::NonZeroUsize,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
 use tokio::sync::oneshot;
 
-use super::budget::{MemoryBudget, Seniority, Waiter};
+use super::{
+    budget::{MemoryBudget, Seniority, Waiter},
+    kept::{KeptMemory, NOTICEABLE},
+};
 use crate::{
     allocator::{Charging, HeldBytes, HostBytes},
     invocation::{CancelReason, CancelToken, InvocationId},
 };
-
-/// Bytes. What is allocated in the box for an invocation is in the budget to this precision.
-const NOTICEABLE: u64 = 64 << 10;
 
 /// What one invocation holds. It is given back when this is dropped, which must be after the store, since that gives the pages back.
 #[derive(Debug)]
@@ -38,6 +39,11 @@ pub struct MemoryReservation {
     /// What is allocated for it in the box, and what of that is in the budget.
     host: HostBytes,
     host_counted: AtomicU64,
+    /// Both are its instance's again, which goes on without it.
+    is_handed_on: AtomicBool,
+    /// What of the host's bytes was its instance's own when it got it or when that was made, and what was left of earlier answers then.
+    own: AtomicU64,
+    carried: u64,
 }
 
 impl MemoryReservation {
@@ -56,6 +62,37 @@ impl MemoryReservation {
             overhead: AtomicU64::new(0),
             host: HostBytes::default(),
             host_counted: AtomicU64::new(0),
+            is_handed_on: AtomicBool::new(false),
+            own: AtomicU64::new(0),
+            carried: 0,
+        }
+    }
+
+    /// Of an invocation whose instance has served others.
+    pub(super) fn on(mut kept: KeptMemory, id: InvocationId, seniority: Seniority, cancel: CancelToken) -> Self {
+        let mut reservation = MemoryReservation::new(kept.budget.clone(), id, seniority, cancel);
+        reservation.host = kept.host.clone();
+        *reservation.own.get_mut() = kept.own;
+        reservation.carried = kept.host.get().saturating_sub(kept.own);
+        *reservation.grown.get_mut() = mem::take(&mut kept.grown);
+        *reservation.host_counted.get_mut() = mem::take(&mut kept.host_counted);
+        reservation
+    }
+
+    /// Its guest has ended, and its instance is kept with all that it holds. `undelivered` bytes of its answer are still there.
+    pub fn keep(&self, undelivered: u64) -> KeptMemory {
+        self.settle_to(0);
+        self.is_handed_on.store(true, Ordering::SeqCst);
+        let host_counted = self.host_counted.swap(0, Ordering::SeqCst);
+        self.give_back_overhead(host_counted);
+        // Not less than it was, though what was left of earlier answers may be gone meanwhile.
+        let own = host_counted.saturating_sub(undelivered + self.carried).max(self.own.load(Ordering::Relaxed));
+        KeptMemory {
+            budget: self.budget.clone(),
+            grown: self.grown.swap(0, Ordering::SeqCst),
+            host: self.host.clone(),
+            host_counted,
+            own,
         }
     }
 
@@ -71,6 +108,8 @@ impl MemoryReservation {
     /// Takes `bytes` when they are there. Dropping the future leaves the queue. A guest grows one memory at a time, so it has one such
     /// future at most.
     pub async fn wait(self: &Arc<Self>, bytes: u64) {
+        // What is spare is given back soon, to who waits.
+        self.budget.make_room(bytes);
         let (granted, grant) = oneshot::channel();
         self.budget.enqueue(Waiter { reservation: self.clone(), bytes, since: Instant::now(), granted });
         let _place = Place(self);
@@ -126,8 +165,16 @@ impl MemoryReservation {
 
     /// Whether there was room for what was allocated since the last time; it is in the budget anyway.
     fn settle(&self) -> bool {
+        self.settle_to(NOTICEABLE)
+    }
+
+    /// The same, to a precision of so many bytes.
+    fn settle_to(&self, precision: u64) -> bool {
+        if self.is_handed_on.load(Ordering::Relaxed) {
+            return true;
+        }
         let (now, counted) = (self.host.get(), self.host_counted.load(Ordering::Relaxed));
-        if now.abs_diff(counted) < NOTICEABLE {
+        if now.abs_diff(counted) < precision {
             return true;
         }
         self.host_counted.store(now, Ordering::SeqCst);
@@ -138,9 +185,11 @@ impl MemoryReservation {
             self.budget.give_back(before - after);
             return true;
         }
-        self.budget.take(after - before) || {
-            self.budget.take_anyway(after - before);
-            false
+        let bytes = after - before;
+        self.budget.take(bytes) || {
+            self.budget.take_anyway(bytes);
+            // It is in the box already; what is spare is on its way out.
+            self.budget.make_room(0)
         }
     }
 
@@ -148,7 +197,19 @@ impl MemoryReservation {
     pub fn has_room(&self, bytes: u64, most: u64) -> bool {
         let after = self.host.get().saturating_add(bytes);
         let has = self.host_counted.load(Ordering::Relaxed).max(self.overhead.load(Ordering::Relaxed));
-        self.grown.load(Ordering::Relaxed).saturating_add(after) <= most && self.budget.has(after.saturating_sub(has))
+        let more = after.saturating_sub(has);
+        self.grown.load(Ordering::Relaxed).saturating_add(after) <= most
+            && (self.budget.has(more) || self.budget.make_room(more))
+    }
+
+    /// Bytes of linear memories and tables.
+    pub fn grown(&self) -> u64 {
+        self.grown.load(Ordering::Relaxed)
+    }
+
+    /// Its instance is made: what is allocated now is that instance's own.
+    pub fn instance_made(&self) {
+        self.own.store(self.host.get(), Ordering::Relaxed);
     }
 
     /// What it costs in all now, bytes.
@@ -170,11 +231,15 @@ impl MemoryReservation {
     /// Its guest and all that it had are gone: what is left is the answer, as long as somebody holds that and this.
     pub fn guest_ended(&self) {
         self.settle();
+        self.give_back_overhead(self.host_counted.load(Ordering::SeqCst));
+        self.budget.give_back(self.grown.swap(0, Ordering::SeqCst));
+    }
+
+    /// What was taken in advance and is not used, as `counted` bytes are allocated.
+    fn give_back_overhead(&self, counted: u64) {
         let overhead = self.overhead.swap(0, Ordering::SeqCst);
-        let counted = self.host_counted.load(Ordering::SeqCst);
         self.budget.use_aside(counted.min(overhead), overhead);
-        let grown = self.grown.swap(0, Ordering::SeqCst);
-        self.budget.give_back(grown + overhead.saturating_sub(counted));
+        self.budget.give_back(overhead.saturating_sub(counted));
     }
 }
 

@@ -4,14 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::OutboundMetrics;
-use crate::invocation::Usage;
+use super::{OutboundMetrics, activity::Activity};
+use crate::{
+    failures::{Failed, Failures},
+    function_log::{Entry, FunctionLog},
+    invocation::Usage,
+};
 
 /// The metrics of one function, looked up once, when the function is loaded.
 pub struct FunctionMetrics {
-    pub(super) name: Arc<str>,
     pub(super) invocations: IntCounterVec,
-    pub(super) label: String,
+    pub(super) label: Arc<str>,
     pub(super) ok: IntCounter,
     pub(super) duration: Histogram,
     pub(super) queue: Histogram,
@@ -22,21 +25,57 @@ pub struct FunctionMetrics {
     pub(super) in_flight: IntGauge,
     pub(super) outbound: OutboundMetrics,
     pub(super) outbound_duration: Histogram,
+    pub(super) activity: Arc<Activity>,
+    pub(super) failures: Arc<Failures>,
+    /// `None`: nobody may follow it.
+    pub(super) log: Option<Arc<FunctionLog>>,
 }
 
 impl std::fmt::Debug for FunctionMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("FunctionMetrics").field(&self.name).finish()
+        f.debug_tuple("FunctionMetrics").field(self.name()).finish()
     }
 }
 
 impl FunctionMetrics {
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        self.activity.name()
     }
 
-    pub fn in_flight(&self) -> &IntGauge {
-        &self.in_flight
+    /// By which metrics know it: its name, or that of all functions beyond a number.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// An invocation begins to run.
+    pub fn begin(&self) {
+        self.in_flight.inc();
+        self.activity.begin();
+    }
+
+    /// One that began has ended.
+    pub fn end(&self) {
+        self.in_flight.dec();
+        self.activity.end();
+    }
+
+    /// How many run.
+    pub fn running(&self) -> u64 {
+        self.activity.running()
+    }
+
+    /// Where whoever follows it finds its lines.
+    pub fn log(&self) -> Option<&Arc<FunctionLog>> {
+        self.log.as_ref()
+    }
+
+    /// One has failed.
+    pub fn failed(&self, failed: Failed) {
+        if let Some(log) = &self.log {
+            let Failed { id, status, code, .. } = failed;
+            log.push(id, Entry::Failed { status, code, reason: failed.reason.as_str().into() });
+        }
+        self.failures.push(failed);
     }
 
     /// A request that its guests sent is over.
@@ -50,13 +89,23 @@ impl FunctionMetrics {
         self.outbound.connections.with_label_values(&[how]).inc();
     }
 
-    pub fn observe(&self, status: u16, duration: Duration, queue: Option<&Duration>, usage: Option<&Usage>) {
+    /// `is_error`: for which the client cannot be blamed.
+    pub fn observe(
+        &self,
+        status: u16,
+        is_error: bool,
+        duration: Duration,
+        queue: Option<&Duration>,
+        usage: Option<&Usage>,
+    ) {
         if status == 200 {
             self.ok.inc();
         } else {
-            self.invocations.with_label_values(&[self.label.as_str(), itoa::Buffer::new().format(status)]).inc();
+            self.invocations.with_label_values(&[&*self.label, itoa::Buffer::new().format(status)]).inc();
         }
         self.duration.observe(duration.as_secs_f64());
+        let (cpu, memory) = usage.map_or((Duration::ZERO, 0), |usage| (usage.cpu, usage.memory_peak));
+        self.activity.observe(is_error, duration, cpu, memory);
         if let Some(queue) = queue {
             self.queue.observe(queue.as_secs_f64());
         }

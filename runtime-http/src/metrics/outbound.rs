@@ -6,7 +6,7 @@ use super::declare::Declare;
 
 /// What becomes of requests, and how connections for them are got.
 const RESULTS: [&str; 5] = ["answered", "refused", "failed", "timeout", "abandoned"];
-const WAYS: [&str; 2] = ["opened", "reused"];
+const WAYS: [&str; 4] = ["opened", "reused", "socket", "refused"];
 
 /// Of all functions together.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ impl OutboundMetrics {
             ),
             connections: declare.counters(
                 "wasmbox_outbound_connections_total",
-                "Connections that functions got for their requests (opened, reused).",
+                "Connections that functions got for their requests (opened, reused), and that they opened by themselves (socket, refused).",
                 &["how"],
             ),
             idle: declare.gauge(

@@ -19,8 +19,8 @@ use procfs::process::{MMapPath, Process};
 use crate::{
     boot,
     cgroup::root,
-    config::{CacheDir, Config},
-    invocation::OutboundGrant,
+    config::{CacheDir, Config, RedisUrl},
+    invocation::{Host, OutboundGrant},
 };
 
 /// Whatever of it a kernel knows is asked for.
@@ -29,6 +29,7 @@ const NEWEST: ABI = ABI::V9;
 /// What describes this process and machine. Not the processes beside it.
 const SYSTEM: &[&str] = &[
     "/proc/self",
+    "/proc/sys/kernel/random/boot_id",
     "/proc/sys/vm",
     "/proc/cpuinfo",
     "/proc/meminfo",
@@ -105,6 +106,7 @@ fn files(config: &Config) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
     ];
     files.extend(beside_link(&config.functions_dir).map(|directory| (directory, functions)));
     files.extend(cache_dir(config).map(|path| (path, write)));
+    files.extend(config.keyvalue.directory().map(|path| (path.clone(), write)));
     if let Some(node) = &config.node {
         files.push((node.cache_dir.clone(), read));
         // The service makes its socket anew when it is started anew.
@@ -143,9 +145,9 @@ fn beside_link(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok()?.starts_with(&directory).then_some(directory)
 }
 
-/// Makes the cache directory if it is not there: a rule needs it. Whether it can be used is for the cache to say.
-pub fn make_cache_dir(config: &Config) {
-    if let Some(path) = cache_dir(config) {
+/// Makes the directories of the box's own that are not there: a rule needs them. Whether they can be used is for their owners to say.
+pub fn make_directories(config: &Config) {
+    for path in cache_dir(config).iter().chain(config.keyvalue.directory()) {
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
     }
 }
@@ -188,13 +190,18 @@ fn names_are_looked_up(config: &Config) -> bool {
     let is_name = |host: &str| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err();
     config.outbound.allow.iter().any(OutboundGrant::has_names)
         || config.reporter.as_ref().is_some_and(|reporter| is_name(&reporter.host))
+        || config.keyvalue.redis().is_some_and(|redis| is_name(redis.host()))
+        || config.traces.as_ref().is_some_and(|traces| matches!(traces.endpoint.host, Host::Name(_)))
 }
 
 /// Both own ports, and those of others that guests or reports go to.
 fn ports(config: &Config) -> impl Iterator<Item = (u16, AccessNet)> {
     let own = [config.port, config.admin_port].map(|port| (port, AccessNet::BindTcp));
     let outbound = config.outbound.allow.iter().map(OutboundGrant::port);
-    let others = outbound.chain(config.reporter.as_ref().map(|reporter| reporter.port));
+    let others = outbound
+        .chain(config.reporter.as_ref().map(|reporter| reporter.port))
+        .chain(config.keyvalue.redis().map(RedisUrl::port))
+        .chain(config.traces.as_ref().map(|traces| traces.endpoint.port));
     let names = names_are_looked_up(config).then_some(DNS);
     own.into_iter().chain(others.chain(names).map(|port| (port, AccessNet::ConnectTcp)))
 }

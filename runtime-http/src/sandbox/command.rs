@@ -14,6 +14,7 @@ use super::{
     failure::{LimitHits, cancelled, classify, limit_hit},
     handles,
     limiter::Limiter,
+    outbound::{CurrentOutbound, Outbound},
     p3,
     populate::populate,
     program::{CommandComponent, CoreProgram},
@@ -28,7 +29,7 @@ use crate::{
 /// The data of a core module's store.
 pub struct CoreHost {
     wasi: WasiP1Ctx,
-    limiter: Limiter,
+    pub(super) limiter: Limiter,
 }
 
 impl CoreHost {
@@ -142,7 +143,7 @@ pub(super) async fn run_component(
         CommandComponent::P2(command) => command.engine(),
         CommandComponent::P3(command) => command.engine(),
     };
-    let mut store = bounded_store(engine, ComponentHost::new(wasi, setup), |host| &mut host.limiter);
+    let mut store = bounded_store(engine, ComponentHost::new(wasi, None, setup), |host| &mut host.limiter);
     let stdout = streams.stdout.clone();
     let result = {
         let call = pin!(async {
@@ -204,7 +205,7 @@ fn judge(
 /// The WASI context of a command: its own arguments, environment and streams, and what is granted; nothing else of the host.
 fn context(input: CommandInput, setup: &Setup, streams: &mut Streams) -> Result<WasiCtxBuilder, Failure> {
     let CommandInput { args, env, stdio } = input;
-    let mut wasi = granted_context(setup)?;
+    let (mut wasi, _) = granted_context(setup)?;
     wasi.args(&args).envs(&env);
     match stdio {
         Stdio::Inherit => {
@@ -221,11 +222,18 @@ fn context(input: CommandInput, setup: &Setup, streams: &mut Streams) -> Result<
 /// The most bytes of random numbers at once, as for `crypto.getRandomValues` in browsers: they are made in the box's memory.
 const MOST_RANDOM_BYTES: u64 = 64 << 10;
 
-/// A WASI context with what is granted: no network, no directory, no variable beyond that.
-pub(super) fn granted_context(setup: &Setup) -> Result<WasiCtxBuilder, Failure> {
+/// A WASI context with what is granted: no connection, no directory, no variable beyond that. Second, who is asked before its sockets are used,
+/// if it may have some.
+pub(super) fn granted_context(setup: &Setup) -> Result<(WasiCtxBuilder, Option<CurrentOutbound>), Failure> {
     let grants = &setup.grants;
     let mut wasi = WasiCtxBuilder::new();
     wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).envs(&grants.env);
+    // Most functions have no way out.
+    let outbound = (!grants.outbound.is_empty()).then(|| Outbound::new(setup));
+    let for_sockets = outbound.filter(Outbound::has_sockets).map(CurrentOutbound::new);
+    if let Some(current) = &for_sockets {
+        wasi.allow_tcp(true).socket_addr_check(current.socket_check());
+    }
     wasi.max_random_size(MOST_RANDOM_BYTES);
     for preopen in &grants.preopens {
         let permissions = if preopen.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
@@ -242,5 +250,5 @@ pub(super) fn granted_context(setup: &Setup) -> Result<WasiCtxBuilder, Failure> 
         let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
         wasi.preopened_dir(path, &preopen.guest, permissions).map_err(|error| failure(&error))?;
     }
-    Ok(wasi)
+    Ok((wasi, for_sockets))
 }

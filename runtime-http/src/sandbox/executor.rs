@@ -95,7 +95,7 @@ thread_local! {
 /// CPU time after which a busy guest has to leave a connection's thread.
 pub const SLICE: Duration = Duration::from_micros(100);
 /// What a guest may grow to there. It can touch all of it in one instruction, which nothing interrupts.
-const SLICE_MEMORY: usize = 4 << 20;
+pub const SLICE_MEMORY: usize = 4 << 20;
 
 /// A guest that is about to have `bytes` of memory waits until it is on a worker, if that is more than it may have before.
 pub(super) async fn worker_for(bytes: usize) {

@@ -39,7 +39,7 @@ impl Guest {
         let call = Box::pin(async move {
             let result = bounded(&bounds, std::pin::pin!(call), |_| ()).await;
             let result = result.map(|()| None).map_err(|reason| cancelled(reason, 0, bounds.bounds()));
-            Ended { result, memory_peak: 0, remains: Remains { store: None, files: None } }
+            Ended { result, memory_peak: 0, remains: Remains::none() }
         });
         Guest { call, setup }
     }

@@ -1,6 +1,7 @@
 //! Runs `wasi:http/incoming-handler` and `wasi:http/handler`: the guest gets the request itself and makes the response.
 
 use std::{
+    fmt,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -8,10 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use wasmtime::Store;
+use wasmtime::{Engine, Store};
 use wasmtime_wasi_http::{
     WasiBody, WasiHttpView,
-    p2::bindings::{ProxyPre, http::types::Scheme},
+    p2::bindings::{Proxy, http::types::Scheme},
 };
 
 use super::{
@@ -20,11 +21,13 @@ use super::{
     component::ComponentHost,
     executor::{Pause, bounded},
     failure::{LimitHits, cancelled, classify, limit_hit},
+    instance::{Handler, Instance},
     limiter::Limiter,
     p3,
     program::HttpComponent,
 };
 use crate::{
+    excerpt::excerpt,
     exchange::request_body::RequestBody,
     invocation::{CancelReason, Failure},
 };
@@ -56,6 +59,11 @@ impl Slot {
         *self.put_in() = Some(Put { response, yields: 0 });
     }
 
+    /// Instead of a response. The guest chose the text in it.
+    pub(super) fn put_error(&self, code: &impl fmt::Debug) {
+        self.put(Err(excerpt(format_args!("{code:?}"))));
+    }
+
     fn take(&self) -> Option<GuestResponse> {
         self.put_in().take().map(|put| put.response)
     }
@@ -82,21 +90,20 @@ impl Slot {
 pub(super) async fn run(
     program: &HttpComponent,
     request: ::http::Request<RequestBody>,
+    kept: Option<Instance>,
     setup: &Setup,
     reply: &ReplySender,
 ) -> Ended {
-    let mut wasi = match granted_context(setup) {
-        Ok(wasi) => wasi,
-        Err(failure) => return Ended::not_started(failure),
+    let (mut store, handler, served) = match kept {
+        Some(mut instance) => {
+            instance.renew(setup);
+            (instance.store, Some(instance.handler), instance.served)
+        }
+        None => match new_store(program, setup) {
+            Ok(store) => (store, None, 0),
+            Err(failure) => return Ended::not_started(failure),
+        },
     };
-    // An HTTP handler has no output but its response: what it prints is for the log.
-    wasi.args(&setup.grants.args).stdout(setup.stderr.clone()).stderr(setup.stderr.clone());
-    let engine = match program {
-        HttpComponent::P2(proxy) => proxy.engine(),
-        HttpComponent::P3(service) => service.engine(),
-    };
-    let host = ComponentHost::new(wasi.build(), setup);
-    let mut store = bounded_store(engine, host, |host| &mut host.limiter);
     let body = request.body().status();
     let slot = Slot::default();
     let stream = |pause| {
@@ -107,29 +114,84 @@ pub(super) async fn run(
     let result = {
         let call = pin!(async {
             setup.reserve_overhead().await;
-            match program {
-                HttpComponent::P2(proxy) => handle(proxy, &mut store, request, &slot).await.map(|()| None),
-                HttpComponent::P3(service) => p3::handle(service, &mut store, request, &slot).await.map(Some),
-            }
+            let handler = match handler {
+                Some(handler) => handler,
+                None => {
+                    let handler = program.instantiate(&mut store).await?;
+                    setup.memory.instance_made();
+                    handler
+                }
+            };
+            let delivery = match &handler {
+                Handler::P2(proxy) => handle(proxy, &mut store, request, &slot).await.map(|()| None),
+                Handler::P3(service) => p3::handle(service, &mut store, request, &slot).await.map(Some),
+            };
+            delivery.map(|delivery| (handler, delivery))
         });
         bounded(setup, call, stream).await
     };
     let hits = || LimitHits { body: body.end(), ..LimitHits::default() };
-    if let Ok(Ok(Some(delivery))) = result {
+    let (ended, delivery, result) = match result {
+        Ok(Ok((handler, delivery))) => (Some(handler), delivery, Ok(Ok(()))),
+        Ok(Err(error)) => (None, None, Ok(Err(error))),
+        Err(reason) => (None, None, Err(reason)),
+    };
+    if let Some(mut delivery) = delivery
+        && !delivery.is_over(&slot, reply.is_streaming(), setup.buffer_limit)
+    {
+        if let Some(reuse) = &setup.reuse {
+            reuse.instances.metrics().ended_unclean.inc();
+        }
         // With its tasks the guest's streams have ended. What it has only passed on comes as long as it does.
         let host = store.into_data();
-        let delivered = delivery.delivered(&slot, reply.is_streaming(), setup.buffer_limit);
-        let result = bounded(setup, pin!(delivered), stream).await.map(Ok);
+        let rest = async {
+            if !delivery.is_over(&slot, reply.is_streaming(), setup.buffer_limit) {
+                delivery.rest().await;
+            }
+        };
+        let result = bounded(setup, pin!(rest), stream).await.map(Ok);
         let result = judge(setup, &slot, hits(), &host.limiter, reply, result);
         return Ended { result, memory_peak: host.limiter.peak(), remains: Remains::none() };
     }
-    let result = result.map(|result| result.map(drop));
     let result = judge(setup, &slot, hits(), &store.data().limiter, reply, result);
-    Ended { result, memory_peak: store.data().limiter.peak(), remains: Remains::of(Left::Component(store)) }
+    let memory_peak = store.data().limiter.peak();
+    let remains = match (ended, &setup.reuse) {
+        (Some(handler), Some(reuse)) if result.is_ok() => {
+            let stderr = setup.stderr.clone();
+            let instance = Instance { handler, store, stderr, served: served + 1 };
+            Remains::reusable(instance, reuse, body.is_gone())
+        }
+        _ => Remains::of(Left::Component(store)),
+    };
+    Ended { result, memory_peak, remains }
+}
+
+fn new_store(program: &HttpComponent, setup: &Setup) -> Result<Store<ComponentHost>, Failure> {
+    let (mut wasi, for_sockets) = granted_context(setup)?;
+    // An HTTP handler has no output but its response: what it prints is for the log.
+    wasi.args(&setup.grants.args).stdout(setup.stderr.clone()).stderr(setup.stderr.clone());
+    let host = ComponentHost::new(wasi.build(), for_sockets, setup);
+    Ok(bounded_store(program.engine(), host, |host| &mut host.limiter))
+}
+
+impl HttpComponent {
+    fn engine(&self) -> &Engine {
+        match self {
+            HttpComponent::P2(proxy) => proxy.engine(),
+            HttpComponent::P3(service) => service.engine(),
+        }
+    }
+
+    async fn instantiate(&self, store: &mut Store<ComponentHost>) -> wasmtime::Result<Handler> {
+        Ok(match self {
+            HttpComponent::P2(proxy) => Handler::P2(proxy.instantiate_async(store).await?),
+            HttpComponent::P3(service) => Handler::P3(service.instantiate_async(store).await?),
+        })
+    }
 }
 
 async fn handle(
-    proxy: &ProxyPre<ComponentHost>,
+    proxy: &Proxy,
     store: &mut Store<ComponentHost>,
     request: ::http::Request<RequestBody>,
     slot: &Slot,
@@ -137,10 +199,10 @@ async fn handle(
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(Scheme::Http, request)?;
     let slot = slot.clone();
-    let out = http.new_response_outparam_from_callback(move |response| {
-        slot.put(response.map_err(|code| format!("{code:?}")));
+    let out = http.new_response_outparam_from_callback(move |response| match response {
+        Ok(response) => slot.put(Ok(response)),
+        Err(code) => slot.put_error(&code),
     })?;
-    let proxy = proxy.instantiate_async(&mut *store).await?;
     proxy.wasi_http_incoming_handler().call_handle(store, request, out).await
 }
 
@@ -199,7 +261,9 @@ fn whole(response: ::http::Response<WasiBody>, max_output: u64) -> Result<Answer
             // Pending: the guest returned without finishing its body. Like wasmtime, take it as finished.
             Poll::Ready(None) | Poll::Pending => return Ok(Answer::Response { head, frames }),
             Poll::Ready(Some(Err(error))) => {
-                return Err(Failure::NoResponse { reason: format!("its body ended with an error: {error:?}") });
+                return Err(Failure::NoResponse {
+                    reason: excerpt(format_args!("its body ended with an error: {error:?}")),
+                });
             }
         }
     }

@@ -7,13 +7,14 @@
 //! A growth that is allowed and then fails stays counted. It could be taken back when wasmtime tells of the failure, but it also tells of
 //! failures that it did not ask about before: a guest could make those, and grow for nothing.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use wasmtime::ResourceLimiterAsync;
 use wasmtime_wasi::async_trait;
 
 use super::executor::worker_for;
 use crate::{
+    allocator::HeldBytes,
     engine::{MOST_CORE_INSTANCES, MOST_MEMORIES, MOST_TABLES},
     invocation::CancelReason,
     memory::MemoryReservation,
@@ -42,6 +43,11 @@ impl Limiter {
         Limiter { limit, used: 0, peak: 0, refused: None, most, overdrawn: None, reservation }
     }
 
+    /// For another invocation, whose instance has what it has.
+    pub fn renew(&mut self, limit: u64, most: u64, reservation: Arc<MemoryReservation>) {
+        *self = Limiter { used: self.used, peak: self.used, ..Limiter::new(limit, most, reservation) };
+    }
+
     /// The most bytes in use at once.
     pub fn peak(&self) -> u64 {
         self.peak as u64
@@ -58,6 +64,20 @@ impl Limiter {
                 true
             }
         }
+    }
+
+    /// The most bytes that the invocation may cost, with what the box holds for it.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// Counts `bytes` as held for it until what is given is dropped, in the box's budget as long as the second part is there; `None` if it has no room for
+    /// them.
+    pub fn hold(&self, bytes: NonZeroUsize) -> Option<(HeldBytes, Arc<MemoryReservation>)> {
+        let held = self.reservation.hold(bytes, self.most)?;
+        // Whoever has no room ends at its next host call.
+        let _ = self.reservation.check(self.most);
+        Some((held, self.reservation.clone()))
     }
 
     /// Why it was taken from the guest, if it was, and how many bytes it cost in all then.

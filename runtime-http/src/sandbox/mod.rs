@@ -1,17 +1,19 @@
 //! The sandbox: one invocation in a store and instance of its own, with limits, on whichever thread drives it.
 //!
 //! It knows nothing of HTTP statuses, names of functions, queues, files or cgroups: it gets compiled code with its input, and gives
-//! an [`Ended`], after a [`Stream`] if the answer had to begin before. Nothing of a guest outlives its invocation; what it could still
-//! reach is exactly what [`crate::invocation::Grants`] lists.
+//! an [`Ended`], after a [`Stream`] if the answer had to begin before. Nothing of a guest outlives its invocation, unless its author wants its
+//! instances to be reused; what it could still reach is exactly what [`crate::invocation::Grants`] lists.
 //!
 //! - [`program`]: compiled code that is ready to run, and the linkers behind it
 //! - [`command`]: runs `_start` and `wasi:cli/run`; [`http`] runs `wasi:http/incoming-handler` and `wasi:http/handler`
+//! - [`instance`]: one that serves several requests; [`instances`]: those that wait for the next
 //! - [`p3`]: what is different for WASI 0.3; [`component`]: what the box holds for a component
 //! - [`mod@reply`]: the one way back to whoever waits
 //! - [`guest`]: a call that is to run; [`executor`]: what drives it, until its end, its deadline, or its cancellation
 //! - [`limiter`]: memory; [`populate`]: memory made resident ahead; [`failure`]: what an error of a guest's call was
-//! - [`stdin`], [`stdout`], [`stderr`]: the guest's streams
-//! - [`file_access`]: what the files of a function's guests may occupy
+//! - [`stdin`], [`stdout`], [`stderr`]: the guest's streams; [`logging`]: lines that it gives to the log
+//! - [`file_access`]: what the files of a function's guests may occupy; [`listing`]: directories that they list
+//! - [`guest_config`]: its function's configuration; [`keyvalue`]: its way to what its function keeps
 //! - [`outbound`]: HTTP requests of guests, denied unless granted
 
 mod command;
@@ -20,8 +22,14 @@ pub mod executor;
 mod failure;
 pub mod file_access;
 mod guest;
+mod guest_config;
 mod http;
+pub mod instance;
+pub mod instances;
+mod keyvalue;
 mod limiter;
+mod listing;
+mod logging;
 pub mod outbound;
 mod p3;
 mod populate;
@@ -47,6 +55,9 @@ use self::{
 pub use self::{
     command::{CommandInput, Stdio},
     guest::Guest,
+    guest_config::GuestConfig,
+    instance::{Instance, InstanceUse, Reuse},
+    instances::{InstanceBounds, KeptInstances},
     program::{Program, ProgramError, Toolchain},
     reply::{Answer, Reply, ReplySender, Stream, reply},
     stderr::{KeepLast, Stderr},
@@ -54,6 +65,7 @@ pub use self::{
 use crate::{
     exchange::request_body::RequestBody,
     invocation::{Failure, Grants, InvocationId},
+    keyvalue::FunctionStore,
     limits::Limits,
     memory::MemoryReservation,
 };
@@ -62,7 +74,17 @@ use crate::{
 pub enum Call {
     Core(Arc<CoreProgram>, CommandInput),
     Command(Arc<CommandComponent>, CommandInput),
-    Http(Arc<HttpComponent>, ::http::Request<RequestBody>),
+    /// In an instance that has served others, if there is one.
+    Http(Arc<HttpComponent>, ::http::Request<RequestBody>, Option<Box<Instance>>),
+}
+
+impl Call {
+    /// Has an instance serve it that has served others.
+    pub fn go_on_in(&mut self, kept: Instance) {
+        if let Call::Http(_, _, instance) = self {
+            *instance = Some(Box::new(kept));
+        }
+    }
 }
 
 /// What one invocation may use and reach.
@@ -73,6 +95,8 @@ pub struct Setup {
     /// Where its standard error goes, unless that is inherited.
     pub stderr: Stderr,
     pub grants: Arc<Grants>,
+    /// Of its function.
+    pub config: Arc<GuestConfig>,
     pub limits: Limits,
     /// When the client must have its answer.
     pub deadline: Instant,
@@ -85,8 +109,12 @@ pub struct Setup {
     pub preallocated: u64,
     /// `None` if it has no directory, or as much of the box as it likes.
     pub files: Option<Arc<FileAccess>>,
+    /// What its function keeps, if it may keep anything.
+    pub keyvalue: Option<FunctionStore>,
     /// Its way to others.
     pub outbound: Arc<InvocationAccess>,
+    /// Whether its instance may serve others.
+    pub reuse: Option<Reuse>,
     /// Its memory, and the signal to end. What is reserved is given back when this is dropped: after the store, whose pages it is.
     pub memory: Arc<MemoryReservation>,
 }
@@ -105,6 +133,7 @@ pub struct Ended {
 pub struct Remains {
     #[expect(dead_code, reason = "held to be dropped")]
     store: Option<Left>,
+    instance: Option<Box<Instance>>,
     /// After the store, whose files they are.
     #[expect(dead_code, reason = "held to be dropped")]
     files: Option<Files>,
@@ -112,11 +141,32 @@ pub struct Remains {
 
 impl Remains {
     fn of(store: Left) -> Remains {
-        Remains { store: Some(store), files: None }
+        Remains { store: Some(store), instance: None, files: None }
     }
 
     fn none() -> Remains {
-        Remains { store: None, files: None }
+        Remains { store: None, instance: None, files: None }
+    }
+
+    /// Of one that may serve another request. `has_ended`: nobody holds the body of the last.
+    fn reusable(mut instance: Instance, reuse: &Reuse, has_ended: bool) -> Remains {
+        let metrics = reuse.instances.metrics();
+        if instance.served >= reuse.most.get() {
+            metrics.ended_used_up.inc();
+        } else if !has_ended || !instance.store.data_mut().is_clean() {
+            metrics.ended_unclean.inc();
+        } else {
+            return Remains { store: None, instance: Some(Box::new(instance)), files: None };
+        }
+        Remains::of(Left::Component(instance.store))
+    }
+
+    /// Keeps the instance for the next request of its function, if it may serve another. `undelivered` bytes of its answer are still there.
+    pub fn keep(&mut self, setup: &Setup, undelivered: u64) {
+        if let (Some(instance), Some(reuse)) = (self.instance.take(), &setup.reuse) {
+            instance.stderr.end();
+            reuse.instances.put(reuse.program.clone(), *instance, setup.memory.keep(undelivered));
+        }
     }
 }
 
@@ -177,7 +227,9 @@ async fn run(call: Call, setup: Arc<Setup>, reply: ReplySender) -> Ended {
         match call {
             Call::Core(program, input) => command::run_core(&program, input, &setup, &reply).await,
             Call::Command(program, input) => command::run_component(&program, input, &setup, &reply).await,
-            Call::Http(program, request) => http::run(&program, request, &setup, &reply).await,
+            Call::Http(program, request, kept) => {
+                http::run(&program, request, kept.map(|kept| *kept), &setup, &reply).await
+            }
         }
     };
     let mut call = std::pin::pin!(call);

@@ -16,7 +16,7 @@ use wasmtime::Store;
 use wasmtime_wasi::p3::bindings::CommandPre;
 use wasmtime_wasi_http::{
     Error, WasiBody, WasiHttpView,
-    p3::{self, bindings::ServicePre},
+    p3::{self, bindings::Service},
 };
 
 use super::{component::ComponentHost, http::Slot};
@@ -33,24 +33,23 @@ pub(super) async fn run(
 
 /// Runs a handler until all of its tasks have ended.
 pub(super) async fn handle(
-    service: &ServicePre<ComponentHost>,
+    service: &Service,
     store: &mut Store<ComponentHost>,
     request: Request<RequestBody>,
     slot: &Slot,
 ) -> wasmtime::Result<Delivery> {
     let request = with_authority(request);
     let (request, received) = p3::Request::from_http(store.data_mut().http().hooks, request);
-    let service = service.instantiate_async(&mut *store).await?;
     let delivery = store.run_concurrent(async |guest| {
         let delivery = match service.handle(guest, request).await? {
             Ok(response) => {
                 let response = guest.with(|store| response.into_http(store, received))?;
                 let (delivered, delivery) = oneshot::channel();
-                slot.put(Ok(response.map(|body| Passing::body(Vec::new(), body, Some(delivered)))));
+                slot.put(Ok(response.map(|body| Passing::body(Vec::new(), Some(body), Some(delivered)))));
                 Delivery(Some(delivery))
             }
             Err(code) => {
-                slot.put(Err(format!("{code:?}")));
+                slot.put_error(&code);
                 Delivery(None)
             }
         };
@@ -77,18 +76,26 @@ fn with_authority(request: Request<RequestBody>) -> Request<RequestBody> {
 pub(super) struct Delivery(Option<oneshot::Receiver<()>>);
 
 impl Delivery {
-    /// Until all of the body is there, or taken. Of one that is in `slot`, and not streamed, at most `most` bytes are awaited.
-    pub(super) async fn delivered(self, slot: &Slot, is_streaming: bool, most: usize) {
-        let Some(delivered) = self.0 else { return };
+    /// Whether all of the body is there, or taken. Of one that is in `slot`, and not streamed, about `most` bytes are taken out of its guest's
+    /// hands.
+    pub(super) fn is_over(&mut self, slot: &Slot, is_streaming: bool, most: usize) -> bool {
+        let Some(delivered) = &mut self.0 else { return true };
         if !is_streaming && let Some(response) = slot.take_response() {
             let (response, is_whole) = begun(response, most);
             slot.put(Ok(response));
             if is_whole {
-                return;
+                return true;
             }
         }
-        // Either way it will not be sent any more.
-        let _ = delivered.await;
+        !matches!(delivered.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+    }
+
+    /// Until it is.
+    pub(super) async fn rest(self) {
+        if let Some(delivered) = self.0 {
+            // Either way it will not be sent any more.
+            let _ = delivered.await;
+        }
     }
 }
 
@@ -115,7 +122,7 @@ fn begun(response: Response<WasiBody>, most: usize) -> (Response<WasiBody>, bool
             Poll::Pending => break false,
         }
     };
-    (Response::from_parts(head, Passing::body(frames, body, None)), is_whole)
+    (Response::from_parts(head, Passing::body(frames, (!is_whole).then_some(body), None)), is_whole)
 }
 
 type ResultFrame = Result<Frame<Bytes>, Error>;
@@ -128,8 +135,8 @@ struct Passing {
 }
 
 impl Passing {
-    fn body(first: Vec<ResultFrame>, rest: WasiBody, delivered: Option<oneshot::Sender<()>>) -> WasiBody {
-        Passing { first: first.into(), rest: Some(rest), delivered }.boxed_unsync()
+    fn body(first: Vec<ResultFrame>, rest: Option<WasiBody>, delivered: Option<oneshot::Sender<()>>) -> WasiBody {
+        Passing { first: first.into(), rest, delivered }.boxed_unsync()
     }
 }
 

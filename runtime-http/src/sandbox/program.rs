@@ -9,7 +9,12 @@ use wasmtime::{
 use wasmtime_wasi::{p2::bindings::CommandPre as P2CommandPre, p3::bindings::CommandPre as P3CommandPre};
 use wasmtime_wasi_http::{p2::bindings::ProxyPre, p3::bindings::ServicePre};
 
-use super::{command::CoreHost, component::ComponentHost};
+use super::{
+    command::CoreHost,
+    component::ComponentHost,
+    keyvalue, listing, logging,
+    outbound::{sockets_p2, sockets_p3},
+};
 use crate::{
     engine::{EngineError, Engines},
     excerpt::excerpt,
@@ -61,6 +66,10 @@ pub enum ProgramError {
         "a component of WASI 0.3, which this box does not run: build it for WASI 0.2, or ask its operator for --wasi-p3 (WASI_P3=true)"
     )]
     P3Off,
+    #[error(
+        "the component keeps values (wasi:keyvalue), which this box does not offer: ask its operator for --keyvalue-dir (KEYVALUE_DIR) or --keyvalue-redis (KEYVALUE_REDIS)"
+    )]
+    KeyvalueOff,
     /// For components of WASI 0.3.
     #[error(transparent)]
     Engine(Arc<EngineError>),
@@ -71,6 +80,8 @@ pub struct Toolchain {
     engines: Engines,
     /// Whether components of WASI 0.3 are run.
     with_p3: bool,
+    /// Whether there is a place for what functions keep.
+    with_keyvalue: bool,
     plain: Linkers,
     winch: Option<Linkers>,
     /// Of the concurrent engine: WASI 0.3 beside 0.2.
@@ -80,10 +91,10 @@ pub struct Toolchain {
 impl Toolchain {
     /// # Errors
     /// Only if wasmtime's own interfaces collide: a mistake in this file.
-    pub fn new(engines: Engines, with_p3: bool) -> wasmtime::Result<Self> {
+    pub fn new(engines: Engines, with_p3: bool, with_keyvalue: bool) -> wasmtime::Result<Self> {
         let plain = Linkers::new(engines.plain())?;
         let winch = engines.winch().map(Linkers::new).transpose()?;
-        Ok(Toolchain { engines, with_p3, plain, winch, concurrent: OnceLock::new() })
+        Ok(Toolchain { engines, with_p3, with_keyvalue, plain, winch, concurrent: OnceLock::new() })
     }
 
     /// `None`: it is the concurrent one.
@@ -113,6 +124,9 @@ impl Toolchain {
     /// # Errors
     /// [`ProgramError`] if imports are unknown or there is no entry point.
     pub fn component(&self, component: &Component) -> Result<Program, ProgramError> {
+        if !self.with_keyvalue && imports_keyvalue(component) {
+            return Err(ProgramError::KeyvalueOff);
+        }
         if let Some(linkers) = self.linkers(component.engine()) {
             let pre = linkers.component.instantiate_pre(component).map_err(link)?;
             return p2_program(&pre).ok_or(ProgramError::NoEntryPoint);
@@ -153,6 +167,7 @@ impl Linkers {
         // wasmtime takes codes up to 125 only, and a trap is what others become; but C's -1 and 200 of Python are codes like any other.
         core.allow_shadowing(true);
         core.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| Err::<(), _>(exit(code)))?;
+        listing::link_core(&mut core)?;
         core.allow_shadowing(false);
         Ok(Linkers { core, component: p2_linker(engine)? })
     }
@@ -166,13 +181,24 @@ fn p2_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentHost>
     let mut linker = ComponentLinker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasmtime_wasi_config::add_to_linker(&mut linker, ComponentHost::config)?;
+    logging::link(&mut linker)?;
+    keyvalue::link(&mut linker)?;
+    sockets_p2::link(&mut linker)?;
+    listing::link(&mut linker)?;
     Ok(linker)
+}
+
+fn imports_keyvalue(component: &Component) -> bool {
+    let engine = component.engine();
+    component.component_type().imports(engine).any(|(name, _)| name.starts_with("wasi:keyvalue/"))
 }
 
 fn p3_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentHost>> {
     let mut linker = p2_linker(engine)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    sockets_p3::link(&mut linker)?;
     Ok(linker)
 }
 

@@ -1,4 +1,4 @@
-//! The guest's standard error as log lines.
+//! The guest's standard error as log lines, and the lines that it gives to the log itself: both from one account.
 
 use std::{
     pin::Pin,
@@ -14,7 +14,10 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError},
 };
 
-use crate::invocation::InvocationId;
+use crate::{
+    function_log::{Entry, FunctionLog},
+    invocation::InvocationId,
+};
 
 /// A longer line is logged in pieces.
 const LONGEST_LINE: usize = 8 << 10;
@@ -22,6 +25,51 @@ const LONGEST_LINE: usize = 8 << 10;
 const MOST_BYTES: usize = 1 << 20;
 /// What a line takes beside its text: time, function, id.
 const LINE_BYTES: usize = 256;
+
+/// The most of a line's context, bytes.
+const LONGEST_CONTEXT: usize = 256;
+
+/// How much a line matters that a guest gives to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Critical,
+}
+
+/// Logs in the level that a [`Severity`] is: those are constants to `tracing`.
+macro_rules! at_level {
+    ($severity:expr, $macro:ident, $($argument:tt)*) => {
+        match $severity {
+            Severity::Trace => tracing::$macro!(target: "guest", tracing::Level::TRACE $($argument)*),
+            Severity::Debug => tracing::$macro!(target: "guest", tracing::Level::DEBUG $($argument)*),
+            Severity::Info => tracing::$macro!(target: "guest", tracing::Level::INFO $($argument)*),
+            Severity::Warn => tracing::$macro!(target: "guest", tracing::Level::WARN $($argument)*),
+            Severity::Error | Severity::Critical => tracing::$macro!(target: "guest", tracing::Level::ERROR $($argument)*),
+        }
+    };
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Severity::Trace => "trace",
+            Severity::Debug => "debug",
+            Severity::Info => "info",
+            Severity::Warn => "warn",
+            Severity::Error => "error",
+            Severity::Critical => "critical",
+        }
+    }
+
+    /// Whether the box's log has lines of that level.
+    fn is_logged(self) -> bool {
+        at_level!(self, enabled,)
+    }
+}
 
 /// The most that is kept for whoever asks why a function failed: some lines.
 const LAST_BYTES: usize = 1 << 10;
@@ -45,6 +93,8 @@ struct Lines {
     left: usize,
     /// What was not logged because it was too much.
     dropped: usize,
+    /// Where whoever follows the function finds it, too.
+    log: Option<Arc<FunctionLog>>,
     keep: KeepLast,
     /// The end of all that was written, and at most as much again before it.
     last: Vec<u8>,
@@ -52,8 +102,29 @@ struct Lines {
 
 impl Stderr {
     pub fn new(function: Arc<str>, id: InvocationId, keep: KeepLast) -> Self {
-        let (unended, last) = (Vec::new(), Vec::new());
-        Stderr(Arc::new(Mutex::new(Lines { function, id, unended, left: MOST_BYTES, dropped: 0, keep, last })))
+        Stderr(Arc::new(Mutex::new(Lines::new(function, id, keep))))
+    }
+
+    /// The same lines go there, too.
+    #[must_use]
+    pub fn followed(self, log: Option<Arc<FunctionLog>>) -> Self {
+        if log.is_some() {
+            self.lines().log = log;
+        }
+        self
+    }
+
+    /// The invocation has ended: what it has not ended is logged now, although its instance has the stream still.
+    pub fn end(&self) {
+        self.lines().end();
+    }
+
+    /// From now on it is that of another invocation in the same instance, as if it were new.
+    pub fn renew(&self, id: InvocationId) {
+        let mut lines = self.lines();
+        let (function, keep, log) = (lines.function.clone(), lines.keep, lines.log.clone());
+        *lines = Lines::new(function, id, keep);
+        lines.log = log;
     }
 
     /// The last lines that were written, whole ones if they are not too long; empty if there are none, or they are not kept.
@@ -70,13 +141,40 @@ impl Stderr {
         String::from_utf8_lossy(end.trim_ascii_start()).into_owned()
     }
 
+    /// A line of the log: one, whatever is in `message`, or several if it is long. What the box does not log costs nothing.
+    pub fn log(&self, severity: Severity, context: &str, message: &str) {
+        if severity.is_logged() {
+            self.lines().entry(severity, beginning(context, LONGEST_CONTEXT), message);
+        }
+    }
+
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// At most `most` bytes of `text`, whole characters.
+fn beginning(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+/// What is logged of a line, whose bytes may have become longer when they were made characters.
+fn logged(line: &str) -> &str {
+    beginning(line.trim_end_matches('\r'), LONGEST_LINE)
+}
+
+/// Bytes of `text` in the log, where a control character is escaped.
+fn escaped_length(text: &str) -> usize {
+    text.chars().flat_map(char::escape_debug).map(char::len_utf8).sum()
+}
+
 impl Lines {
-    fn write(&mut self, bytes: &[u8]) {
+    fn new(function: Arc<str>, id: InvocationId, keep: KeepLast) -> Lines {
+        let (unended, last) = (Vec::new(), Vec::new());
+        Lines { function, id, unended, left: MOST_BYTES, dropped: 0, log: None, keep, last }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
         if self.keep == KeepLast::Lines {
             // One byte more than is shown, which tells that there was more.
             self.last.extend_from_slice(&bytes[bytes.len().saturating_sub(LAST_BYTES + 1)..]);
@@ -84,6 +182,10 @@ impl Lines {
                 self.last.drain(..self.last.len() - LAST_BYTES - 1);
             }
         }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.keep(bytes);
         if self.left == 0 {
             self.dropped += bytes.len();
             return;
@@ -100,29 +202,68 @@ impl Lines {
 
     fn log(&mut self) {
         let line = String::from_utf8_lossy(self.unended.strip_suffix(b"\n").unwrap_or(&self.unended));
-        let text = line.trim_end_matches('\r');
+        let text = logged(&line);
         // An empty line costs the log as much as a short one, and a control character is escaped.
-        let size = LINE_BYTES + text.chars().map(|character| character.escape_debug().len()).sum::<usize>();
+        let size = LINE_BYTES + escaped_length(text);
         if size <= self.left {
             self.left -= size;
             tracing::info!(target: "guest", function = %self.function, id = %self.id, stderr = text);
+            if let Some(log) = self.log.as_ref().filter(|_| Severity::Info.is_logged()) {
+                log.push(self.id, Entry::Stderr(text.into()));
+            }
         } else {
             self.left = 0;
             self.dropped += self.unended.len();
         }
         self.unended.clear();
     }
-}
 
-impl Drop for Lines {
-    fn drop(&mut self) {
+    fn entry(&mut self, severity: Severity, context: &str, message: &str) {
+        for text in [context, if context.is_empty() { "" } else { ": " }, message, "\n"] {
+            self.keep(text.as_bytes());
+        }
+        // Not `level`, which each line has already.
+        let (severity_name, mut rest) = (severity.as_str(), message);
+        loop {
+            if self.left == 0 {
+                self.dropped += rest.len();
+                return;
+            }
+            let text = beginning(rest, LONGEST_LINE);
+            let size = LINE_BYTES + escaped_length(context) + escaped_length(text);
+            if size > self.left {
+                self.left = 0;
+                continue;
+            }
+            self.left -= size;
+            at_level!(severity, event, , function = %self.function, id = %self.id, severity = severity_name, context, log = text);
+            if let Some(log) = &self.log {
+                log.push(self.id, Entry::Log { severity: severity_name, context: context.into(), text: text.into() });
+            }
+            rest = &rest[text.len()..];
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn end(&mut self) {
         if !self.unended.is_empty() {
             self.log();
         }
         if self.dropped > 0 {
-            let dropped_bytes = self.dropped;
-            tracing::warn!(target: "guest", function = %self.function, id = %self.id, dropped_bytes, "stderr beyond 1 MiB was not logged");
+            let dropped_bytes = std::mem::take(&mut self.dropped);
+            tracing::warn!(target: "guest", function = %self.function, id = %self.id, dropped_bytes, "what it wrote beyond 1 MiB was not logged");
+            if let Some(log) = self.log.as_ref().filter(|_| Severity::Warn.is_logged()) {
+                log.push(self.id, Entry::Dropped { bytes: dropped_bytes });
+            }
         }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -179,50 +320,4 @@ impl StdoutStream for Stderr {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn stderr(keep: KeepLast) -> Stderr {
-        Stderr::new("function".into(), InvocationId::next(), keep)
-    }
-
-    #[test]
-    fn whole_lines_are_kept() {
-        let stderr = stderr(KeepLast::Lines);
-        assert_eq!(stderr.last_lines(), "");
-        // After each, since what is kept is cut now and then.
-        for number in 0..600 {
-            stderr.lines().write(format!("line {number}\n").as_bytes());
-            let last = stderr.last_lines();
-            assert!(last.starts_with("line ") && last.ends_with(&format!("line {number}")), "{last}");
-            assert!(last.len() <= LAST_BYTES && (number < 200 || last.len() > LAST_BYTES - 20), "{}", last.len());
-        }
-    }
-
-    #[test]
-    fn nothing_is_kept_that_nobody_may_read() {
-        let stderr = stderr(KeepLast::Nothing);
-        stderr.lines().write(b"secret\n");
-        assert_eq!(stderr.last_lines(), "");
-        assert_eq!(stderr.lines().last.capacity(), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn little_is_kept_of_whatever_is_written(writes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..20)) {
-            let stderr = stderr(KeepLast::Lines);
-            for bytes in &writes {
-                stderr.lines().write(bytes);
-                prop_assert!(stderr.lines().last.len() <= 2 * LAST_BYTES);
-            }
-            // What is no UTF-8 becomes three bytes long.
-            prop_assert!(stderr.last_lines().len() <= 3 * LAST_BYTES);
-            let all = writes.concat();
-            if all.len() <= LAST_BYTES {
-                prop_assert_eq!(stderr.last_lines(), String::from_utf8_lossy(all.trim_ascii()));
-            }
-        }
-    }
-}
+mod tests;

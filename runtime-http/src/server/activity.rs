@@ -16,7 +16,7 @@ use futures_util::task::AtomicWaker;
 
 use super::{
     delivery::Stream,
-    patience::{Observed, Order, Step, Timeouts},
+    patience::{Observed, Order, PROMPT, Sending, Step, Timeouts},
 };
 use crate::exchange::pace::BodyWaits;
 
@@ -47,6 +47,15 @@ pub struct Activity {
     /// [`NEVER`] while the client takes what is sent.
     blocked_since: AtomicU64,
     is_http2: AtomicBool,
+    /// When bytes came last, and when the last request's head did, or bytes were sent.
+    heard: AtomicU64,
+    said: AtomicU64,
+    /// [`NEVER`] while the client may send more.
+    finished: AtomicU64,
+    /// Whether that was the end of its request, rather than of its interest in the answer.
+    is_half_closed: AtomicBool,
+    /// Whether something of this was noted that nobody has looked at.
+    has_news: AtomicBool,
     /// Bodies that are waited for.
     pub bodies: BodyWaits,
     streams: Mutex<Vec<Weak<Mutex<Stream>>>>,
@@ -66,6 +75,11 @@ impl Activity {
             idle_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(NEVER),
             is_http2: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+            said: AtomicU64::new(0),
+            finished: AtomicU64::new(NEVER),
+            is_half_closed: AtomicBool::new(false),
+            has_news: AtomicBool::new(false),
             bodies: BodyWaits::default(),
             streams: Mutex::default(),
             task: AtomicWaker::new(),
@@ -89,7 +103,51 @@ impl Activity {
             served: self.requests() > 0,
             idle_since: Duration::from_millis(self.idle_since.load(Ordering::Relaxed)),
             blocked_since: (blocked != NEVER).then(|| Duration::from_millis(blocked)),
+            sending: self.sending(),
         }
+    }
+
+    fn sending(&self) -> Sending {
+        let finished = self.finished.load(Ordering::Relaxed);
+        if self.is_http2() || self.in_flight() == 0 {
+            Sending::Open
+        } else if finished == NEVER {
+            if self.bodies.expecting() { Sending::Expects } else { Sending::Open }
+        } else if !self.is_half_closed.load(Ordering::Relaxed) {
+            Sending::Left
+        } else {
+            Sending::HalfClosed(Duration::from_millis(finished.max(self.said.load(Ordering::Relaxed))))
+        }
+    }
+
+    /// Bytes came.
+    pub fn set_heard(&self) {
+        self.heard.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// The client sends nothing more, while its request is in flight.
+    pub fn set_finished(&self) {
+        if !self.is_finished() {
+            let now = self.now();
+            let silent = Duration::from_millis(now.saturating_sub(self.heard.load(Ordering::Relaxed)));
+            self.is_half_closed.store(silent <= PROMPT && !self.bodies.expecting(), Ordering::Relaxed);
+            self.finished.store(now, Ordering::Relaxed);
+            self.has_news.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Relaxed) != NEVER
+    }
+
+    /// Bytes were sent.
+    pub fn set_said(&self) {
+        self.said.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether it has to be looked at sooner than it was to be.
+    pub fn take_news(&self) -> bool {
+        self.has_news.swap(false, Ordering::Relaxed)
     }
 
     /// What becomes of the connection now.
@@ -187,6 +245,7 @@ impl Activity {
     /// A request's head is complete. It is in flight until what is returned is dropped.
     pub fn begin(self: &Arc<Self>, is_http2: bool) -> InFlight {
         self.is_http2.store(is_http2, Ordering::Relaxed);
+        self.set_said();
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlight(self.clone())
@@ -221,6 +280,29 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whether_the_client_waits_for_its_answer() {
+        let activity = Activity::new();
+        let request = activity.begin(false);
+        assert_eq!(activity.observed().sending, Sending::Open);
+        activity.set_heard();
+        activity.set_finished();
+        assert!(activity.take_news() && !activity.take_news());
+        assert!(matches!(activity.observed().sending, Sending::HalfClosed(_)));
+        // One that was sent behind it.
+        drop(request);
+        assert_eq!(activity.observed().sending, Sending::Open);
+        let _request = activity.begin(false);
+        assert!(matches!(activity.observed().sending, Sending::HalfClosed(_)));
+        let unasked = Activity::new();
+        let _request = unasked.begin(false);
+        let expecting = unasked.bodies.expect();
+        assert_eq!(unasked.observed().sending, Sending::Expects);
+        unasked.set_finished();
+        drop(expecting);
+        assert_eq!(unasked.observed().sending, Sending::Left, "its request was not whole");
+    }
 
     #[test]
     fn what_is_noted() {

@@ -110,7 +110,8 @@ type Http = auto::Builder<TokioExecutor>;
 fn http() -> Http {
     let mut http = auto::Builder::new(TokioExecutor::new());
     // Heads have a deadline of ours, which counts from the connection's first moment.
-    http.http1().header_read_timeout(None).max_buf_size(LARGEST_HEAD);
+    // Who sends nothing more is not gone yet: `socket` looks at that.
+    http.http1().header_read_timeout(None).max_buf_size(LARGEST_HEAD).half_close(true);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -244,7 +245,8 @@ async fn connection<F, R>(
                 Some(reserved) => (Ok(request), reserved),
                 None => (Err(NoMemory), Reservation::default()),
             };
-            let answer = handle(request, peers);
+            // hyper keeps as much room for it as it takes, also while the connection is idle.
+            let answer = Box::pin(handle(request, peers));
             async move {
                 let mut response = answer.await;
                 if is_http1 && in_flight.activity().order() != Order::Serve {
@@ -267,7 +269,7 @@ async fn connection<F, R>(
                 return Poll::Ready(result.map_err(|error| error.to_string()));
             }
             let ordered = activity.order();
-            if look.as_mut().poll(context).is_pending() && ordered == order {
+            if look.as_mut().poll(context).is_pending() && ordered == order && !activity.take_news() {
                 return Poll::Pending;
             }
             if finishing && look.is_elapsed() {

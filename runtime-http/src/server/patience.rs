@@ -15,6 +15,12 @@ pub struct Timeouts {
 
 /// A draining server closes a connection when it has been idle for this long, since its client may be about to use it.
 pub const LINGER: Duration = Duration::from_secs(3);
+/// A client that sends nothing more, and said so this soon after its request, may still read: it has half-closed the connection.
+pub const PROMPT: Duration = Duration::from_millis(250);
+/// How soon such a client must be sent something, and again. Only that shows whether it still reads: one that does not answers with a reset.
+pub const HALF_CLOSED: Duration = Duration::from_secs(2);
+/// How often it is looked whether such a client has gone.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a connection that was asked to end may take.
 pub const GRACE: Duration = Duration::from_secs(2);
 
@@ -50,6 +56,19 @@ pub(super) struct Observed {
     pub idle_since: Duration,
     /// Since when the client takes nothing of what is sent.
     pub blocked_since: Option<Duration>,
+    pub sending: Sending,
+}
+
+/// Whether a client of HTTP/1 may still send something, while a request of it is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    Open,
+    /// It waits to be asked for a body.
+    Expects,
+    /// It sends nothing more, and was sent nothing since then.
+    HalfClosed(Duration),
+    /// It has closed the connection.
+    Left,
 }
 
 /// What becomes of a connection.
@@ -74,6 +93,14 @@ impl Observed {
                 return Step::Abort("its client does not read");
             }
             until = until.min(since + timeouts.send);
+        }
+        match self.sending {
+            Sending::Left => return Step::Abort("its client has left"),
+            Sending::HalfClosed(since) if self.blocked_since.is_none() && self.now >= since + HALF_CLOSED => {
+                return Step::Abort("its client has closed its side, and there was nothing to send to it for long");
+            }
+            Sending::HalfClosed(_) | Sending::Expects => until = until.min(self.now + LOOK),
+            Sending::Open => {}
         }
         // An answer may be sent still, although its body is in hyper's buffers.
         if self.in_flight == 0 && self.blocked_since.is_none() {
@@ -116,6 +143,7 @@ mod tests {
         served: false,
         idle_since: Duration::ZERO,
         blocked_since: None,
+        sending: Sending::Open,
     };
 
     fn at(seconds: u32, observed: Observed) -> Step {
@@ -144,6 +172,20 @@ mod tests {
         assert!(matches!(at(35, blocked), Step::Abort(_)));
         let draining = Observed { in_flight: 0, order: Order::Drain, ordered: SECOND * 5, ..blocked };
         assert_eq!(at(10, draining), Step::Wait(LINGER), "its last answer is on its way");
+    }
+
+    #[test]
+    fn who_sends_nothing_more_may_read() {
+        let busy = Observed { served: true, in_flight: 1, ..NEW };
+        let half_closed = Observed { sending: Sending::HalfClosed(SECOND * 5), ..busy };
+        assert_eq!(at(6, half_closed), Step::Wait(LOOK));
+        assert!(matches!(at(7, half_closed), Step::Abort(_)));
+        assert_eq!(
+            at(30, Observed { blocked_since: Some(SECOND * 5), ..half_closed }),
+            Step::Wait(LOOK),
+            "it reads slowly"
+        );
+        assert!(matches!(at(6, Observed { sending: Sending::Left, ..busy }), Step::Abort(_)));
     }
 
     #[test]

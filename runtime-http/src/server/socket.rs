@@ -1,4 +1,5 @@
-//! A connection's socket: what is read of heads is reserved before it is read, and whether the client takes what is sent is noted.
+//! A connection's socket: what is read of heads is reserved before it is read; whether the client takes what is sent, and whether it is still
+//! there, is noted.
 
 use std::{
     io,
@@ -7,6 +8,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
@@ -90,8 +95,12 @@ impl AsyncRead for Socket {
             let this = &mut *self;
             this.beginning.read(&buffer.filled()[before..]);
         }
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            self.activity.set_heard();
+        }
         if !self.reads_no_head() {
-            self.head += (buffer.filled().len() - before) as u64;
+            self.head += bytes as u64;
         }
         read
     }
@@ -110,8 +119,42 @@ impl Socket {
         Poll::Ready(Ok(length))
     }
 
+    /// Looks whether the client of HTTP/1 whose request is in flight is still there. hyper reads nothing meanwhile, but flushes each time it
+    /// is polled.
+    fn watch(&self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.activity.is_http2() || self.activity.in_flight() == 0 {
+            return Ok(());
+        }
+        let stream = self.stream.get_ref();
+        if !self.activity.is_finished() {
+            let mut byte = [0];
+            let is_end = match stream.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(peeked) => peeked? == 0,
+            };
+            // The end may be behind a body that nobody has asked for.
+            if is_end || self.activity.bodies.expecting() && self.has(PollFlags::RDHUP)? {
+                self.activity.set_finished();
+            }
+        }
+        // Reading tells no error any more.
+        if self.activity.is_finished() && self.has(PollFlags::HUP | PollFlags::ERR)? {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+
+    fn has(&self, flags: PollFlags) -> io::Result<bool> {
+        let mut state = [PollFd::new(self.stream.get_ref(), flags)];
+        retry_on_intr(|| poll(&mut state, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
+        Ok(state[0].revents().intersects(flags))
+    }
+
     fn noted<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.activity.set_blocked(written.is_pending());
+        if written.is_ready() {
+            self.activity.set_said();
+        }
         written
     }
 }
@@ -142,6 +185,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch(context)?;
         Pin::new(self.stream.get_mut()).poll_flush(context)
     }
 

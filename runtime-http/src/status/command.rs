@@ -14,12 +14,12 @@ use crate::{
     cli::StatusArgs,
     client::{self, ClientError},
     config::Settings,
+    overview::query::Query,
+    terminal::{screen::Shows, session},
 };
 
 /// Between two looks of `--watch`.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Cursor home, and the rest of the screen cleared: without the flicker of clearing it first.
-const HOME: &str = "\x1b[H\x1b[J";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
@@ -34,13 +34,16 @@ pub enum StatusError {
     Output(#[from] io::Error),
 }
 
-/// Shows it once, or once a second.
+/// Shows it once, or until somebody ends it: on a terminal a screen, else a text each second.
 ///
 /// # Errors
 /// [`StatusError`], if no box answers.
 pub fn status(arguments: &StatusArgs, settings: &Settings) -> Result<ExitCode, StatusError> {
-    let address = arguments.address(settings);
-    let clears = arguments.watch && !arguments.json && io::stdout().is_terminal();
+    let address = arguments.place.address(settings);
+    if arguments.watch && !arguments.json && io::stdout().is_terminal() && io::stdin().is_terminal() {
+        session::watch(&address, Shows::All, Query::default())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     loop {
         let status = ask(&address)?;
         let text = match (arguments.json, arguments.watch) {
@@ -50,10 +53,7 @@ pub fn status(arguments: &StatusArgs, settings: &Settings) -> Result<ExitCode, S
             (false, _) => Screen { address: &address, status: &status }.to_string(),
         };
         let mut output = io::stdout().lock();
-        let written = output
-            .write_all(if clears { HOME.as_bytes() } else { b"" })
-            .and_then(|()| output.write_all(text.as_bytes()))
-            .and_then(|()| output.flush());
+        let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
             written => written?,

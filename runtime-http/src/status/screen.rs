@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::Status;
+use crate::terminal::plain;
 
 /// Functions and codes shown at most; the document has all.
 const MOST_SHOWN: usize = 20;
@@ -22,7 +23,8 @@ impl fmt::Display for Screen<'_> {
             (false, true) => "ready",
             (false, false) => "unready",
         };
-        writeln!(f, "WasmBox {} on {}, pid {}, asked at {address}", status.version, status.pod, status.pid)?;
+        let (version, pod) = (plain(&status.version), plain(&status.pod));
+        writeln!(f, "WasmBox {version} on {pod}, pid {}, asked at {address}", status.pid)?;
         writeln!(f)?;
         let mut line = |name: &str, text: String| writeln!(f, "  {name:<13}{text}");
         line("state", format!("{state}, up {}", time(status.uptime_seconds)))?;
@@ -43,7 +45,7 @@ impl fmt::Display for Screen<'_> {
         line(
             "memory",
             match memory.working_set_bytes {
-                Some(used) => format!("{} of {} ({})", bytes(used), bytes(memory.limit_bytes), memory.source),
+                Some(used) => format!("{} of {} ({})", bytes(used), bytes(memory.limit_bytes), plain(&memory.source)),
                 None => format!("unknown of {}", bytes(memory.limit_bytes)),
             },
         )?;
@@ -73,7 +75,10 @@ impl fmt::Display for Screen<'_> {
             ),
         )?;
         if !status.closed_gates.is_empty() {
-            line("held back", format!("nothing new starts, for want of {}", status.closed_gates.join(" and ")))?;
+            line(
+                "held back",
+                format!("nothing new starts, for want of {}", plain(&status.closed_gates.join(" and "))),
+            )?;
         }
         line("workers", status.workers.to_string())?;
         line("connections", status.connections.to_string())?;
@@ -89,7 +94,7 @@ fn table(f: &mut fmt::Formatter<'_>, name: &str, count: &str, counts: &BTreeMap<
     if counts.is_empty() {
         return Ok(());
     }
-    let mut rows: Vec<(&str, u64)> = counts.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    let mut rows: Vec<(String, u64)> = counts.iter().map(|(name, count)| (plain(name), *count)).collect();
     rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let width = rows.iter().map(|(name, _)| name.len()).chain([name.len()]).max().unwrap_or_default();
     writeln!(f, "\n  {name:<width$}  {count:>11}")?;

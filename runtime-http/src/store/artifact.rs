@@ -14,21 +14,27 @@ use std::{
         unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{AtFlags, CWD, OFlags};
 
+use self::checked::CheckedImages;
 pub use super::cache_directory::CacheError;
 use super::{
     cache_directory::{check_directory, check_mapped_directory, is_root},
+    file_identity::FileIdentity,
     mapping::Mapping,
 };
+
+mod checked;
 
 const KEY_FILE: &str = "key";
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: u64 = 32;
 const ENDING: &str = "cwasm";
+/// A file that was used is used for so long: its time of last use is not written each time.
+const USED: Duration = Duration::from_secs(3600);
 
 /// What a compiled file was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +55,22 @@ impl ArtifactKey {
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 
+    const BYTES: usize = blake3::OUT_LEN + size_of::<u64>();
+
+    fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let (content, compatibility) = bytes.split_at_mut(blake3::OUT_LEN);
+        content.copy_from_slice(self.content.as_bytes());
+        compatibility.copy_from_slice(&self.compatibility.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let content = blake3::Hash::from_bytes(std::array::from_fn(|index| bytes[index]));
+        let compatibility = u64::from_le_bytes(std::array::from_fn(|index| bytes[blake3::OUT_LEN + index]));
+        ArtifactKey { content, compatibility }
+    }
+
     fn file_name(&self) -> String {
         format!("{}-{:016x}.{ENDING}", self.content.to_hex(), self.compatibility)
     }
@@ -57,7 +79,7 @@ impl ArtifactKey {
 /// Whose the cache is, and what this process may do with it.
 enum Role {
     /// This user's: read and written, each file with a MAC under this key.
-    Own { key: [u8; KEY_BYTES] },
+    Own { key: [u8; KEY_BYTES], checked: Option<CheckedImages> },
     /// The node's, on the host, where it is filled.
     Node,
     /// The node's, as boxes see it: read-only.
@@ -76,6 +98,8 @@ pub struct ArtifactCache {
 /// behind the code, where no loader looks.
 pub struct Artifact {
     pub file: File,
+    /// What it was before it was checked, if it can be known again by that.
+    identity: Option<FileIdentity>,
 }
 
 impl ArtifactCache {
@@ -87,7 +111,8 @@ impl ArtifactCache {
         let io = |source| CacheError::Io { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
         check_directory(directory)?;
-        let role = Role::Own { key: read_or_make_key(directory).map_err(io)? };
+        let key = read_or_make_key(directory).map_err(io)?;
+        let role = Role::Own { key, checked: CheckedImages::open(directory, &key).map_err(io)? };
         let cache = ArtifactCache { directory: directory.to_owned(), role, limit };
         cache.remove_leftovers().map_err(io)?;
         Ok(cache)
@@ -121,13 +146,13 @@ impl ArtifactCache {
     pub fn get(&self, key: &ArtifactKey) -> Option<Artifact> {
         let path = self.directory.join(key.file_name());
         let file = File::open(&path).ok()?;
+        let identity = FileIdentity::of_open(&file).ok()?;
+        if self.is_unused(&identity) {
+            let _ = file.set_modified(SystemTime::now());
+        }
+        let identity = identity.is_telling(&file).then_some(identity);
         match (self.check(key, &file), &self.role) {
-            (Ok(()), Role::Mapped) => Some(Artifact { file }),
-            (Ok(()), Role::Own { .. } | Role::Node) => {
-                // The time of last use, for `make_room`.
-                let _ = file.set_modified(SystemTime::now());
-                Some(Artifact { file })
-            }
+            (Ok(()), _) => Some(Artifact { file, identity }),
             (Err(reason), Role::Mapped) => {
                 tracing::warn!(path = %path.display(), "refused a file of the node's cache: {reason}");
                 None
@@ -137,6 +162,31 @@ impl ArtifactCache {
                 let _ = fs::remove_file(&path);
                 None
             }
+        }
+    }
+
+    /// Whether its time of last use, for `make_room`, is to be set.
+    fn is_unused(&self, identity: &FileIdentity) -> bool {
+        !matches!(self.role, Role::Mapped) && identity.age(SystemTime::now()).is_some_and(|age| age > USED)
+    }
+
+    /// The image of `module`, if neither has changed since [`Self::remember`].
+    pub fn recall(&self, module: &FileIdentity, compatibility: u64) -> Option<Artifact> {
+        let Role::Own { checked: Some(checked), .. } = &self.role else { return None };
+        let (key, identity) = checked.find(module).filter(|(key, _)| key.compatibility == compatibility)?;
+        let file = File::open(self.directory.join(key.file_name())).ok()?;
+        let is_same = FileIdentity::of_open(&file).is_ok_and(|now| now == identity);
+        (is_same && !self.is_unused(&identity)).then_some(Artifact { file, identity: Some(identity) })
+    }
+
+    /// That `module` has this key, and `artifact` is its image, which was checked: for whoever comes next, also after a restart of the box.
+    pub fn remember(&self, module: &FileIdentity, key: &ArtifactKey, artifact: &Artifact) {
+        let Role::Own { checked: Some(checked), .. } = &self.role else { return };
+        if let Some(identity) = &artifact.identity
+            && FileIdentity::of_open(&artifact.file).is_ok_and(|now| now == *identity)
+            && let Err(error) = checked.put(module, key, identity)
+        {
+            tracing::debug!("cannot write down what was checked: {error}");
         }
     }
 
@@ -166,7 +216,7 @@ impl ArtifactCache {
     /// MAC and digest cover the file's name too: one entry cannot stand in for another.
     fn hasher(&self, key: &ArtifactKey) -> blake3::Hasher {
         let mut hasher = match &self.role {
-            Role::Own { key } => blake3::Hasher::new_keyed(key),
+            Role::Own { key, .. } => blake3::Hasher::new_keyed(key),
             Role::Node | Role::Mapped => blake3::Hasher::new(),
         };
         hasher.update(key.file_name().as_bytes());

@@ -225,6 +225,11 @@ impl<V: Clone, E: Clone, W: Clone> Cache<V, E, W> {
         self.by_file.values().filter(|entry| matches!(entry.state, State::Ready { .. })).count()
     }
 
+    /// What is known of `file`.
+    pub fn state(&self, file: &str) -> Option<&State<V, E, W>> {
+        self.by_file.get(file).map(|entry| &entry.state)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, &State<V, E, W>)> {
         self.by_file.iter().map(|(file, entry)| (file.as_str(), &entry.state))
     }

@@ -82,6 +82,12 @@ impl CompileQueue {
         turns.running == 0 && turns.waiting.is_empty()
     }
 
+    /// How many compile, how many wait for a place that somebody waits for, and how many places there are.
+    pub fn load(&self) -> (usize, usize, usize) {
+        let turns = self.turns();
+        (turns.running, turns.waiting.len(), turns.places)
+    }
+
     /// Waits for a turn.
     pub async fn turn(&self, size: u64) -> Turn {
         loop {

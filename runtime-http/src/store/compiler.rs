@@ -4,7 +4,6 @@
 
 use std::{
     fmt::Display,
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,9 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use super::compile_error::CompileError;
 use super::{
     artifact::{ArtifactCache, ArtifactKey},
-    kind::{self, Format, TextTooLarge},
+    file_identity::FileIdentity,
+    kind::{self, Format},
     native::{Code, Native},
     pace::Pace,
 };
@@ -34,45 +35,6 @@ use crate::{
     node::client::{CompileService, Outcome},
     sandbox::{Program, ProgramError, Toolchain},
 };
-
-/// Why the bytes of a file cannot become a program.
-#[derive(Debug, thiserror::Error)]
-pub enum CompileError {
-    #[error("not a WebAssembly module, component or text (the file starts with none of their signatures)")]
-    UnknownFormat,
-    #[error(transparent)]
-    Text(#[from] TextTooLarge),
-    #[error(transparent)]
-    Compiler(#[from] CompilerError),
-    /// The node's service could not, and so nobody can.
-    #[error("{0}")]
-    Node(String),
-    #[error(
-        "a native image, which runs only with TRUST_PRECOMPILED=true; serve the .wasm instead, it is compiled and cached"
-    )]
-    PrecompiledUntrusted,
-    #[error("a native image that this wasmbox cannot load: {0}")]
-    PrecompiledUnusable(String),
-    #[error("compiled code that cannot be loaded: {0}")]
-    Unloadable(String),
-    #[error("memory for the module: {0}")]
-    Memory(#[from] io::Error),
-}
-
-impl CompileError {
-    /// Whether the same bytes would fail the same way at any other time.
-    pub fn is_of_module(&self) -> bool {
-        match self {
-            CompileError::UnknownFormat
-            | CompileError::Text(_)
-            | CompileError::Node(_)
-            | CompileError::PrecompiledUntrusted => true,
-            CompileError::Compiler(error) => error.is_of_module(),
-            // Memory may have been short.
-            CompileError::PrecompiledUnusable(_) | CompileError::Unloadable(_) | CompileError::Memory(_) => false,
-        }
-    }
-}
 
 /// What [`Compiler::prepare`] found.
 pub enum Prepared {
@@ -212,11 +174,19 @@ impl Compiler {
         self.caches.own.is_some() || self.caches.node.is_some()
     }
 
-    /// The quick part: what is cached or native is loaded.
+    /// The code of a file that is as it was when [`Self::prepare`] found it in this box's cache.
+    pub fn recall(&self, file: &FileIdentity) -> Option<Compiled> {
+        let artifact = self.caches.own.as_ref()?.recall(file, self.compatibility)?;
+        let code = Native::Cached(artifact).load(self.engines(), CodeMaker::Optimiser).ok()?;
+        self.metrics.cache.with_label_values(&["disk", "recalled"]).inc();
+        Some(Compiled::optimised(code))
+    }
+
+    /// The quick part: what is cached or native is loaded. `bytes` are those of `file`, if that is to be recalled.
     ///
     /// # Errors
     /// [`CompileError`].
-    pub fn prepare(&self, bytes: Vec<u8>) -> Result<Prepared, CompileError> {
+    pub fn prepare(&self, bytes: Vec<u8>, file: Option<&FileIdentity>) -> Result<Prepared, CompileError> {
         match Format::of(&bytes).ok_or(CompileError::UnknownFormat)? {
             Format::Text => kind::check_text(bytes.len())?,
             Format::Module | Format::Component => {}
@@ -231,8 +201,12 @@ impl Compiler {
         let own = self.caches.own.as_ref().map(|cache| ("disk", cache));
         let node = self.caches.node.as_ref().map(|node| ("node", &node.cache));
         for (name, cache) in own.into_iter().chain(node) {
-            let cached =
-                cache.get(&key).map(|artifact| Native::Cached(artifact).load(self.engines(), CodeMaker::Optimiser));
+            let cached = cache.get(&key).map(|artifact| {
+                if let Some(file) = file {
+                    cache.remember(file, &key, &artifact);
+                }
+                Native::Cached(artifact).load(self.engines(), CodeMaker::Optimiser)
+            });
             let result = match &cached {
                 None => "miss",
                 Some(Ok(_)) => "hit",

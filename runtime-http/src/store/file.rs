@@ -17,52 +17,15 @@ use rustix::{
     io::Errno,
 };
 
-use super::name::ModuleName;
+use super::{
+    file_identity::{FileIdentity, SETTLED},
+    name::ModuleName,
+};
 
-/// A file that was changed less than this ago may be half-written.
-const SETTLED: Duration = Duration::from_millis(100);
 /// How long to wait, in all, for a file that is being written.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Endings a request may leave out, in the order they are tried.
 const ENDINGS: [&str; 2] = [".wasm", ".wat"];
-
-/// What changes whenever a file's content does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FileIdentity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl FileIdentity {
-    fn of(stat: &fs::Stat) -> Self {
-        FileIdentity {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size: stat.st_size.unsigned_abs(),
-            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
-            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
-        }
-    }
-
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-}
-
-#[cfg(test)]
-impl FileIdentity {
-    /// For tests: one of many that differ.
-    pub fn numbered(inode: u64) -> FileIdentity {
-        FileIdentity { device: 0, inode, size: 0, modified: (0, 0), changed: (0, 0) }
-    }
-
-    pub fn number(&self) -> u64 {
-        self.inode
-    }
-}
 
 /// A module's file, and its settings' file if there is one, as they are at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +91,17 @@ impl FunctionsDir {
         }
     }
 
+    /// The file as it is, if nobody is writing it, and its identity will change when somebody does: see [`FileIdentity::is_telling`].
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn settled(&self, file: &str, limit: u64) -> Result<Option<FileIdentity>, FileError> {
+        let (opened, identity) = self.open_bounded(file, limit)?;
+        let is_settled =
+            unsettled_for(&identity).is_none() && identity.is_telling(&opened) && !is_open_for_writing(&opened);
+        Ok(is_settled.then_some(identity))
+    }
+
     /// Reads a whole file of at most `limit` bytes, once nobody is writing it. Blocks for at most [`PATIENCE`] and the reading.
     ///
     /// # Errors
@@ -136,22 +110,14 @@ impl FunctionsDir {
         let io = |source: io::Error| FileError::Io { file: file.to_owned(), source };
         let give_up = Instant::now() + PATIENCE;
         loop {
-            let opened = self.open(file)?;
-            let stat = fs::fstat(&opened).map_err(|error| io(error.into()))?;
-            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-                return Err(FileError::NotRegular { file: file.to_owned() });
-            }
-            let before = FileIdentity::of(&stat);
-            if before.size > limit {
-                return Err(FileError::TooLarge { file: file.to_owned(), size: before.size, limit });
-            }
-            let wait = unsettled_for(&stat);
+            let (opened, before) = self.open_bounded(file, limit)?;
+            let wait = unsettled_for(&before);
             if wait.is_none() && !is_open_for_writing(&opened) {
-                let mut bytes = Vec::with_capacity(usize::try_from(before.size).unwrap_or(0));
+                let mut bytes = Vec::with_capacity(usize::try_from(before.size()).unwrap_or(0));
                 let reader = File::from(opened);
                 (&reader).take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
-                let after = FileIdentity::of(&fs::fstat(&reader).map_err(|error| io(error.into()))?);
-                if after == before && bytes.len() as u64 == before.size {
+                let after = FileIdentity::of_open(&reader).map_err(io)?;
+                if after == before && bytes.len() as u64 == before.size() {
                     return Ok((bytes, before));
                 }
             }
@@ -160,6 +126,20 @@ impl FunctionsDir {
             }
             thread::sleep(wait.unwrap_or(SETTLED / 4));
         }
+    }
+
+    /// A regular file of at most `limit` bytes.
+    fn open_bounded(&self, file: &str, limit: u64) -> Result<(OwnedFd, FileIdentity), FileError> {
+        let opened = self.open(file)?;
+        let stat = fs::fstat(&opened).map_err(|error| FileError::Io { file: file.to_owned(), source: error.into() })?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(FileError::NotRegular { file: file.to_owned() });
+        }
+        let identity = FileIdentity::of(&stat);
+        if identity.size() > limit {
+            return Err(FileError::TooLarge { file: file.to_owned(), size: identity.size(), limit });
+        }
+        Ok((opened, identity))
     }
 
     fn open(&self, file: &str) -> Result<OwnedFd, FileError> {
@@ -209,11 +189,8 @@ pub fn stem(file: &str) -> &str {
 
 /// How long until the file's last change is [`SETTLED`] ago; `None` if it is. A change in the future (another machine's clock)
 /// counts as settled: the comparison before and after reading still holds.
-fn unsettled_for(stat: &fs::Stat) -> Option<Duration> {
-    let modified = SystemTime::UNIX_EPOCH
-        + Duration::new(u64::try_from(stat.st_mtime).ok()?, u32::try_from(stat.st_mtime_nsec).ok()?);
-    let age = SystemTime::now().duration_since(modified).ok()?;
-    SETTLED.checked_sub(age).filter(|left| !left.is_zero())
+fn unsettled_for(identity: &FileIdentity) -> Option<Duration> {
+    SETTLED.checked_sub(identity.age(SystemTime::now())?).filter(|left| !left.is_zero())
 }
 
 /// Whether somebody has the file open for writing: then, and only then, a read lease is refused with EAGAIN (fcntl(2),

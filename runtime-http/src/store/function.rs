@@ -1,6 +1,6 @@
 //! A function that is ready to be invoked.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use prometheus::IntCounter;
 
@@ -15,13 +15,15 @@ use crate::{
     by_name::ByName,
     engine::tier::Tier,
     invocation::{Grants, InvocationId},
+    keyvalue::FunctionStore,
     limits::{LimitCaps, Limits},
     metrics::FunctionMetrics,
     sandbox::{
-        Program,
+        GuestConfig, KeptInstances, Program, Reuse,
         file_access::FileAccess,
         outbound::{FunctionAccess, InvocationAccess},
     },
+    traces::Propagated,
     worker::{estimate::ExecutionEstimate, quota::CpuBudget},
 };
 
@@ -43,8 +45,12 @@ pub struct Function {
     /// The most that a request may name, over the operator's.
     pub caps: LimitSettings,
     pub grants: Arc<Grants>,
+    /// What its guests are configured with.
+    pub config: Arc<GuestConfig>,
     /// If there is a directory among the grants.
     pub files: Option<Arc<FileAccess>>,
+    /// What its guests keep, if they may keep anything.
+    pub keyvalue: Option<FunctionStore>,
     /// How its guests reach others.
     pub outbound: Arc<FunctionAccess>,
     pub output: OutputMode,
@@ -54,6 +60,8 @@ pub struct Function {
     pub methods: Option<Methods>,
     /// Bytes of output held back before the response starts.
     pub buffer_limit: usize,
+    /// The most requests that one of its instances serves, if that is more than one.
+    most_served: Option<NonZeroU32>,
     pub metrics: Arc<FunctionMetrics>,
     pub estimate: Arc<ExecutionEstimate>,
     /// Of admission.
@@ -114,7 +122,10 @@ impl Function {
             environment: settings.environment,
             methods: settings.methods.or_else(|| (!is_http).then(Methods::of_commands)),
             buffer_limit: buffer_limit.max(least_buffer),
+            most_served: settings.instance.reuse.filter(|most| most.get() > 1),
+            config: Arc::new(settings.config.into_iter().collect()),
             files: None,
+            keyvalue: None,
             grants: Arc::new(Grants {
                 args: settings.args,
                 env: settings.env.into_iter().collect(),
@@ -124,9 +135,15 @@ impl Function {
         }
     }
 
-    /// The way to others of one of its invocations.
-    pub fn outbound(&self, id: InvocationId) -> Arc<InvocationAccess> {
-        self.outbound.invocation(id, self.name.clone())
+    /// How its instances are reused, if they are: they wait for their next requests among `instances`.
+    pub fn reuse(&self, instances: &Arc<KeptInstances>) -> Option<Reuse> {
+        let (Some(most), Program::Http(program)) = (self.most_served, &self.program) else { return None };
+        Some(Reuse { instances: instances.clone(), program: program.clone(), most })
+    }
+
+    /// The way to others of one of its invocations, which belongs to `trace`.
+    pub fn outbound(&self, id: InvocationId, trace: Option<Propagated>) -> Arc<InvocationAccess> {
+        self.outbound.invocation(id, self.name.clone(), trace)
     }
 
     /// Whether paths below its name are its own.

@@ -12,11 +12,13 @@ use super::{
     compile_queue::CompileQueue,
     compiler::{CompileError, Compiled, Compiler, Prepared},
     file::{FileError, FileVersion, FunctionsDir, settings_file, stem},
+    file_identity::FileIdentity,
     function::{ByFunction, Defaults, Function},
     settings::{BadSettings, FunctionSettings, GrantedSettings, OperatorGrants},
 };
 use crate::{
     confined::{Wanted, stop::Stop},
+    keyvalue::Keyvalue,
     metrics::Metrics,
     sandbox::{Program, ProgramError, file_access::FileQuotas, outbound::OutboundAccess},
 };
@@ -58,7 +60,10 @@ impl LoadError {
             LoadError::Compile { source, .. } if !source.is_of_module() => Remembered::ForAWhile,
             LoadError::File(FileError::TooLarge { .. })
             | LoadError::Settings(
-                BadSettings::Unreadable { .. } | BadSettings::OutboundNotGranted { .. } | BadSettings::AboveCap { .. },
+                BadSettings::Unreadable { .. }
+                | BadSettings::OutboundNotGranted { .. }
+                | BadSettings::NotReusable { .. }
+                | BadSettings::AboveCap { .. },
             )
             | LoadError::Compile { .. }
             | LoadError::Program { .. } => Remembered::UntilItChanges,
@@ -82,6 +87,7 @@ pub(super) struct Loader {
     functions: ByFunction,
     files: FileQuotas,
     outbound: Arc<OutboundAccess>,
+    keyvalue: Option<Arc<Keyvalue>>,
     loads: Semaphore,
     /// Of files that are read, KiB.
     reading: Arc<Semaphore>,
@@ -117,6 +123,7 @@ impl Loader {
             functions: ByFunction::default(),
             files: FileQuotas::new(bounds.guests_files, threads.file_access),
             outbound: threads.outbound,
+            keyvalue: threads.keyvalue,
             loads: Semaphore::new(LOADS_AT_ONCE),
             reading: Arc::new(Semaphore::new(reading_kibibytes as usize)),
             reading_kibibytes,
@@ -234,14 +241,28 @@ impl Loader {
         self.compiles.is_idle()
     }
 
+    /// See [`CompileQueue::load`].
+    pub fn compiles(&self) -> (usize, usize, usize) {
+        self.compiles.load()
+    }
+
     fn link(&self, compiled: Compiled, version: FileVersion, settings: GrantedSettings) -> Result<Function, LoadError> {
         let tier = compiled.tier();
         let code = (compiled.code.size(), tier, self.metrics.tiers.invocations(tier));
         let program = self.program(&compiled, &version.file)?;
+        let not_reusable = match &program {
+            _ if settings.0.instance.reuse.is_none() => None,
+            Program::Http(_) => (!settings.0.preopens.is_empty()).then_some("has preopens"),
+            Program::Core(_) | Program::Command(_) => Some("is a command, which ends with each request"),
+        };
+        if let Some(what) = not_reusable {
+            return Err(BadSettings::NotReusable { file: settings_file(&version.file), what }.into());
+        }
         let name = stem(&version.file).into();
         let outbound = self.outbound.of(&name, self.metrics.function(&name));
         let mut function = Function::new(version, program, code, settings, &self.defaults, &self.functions, outbound);
         function.files = (!function.grants.preopens.is_empty()).then(|| self.files.of(&function.name));
+        function.keyvalue = self.keyvalue.as_ref().map(|keyvalue| keyvalue.of(&function.name));
         Ok(function)
     }
 
@@ -277,14 +298,22 @@ impl Loader {
             Err(FileError::NotFound { .. }) => (GrantedSettings::default(), None),
             Err(error) => return Err(error.into()),
         };
-        let read = directory.read(file, self.bounds.module.min(size));
-        let (bytes, module) = read.map_err(|error| match error {
+        let limit = self.bounds.module.min(size);
+        let grown = |error| match error {
             // It grew since it was found, and there is room for what it was.
             FileError::TooLarge { file, .. } if size <= self.bounds.module => FileError::Unsettled { file },
             error => error,
-        })?;
-        let prepared =
-            self.compiler.prepare(bytes).map_err(|source| LoadError::Compile { file: file.to_owned(), source })?;
+        };
+        let recalled = |module: FileIdentity| Some((self.compiler.recall(&module)?, module));
+        let settled = directory.settled(file, limit).map_err(grown)?;
+        let (prepared, module) = match settled.and_then(recalled) {
+            Some((code, module)) => (Prepared::Ready(code), module),
+            None => {
+                let (bytes, module) = directory.read(file, limit).map_err(grown)?;
+                let prepared = self.compiler.prepare(bytes, settled.as_ref().filter(|settled| **settled == module));
+                (prepared.map_err(|source| LoadError::Compile { file: file.to_owned(), source })?, module)
+            }
+        };
         let version = FileVersion { file: file.to_owned(), module, settings: settings_identity };
         Ok(Files { prepared, version, settings })
     }
@@ -301,33 +330,4 @@ async fn blocking<T: Send + 'static>(file: &str, work: impl FnOnce() -> T + Send
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-    use crate::confined::CompilerError;
-
-    #[test]
-    fn only_what_the_content_decides_is_remembered() {
-        let compile = |source: CompileError| LoadError::Compile { file: "f".into(), source };
-        let compiler = |error: CompilerError| compile(error.into());
-        let io = || io::Error::from(io::ErrorKind::OutOfMemory);
-        for (error, remembered) in [
-            (compiler(CompilerError::Invalid("a".into())), Remembered::UntilItChanges),
-            (compiler(CompilerError::TooLong { time: std::time::Duration::ZERO }), Remembered::UntilItChanges),
-            (compile(CompileError::UnknownFormat), Remembered::UntilItChanges),
-            (compile(CompileError::Node("a".into())), Remembered::UntilItChanges),
-            (compiler(CompilerError::Killed), Remembered::ForAWhile),
-            (compiler(CompilerError::Stopped), Remembered::ForAWhile),
-            (compiler(CompilerError::Unconfined("a".into())), Remembered::ForAWhile),
-            (compiler(CompilerError::Io { step: "a", source: io() }), Remembered::ForAWhile),
-            (compile(CompileError::Memory(io())), Remembered::ForAWhile),
-            (compile(CompileError::Unloadable("a".into())), Remembered::ForAWhile),
-            (FileError::Io { file: "f".into(), source: io() }.into(), Remembered::ForAWhile),
-            (LoadError::Aborted { file: "f".into() }, Remembered::ForAWhile),
-            (FileError::Unsettled { file: "f".into() }.into(), Remembered::NotAtAll),
-        ] {
-            assert_eq!(error.remembered(), remembered, "{error:?}");
-        }
-    }
-}
+mod tests;

@@ -4,8 +4,9 @@
 //! who wait for it, never on the threads that serve connections, and goes on when they leave. What a file's content made fail stays failed until
 //! it changes; what may pass is tried again. The store does not run anything and knows nothing of HTTP.
 //!
-//! - [`name`]: names of modules; [`mod@file`]: the functions directory; [`kind`]: what a file is
+//! - [`name`]: names of modules; [`mod@file`]: the functions directory, with [`file_identity`]: what tells contents apart; [`kind`]: what a file is
 //! - [`cache`]: what is in memory; [`loader`]: how it gets there; [`compile_queue`]: who compiles next
+//! - [`listing`]: what there is, for operators
 //! - [`settings`]: per-function settings; [`unknown_key`]: what was meant in them; [`function`]: the ready function
 //! - [`promotion`]: whose baseline code is replaced, and when; [`pace`]: how long compiling may take
 //! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk; [`cache_directory`]: whether that can be
@@ -14,11 +15,14 @@
 pub mod artifact;
 pub mod cache;
 pub mod cache_directory;
-pub mod compile_queue;
+mod compile_error;
+mod compile_queue;
 pub mod compiler;
 pub mod file;
+mod file_identity;
 pub mod function;
 pub mod kind;
+pub mod listing;
 pub mod loader;
 pub mod mapping;
 pub mod methods;
@@ -44,7 +48,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::loader::{LARGEST_SETTINGS, LoadError};
 use self::{
-    cache::{Cache, Loaded, LookUp, State, Ticket},
+    cache::{Cache, Loaded, LookUp, Ticket},
     compiler::Compiler,
     file::{FileError, FileVersion, FunctionsDir},
     function::{Defaults, Function},
@@ -55,7 +59,7 @@ use self::{
 };
 use crate::{
     engine::tier::Tier,
-    limits::Limits,
+    keyvalue::Keyvalue,
     metrics::{Metrics, gauge},
     sandbox::{file_access::ThreadStart, outbound::OutboundAccess},
 };
@@ -103,6 +107,8 @@ pub struct StoreThreads {
     pub file_access: ThreadStart,
     /// What drives connections of guests to others.
     pub outbound: Arc<OutboundAccess>,
+    /// Where functions keep values, if they do.
+    pub keyvalue: Option<Arc<Keyvalue>>,
 }
 
 /// Code that has not been used for this long is let go of when memory runs short.
@@ -275,42 +281,6 @@ impl ModuleStore {
     pub fn check_settings(&self, file: &str, text: &str) -> Result<(), BadSettings> {
         self.loader.check_settings(file, text)
     }
-
-    /// All entries, for the operator: file, kind or state, bytes of code, why not.
-    pub fn listing(&self) -> Vec<Listed> {
-        let cache = self.cache();
-        let mut listing: Vec<Listed> = cache
-            .iter()
-            .map(|(file, state)| {
-                let mut listed = Listed {
-                    file: file.to_owned(),
-                    state: "loading",
-                    kind: None,
-                    tier: None,
-                    code_bytes: 0,
-                    limits: None,
-                    reason: None,
-                };
-                match state {
-                    State::Loading { .. } => {}
-                    State::Ready { function, bytes } => {
-                        listed.state = "ready";
-                        listed.kind = Some(function.program.kind());
-                        listed.tier = Some(function.tier.as_str());
-                        listed.code_bytes = *bytes;
-                        listed.limits = Some(function.limits.over_defaults(self.loader.defaults.limits).into());
-                    }
-                    State::Failed { error, .. } => {
-                        listed.state = "failed";
-                        listed.reason = Some(error.to_string());
-                    }
-                }
-                listed
-            })
-            .collect();
-        listing.sort_by(|a, b| a.file.cmp(&b.file));
-        listing
-    }
 }
 
 /// A loading that goes on. Dropped without an end, because it panicked for instance, it has failed, and is tried again later.
@@ -360,40 +330,6 @@ impl Drop for Loading {
         if let Some(ticket) = &self.ticket {
             let error = LoadError::Aborted { file: ticket.file().to_owned() };
             self.end(Err(Arc::new(error)));
-        }
-    }
-}
-
-/// One line of [`ModuleStore::listing`].
-#[derive(Debug, serde::Serialize)]
-pub struct Listed {
-    pub file: String,
-    pub state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tier: Option<&'static str>,
-    pub code_bytes: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limits: Option<ListedLimits>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// The limits of requests that name none, written as they are in settings.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-pub struct ListedLimits {
-    pub cpu_quota: String,
-    pub memory_request: String,
-    pub invocation_timeout: String,
-}
-
-impl From<Limits> for ListedLimits {
-    fn from(limits: Limits) -> ListedLimits {
-        ListedLimits {
-            cpu_quota: limits.cpu_quota.to_string(),
-            memory_request: limits.memory.to_string(),
-            invocation_timeout: limits.timeout.to_string(),
         }
     }
 }

@@ -22,6 +22,11 @@ impl ModuleStore {
         self.promotions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Functions that wait for optimised code.
+    pub(super) fn promotions_waiting(&self) -> usize {
+        self.promotions().waiting()
+    }
+
     /// A function that was loaded before is called.
     pub(super) fn called(self: &Arc<Self>, function: &Arc<Function>) {
         if function.baseline.as_ref().is_some_and(|baseline| baseline.called()) {

@@ -110,6 +110,11 @@ impl<F> Promotions<F> {
         !std::mem::replace(&mut self.asked, true)
     }
 
+    /// How many are remembered.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub fn next(&mut self, now: Instant, is_idle: impl FnOnce() -> bool) -> Next<F> {
         // What is not in memory any more is loaded anew.
         self.waiting.retain(|waiting| waiting.function.strong_count() > 0);

@@ -4,7 +4,7 @@
 //! directories must lie under a root the operator named, outbound hosts must be allowed by the operator too, limits stay below
 //! the operator's caps.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
@@ -30,6 +30,8 @@ pub struct FunctionSettings {
     pub args: Vec<String>,
     /// Environment variables beside the CGI ones.
     pub env: BTreeMap<String, String>,
+    /// What a component reads by `wasi:config/store`.
+    pub config: BTreeMap<String, String>,
     /// Directories of the host that the guest sees.
     pub preopens: Vec<PreopenSetting>,
     /// Where a guest may send HTTP requests.
@@ -44,6 +46,8 @@ pub struct FunctionSettings {
     pub environment: EnvironmentMode,
     /// How much output is held back, so that a failing function still gets its error status; `0` streams at once.
     pub output_buffer_bytes: Option<usize>,
+    /// How long an instance of an HTTP component lives.
+    pub instance: InstanceSettings,
     /// How the module is made from its sources: for `wasmbox build` and `wasmbox dev`. A box that serves does nothing with it.
     pub build: Option<BuildSettings>,
 }
@@ -66,6 +70,14 @@ pub struct LimitSettings {
     pub cpu_quota: Option<CpuQuota>,
     pub memory_request: Option<MemoryRequest>,
     pub invocation_timeout: Option<InvocationTimeout>,
+}
+
+/// For HTTP components.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct InstanceSettings {
+    /// The most requests that one instance serves, one after the other; each has a fresh one without it.
+    pub reuse: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -125,16 +137,24 @@ pub enum BadSettings {
         "{file}: outbound host {host:?} is not granted by the operator: let --allow-outbound (ALLOW_OUTBOUND) have it, or a domain or network in which it is"
     )]
     OutboundNotGranted { file: String, host: String },
+    #[error("{file}: instance.reuse is for HTTP components without preopens, and this one {what}; remove one of both")]
+    NotReusable { file: String, what: &'static str },
     #[error("{file}: {setting} {value} is above the operator's cap {maximum}")]
     AboveCap { file: String, setting: &'static str, value: String, maximum: String },
 }
 
-/// What the operator lets per-function settings grant.
 /// The most bytes of output that are buffered before an answer begins, whoever asks for them.
 pub const LARGEST_OUTPUT_BUFFER: usize = 16 << 20;
 
+/// What a function's `[config]` may have: values, and bytes of them and their names. A component can have all of it copied at once.
+const MOST_CONFIG_VALUES: usize = 256;
+const MOST_CONFIG_BYTES: usize = 32 << 10;
+
+/// What the operator lets per-function settings grant.
 #[derive(Debug, Clone, Default)]
 pub struct OperatorGrants {
+    /// The most requests that one instance may serve; 1 if `None`.
+    pub reuse: Option<NonZeroU32>,
     /// Below which preopens may lie.
     pub preopen_roots: Vec<Arc<PreopenRoot>>,
     pub outbound: Vec<OutboundGrant>,
@@ -154,9 +174,8 @@ impl FunctionSettings {
         caps: LimitCaps,
         grants: &OperatorGrants,
     ) -> Result<GrantedSettings, BadSettings> {
-        let settings = Self::read(file, text)?;
-        settings.check_text(file)?;
-        settings.check_caps(file, caps)?;
+        let settings = Self::well_formed(file, text)?;
+        settings.check_caps(file, caps, grants)?;
         let preopens = settings.granted_preopens(file, grants)?;
         for host in &settings.allowed_outbound_hosts {
             if !grants.outbound.iter().any(|granted| granted.covers(host)) {
@@ -165,6 +184,16 @@ impl FunctionSettings {
             }
         }
         Ok((settings, preopens))
+    }
+
+    /// Parses `text` and checks all of it that no operator has a say in.
+    ///
+    /// # Errors
+    /// [`BadSettings::Unreadable`], naming `file` and what is wrong in it.
+    pub fn well_formed(file: &str, text: &str) -> Result<FunctionSettings, BadSettings> {
+        let settings = Self::read(file, text)?;
+        settings.check_text(file)?;
+        Ok(settings)
     }
 
     /// Parses `text`, and checks nothing else.
@@ -182,13 +211,14 @@ impl FunctionSettings {
         })
     }
 
-    fn tables() -> [Keys; 5] {
+    fn tables() -> [Keys; 6] {
         [
             Keys::of::<FunctionSettings>(""),
             Keys::of::<LimitSettings>("limits"),
             Keys::of::<LimitSettings>("caps"),
             Keys::of::<PreopenSetting>("preopens"),
             Keys::of::<BuildSettings>("build"),
+            Keys::of::<InstanceSettings>("instance"),
         ]
     }
 
@@ -225,10 +255,22 @@ impl FunctionSettings {
                 )));
             }
         }
+        if self.config.len() > MOST_CONFIG_VALUES {
+            return Err(unreadable(format!(
+                "[config] has {} values; there may be {MOST_CONFIG_VALUES}",
+                self.config.len()
+            )));
+        }
+        let bytes: usize = self.config.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > MOST_CONFIG_BYTES {
+            return Err(unreadable(format!(
+                "[config] has {bytes} bytes of names and values; there may be {MOST_CONFIG_BYTES}"
+            )));
+        }
         Ok(())
     }
 
-    fn check_caps(&self, file: &str, caps: LimitCaps) -> Result<(), BadSettings> {
+    fn check_caps(&self, file: &str, caps: LimitCaps, grants: &OperatorGrants) -> Result<(), BadSettings> {
         fn check<T: Ord + ToString>(
             file: &str,
             setting: &'static str,
@@ -245,6 +287,7 @@ impl FunctionSettings {
                 }),
             }
         }
+        check(file, "instance.reuse", [self.instance.reuse, None], grants.reuse.unwrap_or(NonZeroU32::MIN))?;
         check(file, "output-buffer-bytes", [self.output_buffer_bytes, None], LARGEST_OUTPUT_BUFFER)?;
         check(file, "cpu-quota", [self.limits.cpu_quota, self.caps.cpu_quota], caps.cpu_quota)?;
         check(file, "memory-request", [self.limits.memory_request, self.caps.memory_request], caps.memory)?;

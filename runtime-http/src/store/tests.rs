@@ -30,6 +30,7 @@ impl TestStore {
             runtime: runtime.handle().clone(),
             file_access: Arc::new(cgroups.leave()),
             outbound: boot::outbound(&config, &boot::roots(&config).unwrap(), 1024, &cgroups, &metrics).unwrap(),
+            keyvalue: None,
         };
         let store = boot::store(&config, functions, wasm.compiler, 1024, threads, metrics).unwrap();
         TestStore { store, directory, runtime }
@@ -54,7 +55,7 @@ impl Drop for TestStore {
 #[test]
 fn loading_that_panics_has_failed_and_is_not_loading_for_ever() {
     let test = TestStore::new("panic");
-    let version = FileVersion { file: "f".into(), module: file::FileIdentity::numbered(1), settings: None };
+    let version = FileVersion { file: "f".into(), module: file_identity::FileIdentity::numbered(1), settings: None };
     let (sender, result) = watch::channel(None);
     let waiting = Waiting { result, until: Instant::now() };
     let ticket = test.store.cache().start(&version, waiting.clone(), Instant::now());

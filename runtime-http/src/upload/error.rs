@@ -18,7 +18,7 @@ pub enum UploadError {
     Off,
     #[error("show a token of the box's --upload-token-file: Authorization: Bearer TOKEN")]
     Unauthorized,
-    #[error("there are /functions/{{name}}, and below it /settings, /versions and /rollback")]
+    #[error("there are /functions/{{name}}, and below it /settings, /versions, /rollback and /logs")]
     NoRoute,
     #[error("{method} is not among the methods of this path: {allow}")]
     Method { method: String, allow: &'static str },
@@ -46,6 +46,8 @@ pub enum UploadError {
     Conflict { what: &'static str },
     #[error("too many functions are being put here or changed")]
     Busy,
+    #[error("too many read logs of functions; end one, or try again later")]
+    Followers,
     #[error("there are {most} functions already (--upload-max-functions); delete some")]
     TooMany { most: usize },
     #[error(

@@ -46,6 +46,8 @@ use crate::{
         budget::ByteBudget,
         request_body::{BodyBounds, RequestBody},
     },
+    function_log::FunctionLogs,
+    metrics::Metrics,
     store::{
         LARGEST_SETTINGS, LoadError, ModuleStore, compiler::CompileError, file::settings_file, kind::Format,
         name::ModuleName, settings::BadSettings,
@@ -61,6 +63,8 @@ const OTHERS: usize = 4;
 pub struct Uploads {
     /// `None`: nobody puts any here.
     tokens: Option<Tokens>,
+    /// There, if there are tokens.
+    logs: Option<Arc<FunctionLogs>>,
     volume: Volume,
     bounds: Bounds,
     body: BodyBounds,
@@ -69,6 +73,7 @@ pub struct Uploads {
     /// Whose threads read and write files.
     runtime: Handle,
     doors: [Door; 2],
+    metrics: Arc<Metrics>,
     /// Modules that are compiled for uploads; where several are at once, one place is for those that requests want.
     checks: Arc<Semaphore>,
 }
@@ -77,19 +82,23 @@ impl Uploads {
     pub fn new(
         config: &Config,
         tokens: Option<Tokens>,
+        logs: Option<Arc<FunctionLogs>>,
         store: Arc<ModuleStore>,
         memory: &ByteBudget,
         runtime: Handle,
+        metrics: Arc<Metrics>,
     ) -> Arc<Uploads> {
         let module = config.max_module_size.bytes();
         let uploads = Arc::new(Uploads {
             tokens,
+            logs,
             volume: Volume::new(config.functions_dir.clone()),
             bounds: Bounds { module, functions: config.uploads.functions, versions: config.uploads.versions },
             body: BodyBounds { length: module, pause: config.body_timeout, budget: memory.clone() },
             space: Space::new(config.uploads.bytes),
             store,
             runtime,
+            metrics,
             doors: [UPLOADS, OTHERS].map(Door::new),
             checks: Arc::new(Semaphore::new(config.compile_jobs.saturating_sub(1).max(1))),
         });
@@ -97,6 +106,11 @@ impl Uploads {
             uploads.sweep();
         }
         uploads
+    }
+
+    /// Whether anybody may put functions here.
+    pub fn are_on(&self) -> bool {
+        self.tokens.is_some()
     }
 
     /// What ended with an earlier box is removed before this one serves.

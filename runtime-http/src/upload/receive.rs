@@ -93,6 +93,7 @@ impl Uploads {
                 break;
             }
             claim.add(piece.len() as u64)?;
+            self.metrics.uploads.bytes.inc_by(piece.len() as u64);
             if sink.bytes == 0 {
                 refuse_native(file, &piece)?;
             }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     admin::json,
-    api::answer::whole,
+    api::{answer::whole, problem::Problem},
     excerpt::excerpt,
     exchange::{request_body::RequestBody, response_body::ResponseBody},
     store::name::{BadModuleName, ModuleName},
@@ -34,6 +34,7 @@ enum Part {
     Settings,
     Versions,
     Rollback,
+    Logs,
 }
 
 impl Part {
@@ -42,6 +43,7 @@ impl Part {
             Part::Module | Part::Settings => "GET, HEAD, PUT, DELETE",
             Part::Versions => "GET, HEAD, DELETE",
             Part::Rollback => "POST",
+            Part::Logs => "GET, HEAD",
         }
     }
 }
@@ -54,6 +56,7 @@ fn parse(path: &str) -> Result<(ModuleName, Part), UploadError> {
         Some("settings") => Part::Settings,
         Some("versions") => Part::Versions,
         Some("rollback") => Part::Rollback,
+        Some("logs") => Part::Logs,
         Some(_) => return Err(UploadError::NoRoute),
     };
     Ok((function_name(name)?, part))
@@ -89,8 +92,22 @@ impl Uploads {
     }
 
     /// # Errors
-    /// [`UploadError`]
-    pub async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Answer {
+    /// The problem that is answered.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        client: SocketAddr,
+    ) -> Result<Response<ResponseBody>, Problem> {
+        let reads = [Method::GET, Method::HEAD].contains(request.method());
+        let answer = self.route(request, client).await.map_err(Problem::from);
+        if self.are_on() {
+            let status = answer.as_ref().map_or_else(|problem| problem.code.status(), Response::status);
+            self.metrics.uploads.answered(status, reads);
+        }
+        answer
+    }
+
+    async fn route(&self, request: Request<Incoming>, client: SocketAddr) -> Answer {
         let (head, body) = {
             let (mut head, body) = request.into_parts();
             let waits = head.extensions.remove().unwrap_or_default();
@@ -113,7 +130,7 @@ impl Uploads {
         let conditions = if reads { Conditions::default() } else { Conditions::parse(&head.headers)? };
         let to = match part {
             Part::Rollback => version(head.uri.query())?,
-            Part::Module | Part::Settings | Part::Versions => None,
+            Part::Module | Part::Settings | Part::Versions | Part::Logs => None,
         };
         let answer = match (part, &head.method) {
             (Part::Module, _) if reads => {
@@ -142,6 +159,10 @@ impl Uploads {
             (Part::Rollback, &Method::POST) => {
                 self.change(&name, conditions, move |change| change.roll_back(to)).await.map(described)
             }
+            (Part::Logs, method) if reads => {
+                let follow = follows(head.uri.query())?;
+                return self.logs(&name, follow && *method == Method::GET).await;
+            }
             (part, method) => return Err(not_allowed(method, part.allow())),
         };
         if !reads {
@@ -159,10 +180,34 @@ impl Uploads {
         answer
     }
 
+    /// The last lines of a function's log, and then those that come.
+    async fn logs(&self, name: &ModuleName, follow: bool) -> Answer {
+        let logs = self.logs.as_ref().ok_or(UploadError::Off)?;
+        if !logs.knows(name.as_str()) {
+            // One that has written nothing, or none at all.
+            self.change(name, Conditions::default(), |change| change.describe()).await?;
+        }
+        let place = logs.place().ok_or(UploadError::Followers)?;
+        let mut answer = Response::new(logs.read(name.as_str().into(), follow, place));
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(answer)
+    }
+
     async fn settings(&self, name: &ModuleName) -> Answer {
         let missing = UploadError::NoSettings { name: name.to_string() };
         let text = self.change(name, Conditions::default(), |change| Ok(change.settings().map(<[u8]>::to_vec))).await?;
         Ok(whole(StatusCode::OK, "application/toml", text.ok_or(missing)?))
+    }
+}
+
+/// Whether a query asks for what comes, too.
+fn follows(query: Option<&str>) -> Result<bool, UploadError> {
+    match query {
+        None | Some("") => Ok(false),
+        Some("follow") => Ok(true),
+        Some(query) => Err(UploadError::Query { query: excerpt(query), expected: "expected ?follow, or nothing" }),
     }
 }
 
@@ -237,6 +282,7 @@ mod tests {
         assert_eq!(parsed("a.b/settings"), Some(("a.b".into(), Part::Settings)));
         assert_eq!(parsed("a/versions"), Some(("a".into(), Part::Versions)));
         assert_eq!(parsed("a/rollback"), Some(("a".into(), Part::Rollback)));
+        assert_eq!(parsed("a/logs"), Some(("a".into(), Part::Logs)));
         let bad = [
             "",
             "/",

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use prometheus::IntGauge;
-
 use super::{
     estimate::ExecutionEstimate,
     quota::Spending,
@@ -16,7 +14,7 @@ use crate::{
         budget::{ByteBudget, Hold},
         request_body::FRAME,
     },
-    invocation::Outcome,
+    metrics::FunctionMetrics,
 };
 
 /// One admitted invocation. It is dropped on the thread on which it ends, in a panic, too.
@@ -35,18 +33,18 @@ pub struct Job {
 
 /// Counts one invocation from [`InFlight::begin`] until it is dropped.
 pub struct InFlight {
-    gauge: IntGauge,
+    function: Arc<FunctionMetrics>,
     begun: bool,
 }
 
 impl InFlight {
-    pub fn new(gauge: IntGauge) -> InFlight {
-        InFlight { gauge, begun: false }
+    pub fn new(function: Arc<FunctionMetrics>) -> InFlight {
+        InFlight { function, begun: false }
     }
 
     pub(super) fn begin(&mut self) {
         if !std::mem::replace(&mut self.begun, true) {
-            self.gauge.inc();
+            self.function.begin();
         }
     }
 }
@@ -54,7 +52,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.begun {
-            self.gauge.dec();
+            self.function.end();
         }
     }
 }
@@ -69,26 +67,26 @@ impl Job {
     }
 
     /// Tells whoever waits, and gives back what it had.
-    pub(super) fn end(self, finished: Finished) {
+    pub(super) fn end(self, mut finished: Finished) {
         let Job { invocation, permit, record, estimate, spending, answers, in_flight } = self;
-        let (mut permit, mut spending) = (Some(permit), Some(spending));
-        let observe = |outcome: &Outcome| {
-            estimate.add(outcome.usage.execution);
-            // Before its client can come again.
-            if let Some(spending) = spending.take() {
-                spending.end(outcome.usage.cpu);
-            }
-            record.ended(outcome.clone());
-        };
-        let memory = invocation.memory().clone();
+        estimate.add(finished.outcome.usage.execution);
+        // Before its client can come again.
+        spending.end(finished.outcome.usage.cpu);
+        record.ended(finished.outcome.clone());
         // A small answer is included in what a connection may hold. One for which there is no room keeps the permit until it is delivered, and
         // stays in the account of its invocation.
-        let hold = |bytes| match answers.reserve(bytes) {
+        let bytes = invocation.undelivered(&finished);
+        let mut permit = Some(permit);
+        let hold = match answers.reserve(bytes) {
             _ if bytes <= FRAME => None,
             Some(reserved) => Some(Box::new(reserved) as Hold),
-            None => permit.take().map(|permit| Box::new((permit, memory)) as Hold),
+            None => permit.take().map(|permit| Box::new((permit, invocation.memory().clone())) as Hold),
         };
-        invocation.end(finished, observe, hold);
+        if permit.is_some() {
+            // Before its client can come again, too.
+            invocation.keep_instance(&mut finished);
+        }
+        invocation.end(finished, hold);
         drop((in_flight, permit));
     }
 }

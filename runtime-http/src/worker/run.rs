@@ -13,7 +13,7 @@ use crate::{
     memory::MemoryReservation,
     sandbox::{
         Answer, Call, Ended, Guest, Remains, ReplySender, Setup,
-        executor::{Unfinished, thread_cpu_time},
+        executor::{SLICE_MEMORY, Unfinished, thread_cpu_time},
     },
 };
 
@@ -32,7 +32,7 @@ pub struct Invocation {
 /// A guest that has ended, and is not yet told of.
 #[must_use = "somebody waits for it"]
 pub struct Finished {
-    outcome: Outcome,
+    pub outcome: Outcome,
     answer: Option<Answer>,
     remains: Option<Remains>,
 }
@@ -61,9 +61,11 @@ impl Invocation {
         &self.setup.memory
     }
 
-    /// Whether what it does before it waits cannot keep a thread: no file is opened, and no memory is made resident.
+    /// Whether what it does before it waits cannot keep a thread: no file is opened, no memory is made resident, and its instance
+    /// has no more memory than it may touch there in one instruction.
     pub fn fits_in_a_slice(&self) -> bool {
-        self.setup.preallocated == 0 && self.setup.grants.preopens.is_empty()
+        let setup = &self.setup;
+        setup.preallocated == 0 && setup.grants.preopens.is_empty() && setup.memory.grown() <= SLICE_MEMORY as u64
     }
 
     /// Runs for a slice on this thread, which is in no worker's cgroup. `is_limited`: there are cgroups. Gives the CPU time used here, and
@@ -114,21 +116,31 @@ impl Invocation {
             Ok(answer) => (answer, None),
             Err(failure) => (None, Some(failure)),
         };
-        Finished { outcome: Outcome { usage, cgroup, failure }, answer, remains: Some(remains) }
+        Finished { outcome: Outcome { usage, began: self.started, cgroup, failure }, answer, remains: Some(remains) }
     }
 
-    /// Tells whoever waits. `observe` sees the outcome before. `hold` is asked to account for so many bytes that may still have to be
-    /// delivered.
-    pub fn end(self, finished: Finished, observe: impl FnOnce(&Outcome), hold: impl FnOnce(u64) -> Option<Hold>) {
-        let Finished { outcome, answer, remains } = finished;
-        observe(&outcome);
-        // Before the guest's streams are closed: whoever sees them closed can see why.
-        let undelivered = match &answer {
+    /// Bytes of its answer that may still have to be delivered.
+    pub fn undelivered(&self, finished: &Finished) -> u64 {
+        match &finished.answer {
             Some(answer) => answer.bytes(),
             None if self.reply.is_streaming() => self.setup.most_undelivered(),
             None => 0,
-        };
-        self.reply.end(outcome, answer, hold(undelivered));
+        }
+    }
+
+    /// Keeps its instance, if that may serve another invocation. Nothing but what is undelivered belongs to this one then.
+    pub fn keep_instance(&self, finished: &mut Finished) {
+        let undelivered = self.undelivered(finished);
+        if let Some(remains) = &mut finished.remains {
+            remains.keep(&self.setup, undelivered);
+        }
+    }
+
+    /// Tells whoever waits. `hold` accounts for what is undelivered.
+    pub fn end(self, finished: Finished, hold: Option<Hold>) {
+        let Finished { outcome, answer, remains } = finished;
+        // Before the guest's streams are closed: whoever sees them closed can see why.
+        self.reply.end(outcome, answer, hold);
         drop(remains);
         self.setup.memory.guest_ended();
     }

@@ -87,6 +87,8 @@ impl Fixture {
         let limits = Limits::default();
         let setup = Arc::new(Setup {
             id,
+            config: Arc::default(),
+            keyvalue: None,
             outbound: Arc::new(InvocationAccess::none(id, "test".into())),
             stderr: Stderr::new("test".into(), id, KeepLast::Nothing),
             function: "test".into(),
@@ -98,6 +100,7 @@ impl Fixture {
             buffer_limit: 0,
             preallocated: 0,
             files: None,
+            reuse: None,
             memory: memory.clone(),
         });
         let (sender, reply) = sandbox::reply();
@@ -107,11 +110,11 @@ impl Fixture {
         let job = Job {
             invocation: Invocation::of(Guest::doing(setup.clone(), call), setup, sender),
             permit,
-            record: Record::new(id, function.clone(), Instant::now()),
+            record: Record::new(id, function.clone(), Instant::now(), None),
             estimate: estimate.clone(),
             spending: Spending::Unlimited,
             answers: Budgets::new(1 << 30, 1).answers,
-            in_flight: InFlight::new(function.in_flight().clone()),
+            in_flight: InFlight::new(function.clone()),
         };
         (job, Client { reply, memory })
     }
@@ -279,7 +282,7 @@ fn a_panic_in_a_slice_is_contained() {
     let fixture = Fixture::new(Inline::Auto);
     assert!(fixture.outcome(async { panic!("as the test wants") }).is_none(), "its channel is closed");
     assert_eq!((fixture.admission.in_flight(), fixture.pool.running().len()), (0, 0));
-    assert_eq!(fixture.metrics.function("test").in_flight().get(), 0);
+    assert_eq!(fixture.metrics.function("test").running(), 0);
     assert!(fixture.outcome(async {}).unwrap().failure.is_none(), "and this thread goes on");
     assert_eq!(fixture.slices(), [1, 0, 0]);
     // On a worker, too.

@@ -1,7 +1,10 @@
 //! What this component does is the last word of the path, and what the query says: `/http/status?418`.
 
 mod hostile;
+mod instance;
+mod interfaces;
 mod outgoing;
+mod sockets;
 
 use std::{env, fmt::Write, io::Read, process};
 
@@ -43,7 +46,7 @@ impl Guest for Handler {
                 ];
                 answer(out, 200, &headers, b"headers");
             }
-            "trailers" => trailers(out),
+            "trailers" => trailers(out, query),
             "received-trailers" => {
                 let incoming = request.consume().expect("the first use");
                 let from = incoming.stream().expect("the first use");
@@ -65,8 +68,13 @@ impl Guest for Handler {
             "framing" => framing(out, query),
             "write" => write(out, query.parse().expect("?BYTES")),
             "two-steps" => two_steps(&request, out),
+            "answer-first" => answer_first(&request, out),
             "silent" => {}
             "error" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some("as asked".into())))),
+            "long-error" => {
+                let text = "x".repeat(query.parse().expect("?BYTES"));
+                ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some(text))));
+            }
             "late-error" => {
                 let incoming = request.consume().expect("the first use");
                 let from = incoming.stream().expect("the first use");
@@ -90,6 +98,15 @@ impl Guest for Handler {
             "loop" => loop {
                 std::hint::black_box(());
             },
+            "head-then-loop" => {
+                let body = start(out, 200, &[]);
+                let stream = body.write().expect("the first use");
+                let _ = write_all(&stream, b"begun");
+                monotonic_clock::subscribe_duration(20_000_000).block();
+                loop {
+                    std::hint::black_box(());
+                }
+            }
             "sleep" => monotonic_clock::subscribe_duration(86_400_000_000_000).block(),
             "memory" => {
                 let mut taken: Vec<Vec<u8>> = Vec::new();
@@ -102,6 +119,19 @@ impl Guest for Handler {
             "fetch" => outgoing::fetch(out, query),
             "relay-down" => outgoing::relay_down(out, query),
             "relay" => outgoing::relay(&request, out, query),
+            "config" => answer(out, 200, &[], interfaces::config(query).as_bytes()),
+            "log" => {
+                interfaces::log(query);
+                answer(out, 200, &[], b"logged");
+            }
+            "log-and-trap" => {
+                interfaces::log(query);
+                panic!("as asked");
+            }
+            "connect" => answer(out, 200, &[], sockets::connect(query).as_bytes()),
+            "pinned" => answer(out, 200, &[], sockets::pinned(query).as_bytes()),
+            "many-connections" => answer(out, 200, &[], sockets::many(query).as_bytes()),
+            "other-sockets" => answer(out, 200, &[], sockets::others(query).as_bytes()),
             "streams" => {
                 println!("to stdout");
                 eprintln!("to stderr");
@@ -129,6 +159,7 @@ impl Guest for Handler {
                 };
                 answer(out, 200, &[], text.as_bytes());
             }
+            "instance" => instance::act(request, out, query),
             "hostile" => hostile::act(&request, out, query),
             _ => answer(out, 404, &[], path.as_bytes()),
         }
@@ -194,12 +225,26 @@ fn echo(request: &IncomingRequest, out: ResponseOutparam) {
     let _ = OutgoingBody::finish(body, None);
 }
 
-fn trailers(out: ResponseOutparam) {
-    let body = start(out, 200, &[("trailer", "x-sum")]);
+/// Announces and sends trailers, among them some that it may not send, with a length in its head if `query` says so, and one that is not
+/// announced; after a pause with `wait`.
+fn trailers(out: ResponseOutparam, query: &str) {
+    const TEXT: &str = "before the trailers";
+    let length = TEXT.len().to_string();
+    let names = "X-Sum, content-length, set-cookie, wasmbox-cpu-time-us, x-missing";
+    let mut headers = vec![("trailer", names)];
+    if query.contains("length") {
+        headers.push(("content-length", &length));
+    }
+    let body = start(out, 200, &headers);
     let stream = body.write().expect("the first use");
-    let _ = write_all(&stream, b"before the trailers");
+    let _ = write_all(&stream, TEXT.as_bytes());
+    if query.contains("wait") {
+        monotonic_clock::subscribe_duration(20_000_000).block();
+    }
     drop(stream);
-    let fields = Fields::from_list(&[("x-sum".into(), b"42".to_vec())]).expect("a trailer that is allowed");
+    let fields = ["x-sum", "content-length", "set-cookie", "wasmbox-cpu-time-us", "x-silent"];
+    let fields = fields.map(|name| (name.to_owned(), b"42".to_vec()));
+    let fields = Fields::from_list(&fields).expect("names that wasi:http allows");
     let _ = OutgoingBody::finish(body, Some(fields));
 }
 
@@ -258,6 +303,20 @@ fn two_steps(request: &IncomingRequest, out: ResponseOutparam) {
     drop(IncomingBody::finish(incoming));
     let _ = write_all(&stream, b"second");
     drop(stream);
+    let _ = OutgoingBody::finish(body, None);
+}
+
+/// The head goes out before anything is read; then the request's body comes back.
+fn answer_first(request: &IncomingRequest, out: ResponseOutparam) {
+    let body = start(out, 200, &[]);
+    monotonic_clock::subscribe_duration(20_000_000).block();
+    let incoming = request.consume().expect("the first use");
+    let from = incoming.stream().expect("the first use");
+    let to = body.write().expect("the first use");
+    while let Ok(piece) = from.blocking_read(4096) {
+        let _ = write_all(&to, &piece);
+    }
+    drop(to);
     let _ = OutgoingBody::finish(body, None);
 }
 

@@ -212,6 +212,16 @@ pub struct Mount {
     pub readonly: bool,
     #[prost(bool, tag = "8")]
     pub recursive_read_only: bool,
+    /// `ImageSpec`: an image as a volume.
+    #[prost(message, optional, tag = "9")]
+    pub image: Option<Id>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PullImage {
+    /// `ImageSpec`.
+    #[prost(message, optional, tag = "1")]
+    pub image: Option<Id>,
 }
 
 #[derive(Clone, PartialEq, Message)]

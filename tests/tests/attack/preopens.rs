@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, mknodat};
 use wasmbox_tests::{
     Attack, Request,
     attack::{goes_on, together},
-    guest::{command_importing, command_with},
+    guest::{READDIR, command_importing, command_with},
 };
 
 use crate::{
@@ -59,6 +59,31 @@ fn one_file_opened_without_end() {
     attack.run(|server| {
         let codes = [&["guest-exit"], REFUSED, CROWDED].concat();
         together(4, |_| assert_coded(&call_with(server, "/opening", "1Mi"), &codes));
+    });
+}
+
+/// A directory with many names, which wasmtime reads whole before a guest gets the first of them.
+#[test]
+fn a_directory_with_many_names() {
+    let (attack, root) = with_root(256);
+    for number in 0..200_000 {
+        fs::write(root.join(format!("data/{number:0>100}")), "").expect("a file");
+    }
+    let lists =
+        "(call $check (call $fd_readdir (i32.const 3) (i32.const 1024) (i32.const 4096) (i64.const 0) (i32.const 32)))";
+    let attack = attack.function("listing.wat", command_importing(READDIR, lists));
+    let attack = attack.function("listing.toml", settings(&root.join("data"), false));
+    attack.run(|server| {
+        let codes = [&["guest-exit"], REFUSED, CROWDED].concat();
+        together(8, |_| assert_coded(&call_with(server, "/listing", "1Mi"), &codes));
+        // The thread goes on for those who have room, and leave: the next ones wait until it has ended.
+        together(8, |_| {
+            for _ in 0..4 {
+                let request =
+                    Request::get("/listing").header("Memory-Request", "120Mi").header("Invocation-Timeout", "60");
+                assert_coded(&server.call(request, ""), &[&codes[..], &["deadline-exceeded"]].concat());
+            }
+        });
     });
 }
 

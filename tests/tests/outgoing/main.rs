@@ -2,13 +2,14 @@
 //!
 //! - [`protocols`]: HTTP/1.1 and HTTP/2, bodies, trailers, what breaks off; [`timeouts`]; [`tls`]: who is trusted
 //! - [`reuse`]: idle connections, and whose they are; [`bounds`]: what requests may hold, and what is told of them
-//! - [`grants`]: what may be reached; [`names`]: what names may lead to
+//! - [`grants`]: what may be reached; [`names`]: what names may lead to; [`sockets`]: the same for connections of functions' own
 
 mod bounds;
 mod grants;
 mod names;
 mod protocols;
 mod reuse;
+mod sockets;
 mod timeouts;
 mod tls;
 

@@ -1,6 +1,7 @@
 //! Pods through CRI, as a kubelet makes them: WasmBoxes beside ordinary containers, on each version of containerd.
 
 mod choice;
+mod image_volume;
 mod knative;
 mod life;
 mod mixed;

@@ -86,6 +86,7 @@ fn handlers_offer_what_runcs_offers(version: Version) {
         host_path: "/run/volume".into(),
         readonly: true,
         recursive_read_only: true,
+        ..Mount::default()
     };
     let config = ContainerConfig { mounts: vec![mount], ..busybox("reads", &["/bin/sleep", "1000"]) };
     let container = kubelet.cri.start(&pod, config);

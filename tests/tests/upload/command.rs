@@ -5,7 +5,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use wasmbox_tests::{WasmBox, guest, workspace};
+use wasmbox_tests::{
+    WasmBox, guest,
+    outcome::{self, good},
+    workspace,
+};
 
 use super::{TOKEN, assert_nothing_left, launch, token_file};
 
@@ -23,18 +27,8 @@ fn at(server: &WasmBox) -> Vec<(&'static str, String)> {
 }
 
 #[track_caller]
-fn good(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout.clone()).expect("text")
-}
-
-#[track_caller]
 fn refused(output: &Output, parts: &[&str]) {
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8_lossy(&output.stderr);
-    for part in parts {
-        assert!(said.contains(part), "{part:?} is not in {said}");
-    }
+    let said = outcome::refused(output, parts);
     assert!(!said.contains(TOKEN), "{said}");
 }
 

@@ -3,6 +3,7 @@
 mod command;
 mod hostile;
 mod interrupted;
+mod logs;
 mod races;
 mod requests;
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use http::{Method, header};
-use wasmbox_tests::{Request, WasmBox, binary, component, eventually, guest};
+use wasmbox_tests::{Request, WasmBox, binary, client::exchange, component, eventually, guest};
 
 use super::{
     TOKEN, ask, assert_nothing_left, delete, descriptors, etag, get, json, launch, put, request, roll_back, token_file,
@@ -296,4 +296,25 @@ fn running_invocations_keep_the_version_that_they_began_with() {
     assert_eq!(server.get("/f").ok().text(), "new");
     running.send_chunk(b"");
     assert_eq!(running.answer().ok().text(), "old input");
+}
+
+#[test]
+fn requests_and_bytes_are_counted() {
+    let server = launch().start();
+    let module = guest::hello();
+    assert_eq!(put(&server, "hello", module.clone()).status, 201);
+    get(&server, "/functions/hello").ok();
+    put(&server, "hello", "no module").problem(422, "module-invalid");
+    let nobody = exchange(server.admin_address(), Request::delete("/functions/hello"), "").expect("a whole answer");
+    nobody.problem(401, "unauthorized");
+    let metrics = server.metrics();
+    let count = |outcome: &str| metrics.sum("wasmbox_upload_requests_total", &[&format!("outcome=\"{outcome}\"")]);
+    assert_eq!(["changed", "read", "refused", "unauthorized", "failed"].map(count), [1.0, 1.0, 1.0, 1.0, 0.0]);
+    assert_eq!(metrics.sum("wasmbox_upload_bytes_total", &[]), (module.len() + "no module".len()) as f64);
+    // Where nobody may put functions, nobody's tries are counted.
+    let closed = WasmBox::launch().start();
+    exchange(closed.admin_address(), Request::put("/functions/hello"), module)
+        .expect("an answer")
+        .problem(404, "uploads-off");
+    assert_eq!(closed.metrics().sum("wasmbox_upload_requests_total", &[]), 0.0);
 }

@@ -26,7 +26,7 @@ impl From<UploadError> for Problem {
             UploadError::NoVersion { .. } => Code::VersionNotFound,
             UploadError::Precondition { .. } => Code::PreconditionFailed,
             UploadError::Conflict { .. } => Code::FunctionConflict,
-            UploadError::Busy => Code::UploadsBusy,
+            UploadError::Busy | UploadError::Followers => Code::UploadsBusy,
             UploadError::TooMany { .. } | UploadError::TooMuch { .. } => Code::FunctionsFull,
             UploadError::DiskFull { .. } => Code::DiskFull,
             UploadError::Io { .. } => Code::Internal,

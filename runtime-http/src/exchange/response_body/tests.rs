@@ -17,7 +17,7 @@ use crate::{invocation::InvocationId, metrics::Metrics};
 fn streamed(announced: Option<u64>, sizes: &[usize]) -> ResponseBody {
     let frames: Vec<_> = sizes.iter().map(|size| Ok(Frame::data(Bytes::from(vec![b'x'; *size])))).collect();
     let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
-    ResponseBody::streaming(Source::Guest { body, announced }, ended(None), u64::MAX)
+    ResponseBody::streaming(Source::Guest { body, announced, passing: Passing::none() }, ended(None), u64::MAX)
 }
 
 /// An invocation that has ended well, and what accounts for the rest of its answer.
@@ -25,7 +25,7 @@ fn ended(hold: Option<Hold>) -> Streamed {
     let (sender, outcome) = oneshot::channel();
     assert!(sender.send((Outcome::default(), hold)).is_ok());
     let cancel = CancelToken::default();
-    let record = Record::new(InvocationId::next(), Metrics::new().function("guest"), Instant::now());
+    let record = Record::new(InvocationId::next(), Metrics::new().function("guest"), Instant::now(), None);
     Streamed { record, on_drop: CancelOnDrop::new(cancel.clone()), cancel, outcome }
 }
 
@@ -125,7 +125,7 @@ async fn what_a_connection_has_taken_is_charged_until_it_is_sent() {
     };
     let bodies: [(&dyn Fn(Hold) -> ResponseBody, usize); 3] = [
         (&|hold| ResponseBody::full(Bytes::from(vec![b'x'; SIZE])).held(Some(hold)), SIZE),
-        (&|hold| ResponseBody::frames(frames()).held(Some(hold)), SIZE),
+        (&|hold| ResponseBody::frames(frames(), &Passing::none()).0.held(Some(hold)), SIZE),
         (&output, LITTLE),
     ];
     for ((body, size), reads) in bodies.into_iter().flat_map(|body| [(body, true), (body, false)]) {

@@ -24,7 +24,8 @@ use super::{
     meter::Meter,
     pool::IdlePool,
     refusal::Refusals,
-    tls::{Roots, TlsClient},
+    sockets::Sockets,
+    tls::{HTTP_2_AND_1, Roots, TlsClient},
 };
 use crate::{
     by_name::ByName,
@@ -33,6 +34,7 @@ use crate::{
     invocation::{InvocationId, OutboundGrant},
     metrics::FunctionMetrics,
     sandbox::file_access::ThreadStart,
+    traces::Propagated,
 };
 
 /// Connections that one invocation uses at once; further requests wait for one.
@@ -117,6 +119,9 @@ pub struct InvocationAccess {
     /// Made with its first request: most have none.
     meter: OnceLock<Arc<Meter>>,
     places: OnceLock<Arc<Semaphore>>,
+    pub(super) sockets: Sockets,
+    /// What its requests say of the trace that they belong to.
+    pub(super) trace: Option<Propagated>,
     /// `None`: there is no way out.
     pub(super) function: Option<Arc<FunctionAccess>>,
 }
@@ -149,7 +154,7 @@ impl OutboundAccess {
         let places = descriptors.clamp(2 * MOST_OF_INVOCATION, Semaphore::MAX_PERMITS);
         let access = Arc::new(OutboundAccess {
             grants: config.allow.clone(),
-            tls: TlsClient::new(roots),
+            tls: TlsClient::new(roots, &HTTP_2_AND_1),
             idle: config.idle,
             places: Places::new(places),
             share: (places / SHARE).max(2 * MOST_OF_INVOCATION),
@@ -221,8 +226,13 @@ async fn reap(access: Weak<OutboundAccess>, some_idle: Arc<Notify>) {
 
 impl FunctionAccess {
     /// For one invocation.
-    pub fn invocation(self: &Arc<Self>, id: InvocationId, name: Arc<str>) -> Arc<InvocationAccess> {
-        Arc::new(InvocationAccess { function: Some(self.clone()), ..InvocationAccess::none(id, name) })
+    pub fn invocation(
+        self: &Arc<Self>,
+        id: InvocationId,
+        name: Arc<str>,
+        trace: Option<Propagated>,
+    ) -> Arc<InvocationAccess> {
+        Arc::new(InvocationAccess { function: Some(self.clone()), trace, ..InvocationAccess::none(id, name) })
     }
 
     pub fn metrics(&self) -> &Arc<FunctionMetrics> {
@@ -261,6 +271,26 @@ impl FunctionAccess {
         [own, all]
     }
 
+    /// A descriptor of the function's and of all, if there is one now. Idle connections make room.
+    pub(super) fn try_place(&self, name: &str) -> Option<[OwnedSemaphorePermit; 2]> {
+        let own = self.try_take(&self.places.connections, |pool| pool.take_oldest_of(name))?;
+        let all = self.try_take(&self.access.places, IdlePool::take_oldest)?;
+        Some([own, all])
+    }
+
+    fn try_take(
+        &self,
+        places: &Places,
+        oldest: impl Fn(&mut IdlePool<Connection>) -> Option<Connection>,
+    ) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Some(taken) = places.try_take(1) {
+                return Some(taken);
+            }
+            self.access.with_pool(&oldest)?;
+        }
+    }
+
     /// Takes `count` of `places`; closes idle connections as long as there are none.
     async fn take(
         &self,
@@ -290,6 +320,8 @@ impl InvocationAccess {
             refusals: Refusals::new(id, function),
             meter: OnceLock::new(),
             places: OnceLock::new(),
+            sockets: Sockets::default(),
+            trace: None,
             function: None,
         }
     }
@@ -297,6 +329,12 @@ impl InvocationAccess {
     /// How long it has waited for others.
     pub fn waited(&self) -> Duration {
         self.meter.get().map_or(Duration::ZERO, |meter| meter.total())
+    }
+
+    /// Whether it waits for others, or has a connection to one.
+    pub(super) fn has_requests(&self) -> bool {
+        let waits = self.meter.get().is_some_and(|meter| meter.is_running());
+        waits || self.places.get().is_some_and(|places| places.available_permits() < MOST_OF_INVOCATION)
     }
 
     pub(super) fn meter(&self) -> &Arc<Meter> {

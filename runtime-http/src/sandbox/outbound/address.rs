@@ -2,6 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::invocation::{Host, OutboundGrant};
+
+/// Whether a name may lead to `address`: it is public, or `operator` has granted it as an address.
+pub fn may_be_used(address: IpAddr, port: u16, operator: &[OutboundGrant]) -> bool {
+    let host = Host::Address(address);
+    is_public(address) || operator.iter().any(|grant| grant.grants(&host, port))
+}
+
 /// Whether `address` is one of the public internet: not of this machine, this network or this cluster, and not reserved for anything
 /// (IANA's registries of special-purpose addresses). What an address of IPv6 carries of IPv4 is looked at likewise.
 pub fn is_public(address: IpAddr) -> bool {

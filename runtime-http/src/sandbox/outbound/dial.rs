@@ -21,7 +21,7 @@ pub const LOOKUPS: usize = 4;
 /// Threads that look names up, of all functions.
 pub const LOOKUP_THREADS: usize = 32;
 /// The most addresses of a name that are tried.
-const MOST_ADDRESSES: usize = 8;
+pub const MOST_ADDRESSES: usize = 8;
 /// How long an address has before the next one is tried beside it (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Sockets that connect at once.
@@ -48,13 +48,9 @@ pub async fn addresses(
         Host::Address(address) => return Ok(vec![SocketAddr::new(*address, destination.port)]),
         Host::Name(name) => look_up(name, lookups).await.map_err(NoAddress::Failed)?,
     };
-    let may_be_used = |address: &IpAddr| {
-        let host = Host::Address(*address);
-        address::is_public(*address) || operator.iter().any(|grant| grant.grants(&host, destination.port))
-    };
     let usable: Vec<SocketAddr> = found
         .iter()
-        .filter(|address| may_be_used(address))
+        .filter(|address| address::may_be_used(**address, destination.port, operator))
         .take(MOST_ADDRESSES)
         .map(|address| SocketAddr::new(*address, destination.port))
         .collect();
@@ -70,7 +66,7 @@ fn no_such_name() -> Error {
 }
 
 /// All addresses of a name, as the C library sorts them (RFC 6724).
-async fn look_up(name: &str, lookups: &Arc<Semaphore>) -> Result<Vec<IpAddr>, Error> {
+pub async fn look_up(name: &str, lookups: &Arc<Semaphore>) -> Result<Vec<IpAddr>, Error> {
     let place = lookups.clone().acquire_owned().await.expect("the semaphore is never closed");
     let name = name.to_owned();
     let found = tokio::task::spawn_blocking(move || {

@@ -104,7 +104,7 @@ impl Exchange {
                     Connection::open(stream, is_http2, places).await
                 }
                 Err(failure @ (TlsFailure::Certificate(_) | TlsFailure::Name)) => {
-                    Err(self.refuse(Refusal::Untrusted { failure, remedy: access.tls.remedy() }))
+                    Err(self.refuse(Refusal::Untrusted { failure, remedy: access.tls.remedy().clone() }))
                 }
                 Err(failure @ (TlsFailure::Tls(_) | TlsFailure::Io(_))) => Err(failure.into()),
             }

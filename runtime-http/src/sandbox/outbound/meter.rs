@@ -34,6 +34,11 @@ impl Meter {
         state.total + state.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
+    /// Whether anybody is waited for.
+    pub fn is_running(&self) -> bool {
+        self.state().waiting > 0
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

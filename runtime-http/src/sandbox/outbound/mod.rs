@@ -1,4 +1,5 @@
-//! HTTP requests that guests send: denied, unless the function's settings and the operator both grant host and port.
+//! HTTP requests that guests send, and connections that they open: denied, unless the function's settings and the operator both grant host and
+//! port.
 //!
 //! HTTP/1.1, and over TLS also HTTP/2. A redirect is an answer like any other: following it is the guest's own, checked request, and so is trying
 //! again. What a request makes the box hold is its invocation's, and ends with it; what it leaves behind is an idle connection, which is its
@@ -8,6 +9,7 @@
 //! - [`mod@exchange`]: one request and its response; [`head`], [`request_body`], [`response_body`]: what of them is passed on
 //! - [`dial`]: from a name to a socket; [`address`]: which addresses a name may lead to; [`tls`]: who vouches for servers
 //! - [`connection`]: HTTP on a socket
+//! - [`sockets`]: connections of guests' own; [`sockets_p2`], [`sockets_p3`]: how guests are given them
 //! - [`refusal`]: what is refused, and what to do about it; [`failure`]: what went wrong otherwise; [`meter`]: the time that is spent
 
 pub mod access;
@@ -22,15 +24,22 @@ mod pool;
 mod refusal;
 mod request_body;
 mod response_body;
+mod sockets;
+pub mod sockets_p2;
+pub mod sockets_p3;
 pub mod tls;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
-pub use self::access::{FunctionAccess, InvocationAccess, OutboundAccess};
+pub use self::{
+    access::{FunctionAccess, InvocationAccess, OutboundAccess},
+    connection::Owned,
+    sockets::CurrentOutbound,
+};
 use self::{
-    connection::{Owned, PLAIN_BYTES, SECURE_BYTES},
+    connection::{PLAIN_BYTES, SECURE_BYTES},
     exchange::{Counted, Exchange},
     refusal::Refusal,
 };
@@ -62,6 +71,7 @@ impl fmt::Display for Destination {
 }
 
 /// One invocation's requests.
+#[derive(Clone)]
 pub struct Outbound {
     grants: Arc<Grants>,
     invocation: Arc<InvocationAccess>,
@@ -83,7 +93,7 @@ impl Outbound {
         }
     }
 
-    fn begin(&self, request: http::Request<WasiBody>, options: Option<RequestOptions>) -> Result<Responding> {
+    fn begin(&self, mut request: http::Request<WasiBody>, options: Option<RequestOptions>) -> Result<Responding> {
         let mut counted = Counted::new(self.invocation.function.as_deref());
         let destination = head::destination(&request).inspect_err(|_| counted.end("failed"))?;
         let mut refuse = |refusal| {
@@ -107,6 +117,9 @@ impl Outbound {
             memory: self.memory.clone(),
             options: options.unwrap_or_default(),
         };
+        if let Some(trace) = &self.invocation.trace {
+            trace.put_into_outgoing(request.headers_mut());
+        }
         let waiting = self.invocation.meter().start();
         // Its allocations are not the invocation's: that has paid for all of them already.
         let mut task = Owned(runtime.spawn(async move {

@@ -12,7 +12,7 @@ use std::{
 use wasmtime_wasi_http::Error;
 
 use super::{Destination, failure::TlsFailure};
-use crate::invocation::InvocationId;
+use crate::invocation::{Host, InvocationId};
 
 /// Lines for one invocation; the last one says that there are no more.
 const MOST_LINES: u32 = 8;
@@ -25,26 +25,33 @@ pub enum Refusal {
     /// The name is granted, but leads to an address that is not public and not granted.
     NotPublic { address: IpAddr },
     /// Nobody who is trusted vouches for the server.
-    Untrusted { failure: TlsFailure, remedy: &'static str },
+    Untrusted { failure: TlsFailure, remedy: Arc<str> },
     /// It waited for a connection for as long as connecting may take.
     NoConnection,
+    /// It has made as many sockets as it may.
+    NoSocket { most: usize },
     /// There is no memory left, the invocation's or the box's, for what the box holds for one more.
     NoMemory,
 }
 
 impl Refusal {
-    fn remedy(&self, destination: &Destination) -> String {
+    fn remedy(&self, destination: &dyn fmt::Display) -> String {
         match self {
             Refusal::NotGranted => format!(
                 "to grant it, name {destination} in allowed-outbound-hosts of the function's settings and in --allow-outbound (ALLOW_OUTBOUND)"
             ),
             Refusal::NotPublic { address } => {
-                let granted = Destination { host: crate::invocation::Host::Address(*address), ..destination.clone() };
-                format!("to grant it, name {granted}, or a network, in --allow-outbound (ALLOW_OUTBOUND)")
+                format!(
+                    "to grant it, name {}, or a network, with the port, in --allow-outbound (ALLOW_OUTBOUND)",
+                    Host::Address(*address)
+                )
             }
-            Refusal::Untrusted { remedy, .. } => (*remedy).to_owned(),
+            Refusal::Untrusted { remedy, .. } => remedy.to_string(),
             Refusal::NoConnection => {
                 "let the function end its requests, read responses to their end, or send fewer at once".into()
+            }
+            Refusal::NoSocket { .. } => {
+                "let the function use one for several exchanges, or be called more often".into()
             }
             Refusal::NoMemory => {
                 "let the function send fewer at once, raise its Memory-Request, or give the box more memory".into()
@@ -60,6 +67,7 @@ impl fmt::Display for Refusal {
             Refusal::NotPublic { address } => write!(f, "it leads to {address}, which is no public address"),
             Refusal::Untrusted { failure, .. } => write!(f, "its certificate is not accepted: {failure}"),
             Refusal::NoConnection => f.write_str("all connections that it may have are in use"),
+            Refusal::NoSocket { most } => write!(f, "this invocation has made {most} sockets already"),
             Refusal::NoMemory => f.write_str("there is no memory left for it"),
         }
     }
@@ -71,7 +79,7 @@ impl From<Refusal> for Error {
             Refusal::NotGranted => Error::HttpRequestDenied,
             Refusal::NotPublic { .. } => Error::DestinationIpProhibited,
             Refusal::Untrusted { failure, .. } => failure.into(),
-            Refusal::NoConnection | Refusal::NoMemory => Error::ConnectionLimitReached,
+            Refusal::NoConnection | Refusal::NoSocket { .. } | Refusal::NoMemory => Error::ConnectionLimitReached,
         }
     }
 }
@@ -95,6 +103,23 @@ impl Refusals {
 
     /// One line, unless there were enough.
     pub fn refuse(&self, refusal: Refusal, destination: &Destination) -> Error {
+        self.log(&refusal, destination);
+        refusal.into()
+    }
+
+    /// The same, of whatever is refused.
+    pub fn log(&self, refusal: &Refusal, destination: &dyn fmt::Display) {
+        self.line(destination, || format!("outbound request refused: {refusal}; {}", refusal.remedy(destination)));
+    }
+
+    /// A name must not be looked up.
+    pub fn log_name(&self, name: &Host) {
+        self.line(name, || {
+            "outbound request refused: no port of it is granted; to grant one, name it with the port in allowed-outbound-hosts of the function's settings and in --allow-outbound (ALLOW_OUTBOUND)".into()
+        });
+    }
+
+    fn line(&self, destination: &dyn fmt::Display, text: impl FnOnce() -> String) {
         // It stays at the limit, however often it is refused.
         let before = self
             .lines
@@ -104,9 +129,8 @@ impl Refusals {
                 if before + 1 == MOST_LINES { "; further refusals of this invocation are not logged" } else { "" };
             tracing::warn!(
                 target: "guest", function = %self.function, id = %self.id, destination = %destination,
-                "outbound request refused: {refusal}; {}{last}", refusal.remedy(destination)
+                "{}{last}", text()
             );
         }
-        refusal.into()
     }
 }

@@ -22,8 +22,8 @@ const BUFFER: usize = 16 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
-    #[error("--outbound-ca (OUTBOUND_CA) {}: {reason}; let it be a readable file with certificates in PEM", path.display())]
-    File { path: PathBuf, reason: String },
+    #[error("{setting} {}: {reason}; let it be a readable file with certificates in PEM", path.display())]
+    File { setting: &'static str, path: PathBuf, reason: String },
 }
 
 /// Who vouches for servers.
@@ -31,6 +31,8 @@ pub enum RootsError {
 pub struct Roots {
     store: Arc<RootCertStore>,
     origin: Origin,
+    /// By which the operator names a file.
+    setting: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,66 +44,86 @@ enum Origin {
 impl Roots {
     /// Nobody: where nothing is granted.
     pub fn none() -> Roots {
-        Roots { store: Arc::new(RootCertStore::empty()), origin: Origin::System }
+        Roots { store: Arc::new(RootCertStore::empty()), origin: Origin::System, setting: "" }
     }
 
-    /// Those in `file`, else the system's. It reads files that the box can no longer reach later.
+    /// Those in `file`, which `setting` names, else the system's. It reads files that the box can no longer reach later.
     ///
     /// # Errors
     /// If there is none in `file`. A system may have none.
-    pub fn load(file: Option<&Path>) -> Result<Roots, RootsError> {
-        let mut store = RootCertStore::empty();
+    pub fn load(file: Option<&Path>, setting: &'static str) -> Result<Roots, RootsError> {
+        let roots = Roots { setting, ..Roots::none() };
         let Some(path) = file else {
+            let mut store = RootCertStore::empty();
             // What is not found or cannot be used is left out: what is missing is said when it is needed.
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            return Ok(Roots { store: Arc::new(store), origin: Origin::System });
+            return Ok(Roots { store: Arc::new(store), ..roots });
         };
-        let error = |reason: String| RootsError::File { path: path.to_owned(), reason };
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|source| error(source.to_string()))? {
-            let certificate = certificate.map_err(|source| error(source.to_string()))?;
-            store.add(certificate).map_err(|source| error(source.to_string()))?;
-        }
-        if store.is_empty() {
-            return Err(error("it has no certificate".into()));
-        }
-        Ok(Roots { store: Arc::new(store), origin: Origin::File })
+        roots.and(path)
+    }
+
+    /// These, and those in `file` beside them.
+    ///
+    /// # Errors
+    /// If there is none in `file`.
+    pub fn and(mut self, file: &Path) -> Result<Roots, RootsError> {
+        let error = |reason| RootsError::File { setting: self.setting, path: file.to_owned(), reason };
+        add_certificates(Arc::make_mut(&mut self.store), file).map_err(error)?;
+        Ok(Roots { origin: Origin::File, ..self })
     }
 
     /// What to do about a server for which these do not vouch.
-    fn remedy(&self) -> &'static str {
+    fn remedy(&self) -> String {
+        let setting = self.setting;
         match self.origin {
-            Origin::File => "if it is to be trusted, add who has issued its certificate to --outbound-ca (OUTBOUND_CA)",
+            Origin::File => format!("if it is to be trusted, add who has issued its certificate to {setting}"),
             Origin::System if self.store.is_empty() => {
-                "this system has no certificates (/etc/ssl/certs): add them, or name a file with --outbound-ca (OUTBOUND_CA)"
+                format!("this system has no certificates (/etc/ssl/certs): add them, or name a file with {setting}")
             }
             Origin::System => {
-                "if it is to be trusted, name a file with who has issued its certificate by --outbound-ca (OUTBOUND_CA)"
+                format!("if it is to be trusted, name a file with who has issued its certificate by {setting}")
             }
         }
     }
 }
 
-/// A client of TLS for all functions. It remembers nothing of one connection for the next: sessions would be shared.
-pub struct TlsClient {
-    connector: TlsConnector,
-    remedy: &'static str,
+/// Adds the certificates of a file in PEM.
+///
+/// # Errors
+/// If there is none, or one is none, in words.
+fn add_certificates(store: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    let before = store.len();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+        store.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+    }
+    if store.len() == before { Err("it has no certificate".into()) } else { Ok(()) }
 }
 
+/// A client of TLS, for all functions or for the box itself. It remembers nothing of one connection for the next: sessions would be shared.
+pub struct TlsClient {
+    connector: TlsConnector,
+    remedy: Arc<str>,
+}
+
+/// Protocols that a server may choose from.
+pub const HTTP_2_AND_1: [&[u8]; 2] = [b"h2", b"http/1.1"];
+pub const HTTP_1: [&[u8]; 1] = [b"http/1.1"];
+
 impl TlsClient {
-    pub fn new(roots: &Roots) -> TlsClient {
+    pub fn new(roots: &Roots, protocols: &[&[u8]]) -> TlsClient {
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider has the suites of TLS 1.2 and 1.3")
             .with_root_certificates(roots.store.clone())
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         config.resumption = Resumption::disabled();
-        TlsClient { connector: TlsConnector::from(Arc::new(config)), remedy: roots.remedy() }
+        TlsClient { connector: TlsConnector::from(Arc::new(config)), remedy: roots.remedy().into() }
     }
 
     /// What to do about a server that is not trusted.
-    pub fn remedy(&self) -> &'static str {
-        self.remedy
+    pub fn remedy(&self) -> &Arc<str> {
+        &self.remedy
     }
 
     /// # Errors

@@ -1,6 +1,12 @@
 //! What this component does is the last word of the path, and what the query says: `/p3/status?418`.
 
-use std::{env, fmt::Write};
+mod sockets;
+
+use std::{
+    env,
+    fmt::Write,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use wasip3::{
     clocks::monotonic_clock::wait_for,
@@ -12,6 +18,15 @@ use wasip3::{
     wit_bindgen::{StreamReader, StreamWriter, spawn_local},
     wit_future, wit_stream,
 };
+
+mod interfaces {
+    pub mod config {
+        wit_bindgen::generate!({ path: "../wit/config", generate_all });
+    }
+    pub mod logging {
+        wit_bindgen::generate!({ path: "../../../runtime-http/wit/logging", generate_all });
+    }
+}
 
 struct Handler;
 
@@ -67,7 +82,8 @@ impl Guest for Handler {
             "trailers" => {
                 let (mut to, body) = wit_stream::new();
                 let (trailers_writer, trailers) = wit_future::new(|| Ok(None));
-                let (response, _) = Response::new(Fields::new(), Some(body), trailers);
+                let announced = Fields::from_list(&[("trailer".into(), b"x-checksum".to_vec())]).expect("allowed");
+                let (response, _) = Response::new(announced, Some(body), trailers);
                 spawn_local(async move {
                     let _ = to.write_all(b"body".to_vec()).await;
                     drop(to);
@@ -111,7 +127,30 @@ impl Guest for Handler {
                 });
                 Ok(response)
             }
+            "instance" => {
+                static SERVED: AtomicU32 = AtomicU32::new(0);
+                let served = SERVED.fetch_add(1, Ordering::Relaxed) + 1;
+                if query == "leave-open" {
+                    let (mut to, body) = wit_stream::new();
+                    spawn_local(async move {
+                        let _ = to.write_all(served.to_string().into()).await;
+                        std::mem::forget(to);
+                    });
+                    return Ok(Response::new(Fields::new(), Some(body), no_trailers()).0);
+                }
+                if let Some(authority) = query.strip_prefix("hold-response=") {
+                    std::mem::forget(Response::consume_body(send(authority).await?, processed()));
+                }
+                if query == "hold-request" {
+                    std::mem::forget(Request::consume_body(request, processed()));
+                }
+                Ok(text(200, served.to_string()))
+            }
             "error" => Err(ErrorCode::InternalError(Some("as asked".into()))),
+            "long-error" => {
+                let text = "x".repeat(usize::try_from(number()).expect("small"));
+                Err(ErrorCode::InternalError(Some(text)))
+            }
             "trap" => panic!("as asked"),
             "trap-later" => Ok(streamed(&[], async move |mut to| {
                 let _ = to.write_all(b"begun".to_vec()).await;
@@ -163,6 +202,23 @@ impl Guest for Handler {
                     std::mem::forget(no_trailers());
                 }
                 Ok(text(200, "made".into()))
+            }
+            "connect" => Ok(text(200, sockets::connect(query).await)),
+            "other-sockets" => Ok(text(200, sockets::others(query).await)),
+            "config" => {
+                let value = interfaces::config::wasi::config::store::get(query).expect("an answer");
+                Ok(text(200, format!("{value:?}")))
+            }
+            "log" => {
+                use interfaces::logging::wasi::logging::logging::{Level, log};
+                log(Level::Warn, "p3", query);
+                Ok(text(200, "logged".into()))
+            }
+            "flood" => {
+                for line in 0..number() {
+                    eprintln!("{line} {}", "x".repeat(1000));
+                }
+                Ok(text(200, "flooded".into()))
             }
             "fetch" => fetch(query).await,
             "environment" => {
@@ -228,14 +284,18 @@ fn describe(request: &Request) -> String {
 
 /// Passes on what `http://AUTHORITY/` answers.
 async fn fetch(authority: &str) -> Result<Response, ErrorCode> {
-    let (request, _) = Request::new(Fields::new(), None, no_trailers(), None);
-    request.set_scheme(Some(&Scheme::Http)).expect("allowed");
-    request.set_authority(Some(authority)).expect("?HOST:PORT");
-    request.set_path_with_query(Some("/")).expect("allowed");
-    let response = client::send(request).await?;
+    let response = send(authority).await?;
     let status = response.get_status_code();
     let (body, trailers) = Response::consume_body(response, processed());
     let (answer, _) = Response::new(Fields::new(), Some(body), trailers);
     answer.set_status_code(status).expect("a status");
     Ok(answer)
+}
+
+async fn send(authority: &str) -> Result<Response, ErrorCode> {
+    let (request, _) = Request::new(Fields::new(), None, no_trailers(), None);
+    request.set_scheme(Some(&Scheme::Http)).expect("allowed");
+    request.set_authority(Some(authority)).expect("?HOST:PORT");
+    request.set_path_with_query(Some("/")).expect("allowed");
+    client::send(request).await
 }

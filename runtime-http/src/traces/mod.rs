@@ -1,0 +1,57 @@
+//! Traces: which trace an invocation belongs to, what its guest is told of it, and its spans for a collector of OpenTelemetry (OTLP by HTTP).
+//!
+//! All of it is off, unless the operator names a collector. Spans are made when an invocation has ended, from what its record knows, on the exporter's
+//! thread; whoever ends it only puts the record into a bounded queue, or counts that there was no room. Nothing of a request is in a span but its
+//! method, the beginning of its path, and what its headers say of the trace.
+//!
+//! The messages are few and do not change, so they are written out in [`otlp`]: OpenTelemetry's SDK would bring queues, threads and a client of its own.
+//!
+//! - [`context`]: the headers; [`sampler`]: of which invocations spans are recorded
+//! - [`invocation`]: the trace of one; [`spans`]: what becomes of it; [`otlp`]: as it is sent
+//! - [`endpoint`]: where it is sent; [`exporter`]: the thread that sends it; [`delivery`]: one request to the collector
+
+pub mod context;
+mod delivery;
+pub mod endpoint;
+pub mod exporter;
+pub mod invocation;
+pub mod otlp;
+pub mod sampler;
+pub mod spans;
+
+use std::{sync::Arc, time::Instant};
+
+use http::Request;
+use tokio::sync::mpsc;
+
+pub use self::{
+    exporter::{Exporter, ExporterSettings},
+    invocation::{InvocationTrace, Propagated},
+};
+use self::{invocation::Ended, sampler::Sampler};
+use crate::{limits::Limits, metrics::TraceMetrics};
+
+/// The traces of a box that has a collector.
+pub struct Traces {
+    sampler: Sampler,
+    queue: mpsc::Sender<Ended>,
+    metrics: TraceMetrics,
+}
+
+impl Traces {
+    fn new(sampler: Sampler, queue: mpsc::Sender<Ended>, metrics: TraceMetrics) -> Arc<Traces> {
+        Arc::new(Traces { sampler, queue, metrics })
+    }
+
+    /// The trace of an invocation that is to begin; `request` says then what its guest is to be told of it.
+    pub fn begin<B>(self: &Arc<Self>, request: &mut Request<B>, limits: Limits, arrived: Instant) -> InvocationTrace {
+        let (method, uri) = (invocation::known_method(request.method()), request.uri().clone());
+        InvocationTrace::begin(self, request.headers_mut(), (method, &uri), limits, arrived)
+    }
+
+    fn export(&self, ended: Ended) {
+        if self.queue.try_send(ended).is_err() {
+            self.metrics.dropped(exporter::Lost::Queue, 1);
+        }
+    }
+}
