@@ -109,9 +109,23 @@ volumeMounts:
 
 {{- define "wasmbox.volumes" -}}
 - name: functions
+  {{- with .Values.functions.image }}
+  {{- if .reference }}
+  {{- if hasPrefix "knative" $.Values.workload }}{{ fail "functions.image takes workload=deployment: Knative has no volumes of images" }}{{ end }}
+  {{- if $.Values.uploads.enabled }}{{ fail "functions.image is read-only: it does not go with uploads.enabled" }}{{ end }}
+  {{- if semverCompare "<1.33-0" $.Capabilities.KubeVersion.Version }}{{ fail "functions.image takes Kubernetes 1.33 or newer: older ones make an empty directory of it" }}{{ end }}
+  {{- if $.Values.functions.subPath }}{{ fail "functions.subPath is a directory of the claim: functions.image has its functions in its root" }}{{ end }}
+  image:
+    reference: {{ .reference | quote }}
+    {{- with .pullPolicy }}
+    pullPolicy: {{ . }}
+    {{- end }}
+  {{- else }}
   persistentVolumeClaim:
-    claimName: {{ .Values.functions.claim }}
-    readOnly: {{ not .Values.uploads.enabled }}
+    claimName: {{ $.Values.functions.claim }}
+    readOnly: {{ not $.Values.uploads.enabled }}
+  {{- end }}
+  {{- end }}
 - name: cache
   emptyDir:
     sizeLimit: 2Gi
