@@ -61,7 +61,18 @@ fn pairs_in(cgroup: &Cgroup, pairs: u32) -> Result<Vec<Row>> {
     let rows = [CARRIED, REFILLED].into_iter().zip(waits).map(|(name, waits)| {
         let (p50_us, p99_us) = percentiles(waits).context("no pair was asked for")?;
         let cpu_us = NEXT.as_secs_f64() * 1e6;
-        Ok(Row { name, connections: 1, gap_ms: 0, req_per_s: 0.0, p50_us, p99_us, cpu_us, rss_kib: 0, errors: 0 })
+        Ok(Row {
+            name,
+            connections: 1,
+            gap_ms: 0,
+            req_per_s: 0.0,
+            p50_us,
+            p99_us,
+            cpu_us,
+            rss_kib: 0,
+            errors: 0,
+            held: None,
+        })
     });
     rows.collect()
 }

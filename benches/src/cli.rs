@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::cold::COLD;
 use crate::density::DENSITY;
 use crate::isolation::ISOLATION;
+use crate::scale::SCALE;
 use crate::target::{TARGETS, Target};
 
 const HELP: &str = "\
@@ -15,11 +16,13 @@ Targets:
   hyper                 a bare hyper HTTP/1.1 hello server, 2 threads: the ceiling
   wasmbox-core          the box, with a trivial core module (a WASI command)
   wasmbox-http          the box, with a trivial wasi:http component
+  wasmbox-http-reuse    wasmbox-http with instances that serve 128 requests
   wasmbox-core-workers  wasmbox-core with --inline=off: no guest begins on the
                         thread of its connection
   wasmbox-http-workers  wasmbox-http with --inline=off
   wasmtime-serve        `wasmtime serve` of the same component, as it comes
   wasmtime-serve-tuned  the same with its pooling allocator kept warm
+  wasmtime-serve-reuse  the same with instances that serve 128 requests
   wasmbox-cold          the box's first answer of a 1 MB module that is in its
                         cache, after each of many starts; its later answers are
                         wasmbox-warm
@@ -28,6 +31,9 @@ Targets:
                         fresh one for each invocation (-fresh); needs root
   density               memory for each loaded function and each idle worker; a
                         thousand invocations that sleep at once
+  scale                 10,000 functions that are called now and then, and 20,000
+                        connections that do nothing, or as many as there can
+                        be descriptors
 
 Each round starts every target anew, checks its answer, warms it up for a second
 and loads it with wrk: 1, 16 and 64 connections, hot and with a gap of 50 ms
@@ -36,7 +42,7 @@ the machine hits all alike. Reported are the medians of the rounds. Compare
 figures of one run only.
 
 Examples:
-  make bench                               all of it: 9 minutes, and the first
+  make bench                               all of it: 20 minutes, and the first
                                            time many more: it installs wasmtime
                                            below target/bench
   wasmbox-bench --quick                    one short round: does it work?
@@ -116,9 +122,14 @@ impl Cli {
         self.includes(DENSITY)
     }
 
+    /// Whether many functions and connections are measured.
+    pub fn scale(&self) -> bool {
+        self.includes(SCALE)
+    }
+
     /// Rounds of each target under each load.
     pub fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+        self.rounds.unwrap_or(if self.quick { 1 } else { 5 })
     }
 
     /// Length of the load of each round, in seconds.
@@ -132,7 +143,7 @@ impl Cli {
 }
 
 fn names() -> Vec<&'static str> {
-    TARGETS.iter().map(|target| target.name).chain([COLD, ISOLATION, DENSITY]).collect()
+    TARGETS.iter().map(|target| target.name).chain([COLD, ISOLATION, DENSITY, SCALE]).collect()
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ fn row(name: &'static str, latencies: &[Duration], cpu: Duration, rss_kib: u64) 
         cpu_us: cpu.as_secs_f64() * 1e6,
         rss_kib,
         errors: 0,
+        held: None,
     })
 }
 

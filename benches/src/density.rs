@@ -135,5 +135,6 @@ fn row(name: &'static str, connections: u32, times: Vec<Duration>, cpu: Duration
         cpu_us: cpu.as_secs_f64() * 1e6,
         rss_kib: memory_kib,
         errors: 0,
+        held: None,
     })
 }

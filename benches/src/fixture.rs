@@ -58,6 +58,8 @@ impl Fixture {
         let component =
             fs::read(&self.component).with_context(|| format!("cannot read {}", self.component.display()))?;
         write(&functions.join("hello-http.wasm"), &component)?;
+        write(&functions.join("hello-http-reuse.wasm"), &component)?;
+        write(&functions.join("hello-http-reuse.toml"), b"[instance]\nreuse = 128\n")?;
         write(&self.script(), load::SCRIPT.as_bytes())
     }
 

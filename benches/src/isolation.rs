@@ -146,5 +146,6 @@ fn idle_row(name: &'static str, samples: &[Sample], time: fn(&Sample) -> Duratio
         cpu_us: cpu.as_secs_f64() * 1e6 / samples.len() as f64,
         rss_kib: samples.last()?.rss_kib,
         errors: 0,
+        held: None,
     })
 }

@@ -6,7 +6,8 @@
 //! - [`fixture`]: programs, modules and directories of a run; [`tool`] builds and installs, [`module`] writes core modules
 //! - [`target`]: the servers; [`process`] is one's process, [`connection`] asks one single things, [`hello`] is the ceiling
 //! - [`load`]: one run of `wrk`; [`cold`]: the first answer after a start
-//! - [`isolation`]: what a cgroup costs an invocation, [`carry`]: what a spent budget costs the next one; [`density`]: memory
+//! - [`isolation`]: what a cgroup costs an invocation, [`carry`]: what a spent budget costs the next one; [`density`]: memory; [`scale`]: many
+//!   functions and connections
 //! - [`row`]: one line of the results; [`goal`]: what is expected; [`report`]: tables and JSON
 
 #![allow(clippy::print_stdout, reason = "its tables go to stdout")]
@@ -26,6 +27,7 @@ mod module;
 mod process;
 mod report;
 mod row;
+mod scale;
 mod target;
 mod tool;
 
@@ -80,13 +82,14 @@ async fn run(cli: &Cli) -> Result<()> {
     let targets = cli.targets();
     let starts = cli.cold_starts();
     let mut programs: Vec<Program> = targets.iter().map(|target| target.program).collect();
-    if starts > 0 || cli.isolation() || cli.density() {
+    if starts > 0 || cli.isolation() || cli.density() || cli.scale() {
         programs.push(Program::Wasmbox);
     }
     let fixture = Fixture::prepare(&programs, &output, cli.wasmbox.clone()).await?;
     println!("{}", fixture.versions(&programs).await);
 
-    let mut rows = loaded(&fixture, &targets, cli.rounds(), cli.seconds()).await?;
+    let rounds = loaded(&fixture, &targets, cli.rounds(), cli.seconds()).await?;
+    let mut rows = medians(&rounds);
     if starts > 0 {
         rows.extend(cold::measure(&fixture, starts).await?);
     }
@@ -97,25 +100,38 @@ async fn run(cli: &Cli) -> Result<()> {
     if cli.density() {
         rows.extend(density::measure(&fixture).await?);
     }
+    if cli.scale() {
+        rows.extend(scale::measure(&fixture).await?);
+    }
     let results = output.join("results.json");
     report::save(&rows, &results)?;
-    print!("{}", report::tables(&rows));
+    print!("{}", report::tables(&rows, &rounds));
     println!("\n{}", results.display());
     Ok(())
 }
 
-/// The medians of `rounds` rounds: a row for each load and target.
-async fn loaded(fixture: &Fixture, targets: &[&Target], rounds: u32, seconds: u32) -> Result<Vec<Row>> {
+/// `rounds` rounds, each with a row for each load and target, in the same order.
+async fn loaded(fixture: &Fixture, targets: &[&Target], rounds: u32, seconds: u32) -> Result<Vec<Vec<Row>>> {
     let loads =
         GAPS_MS.iter().flat_map(|&gap_ms| CONNECTIONS.iter().map(move |&connections| Load { connections, gap_ms }));
-    let mut settings: Vec<(Load, &Target, Vec<Row>)> =
-        loads.flat_map(|load| targets.iter().map(move |&target| (load, target, Vec::new()))).collect();
+    let settings: Vec<(Load, &Target)> =
+        loads.flat_map(|load| targets.iter().map(move |&target| (load, target))).collect();
+    let mut all = Vec::new();
     for round in 1..=rounds {
-        for (load, target, measured) in &mut settings {
+        let mut rows = Vec::new();
+        for (load, target) in &settings {
             let row = target.measure(fixture, *load, seconds).await?;
             eprintln!("round {round} of {rounds}: {}", report::progress(&row));
-            measured.push(row);
+            rows.push(row);
         }
+        all.push(rows);
     }
-    Ok(settings.iter().filter_map(|(_, _, measured)| Row::of_rounds(measured)).collect())
+    Ok(all)
+}
+
+/// A row for each load and target.
+fn medians(rounds: &[Vec<Row>]) -> Vec<Row> {
+    let settings = rounds.first().map_or(0, Vec::len);
+    let of = |index: usize| rounds.iter().filter_map(|rows| rows.get(index).cloned()).collect::<Vec<_>>();
+    (0..settings).filter_map(|index| Row::of_rounds(&of(index))).collect()
 }

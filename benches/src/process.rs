@@ -89,6 +89,28 @@ impl Server {
         parse_rss_kib(&status).with_context(|| format!("no VmRSS in {path}: the server has ended"))
     }
 
+    /// Open descriptors: the entries of `/proc/PID/fd`.
+    ///
+    /// # Errors
+    ///
+    /// When the process has ended, or is another user's.
+    pub fn descriptors(&self) -> Result<u64> {
+        let path = format!("/proc/{}/fd", self.child.id());
+        let entries = fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?;
+        Ok(entries.count() as u64)
+    }
+
+    /// Mappings: the lines of `/proc/PID/maps`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::descriptors`].
+    pub fn mappings(&self) -> Result<u64> {
+        let path = format!("/proc/{}/maps", self.child.id());
+        let maps = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        Ok(maps.lines().count() as u64)
+    }
+
     /// The last lines of the log, for an error message.
     pub fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();

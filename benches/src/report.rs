@@ -10,12 +10,13 @@ use crate::carry::{CARRIED, REFILLED};
 use crate::cold::{COLD, WARM};
 use crate::density::{FUNCTION, FUNCTION_COUNT, SLEEPER_COUNT, SLEEPING, WORKER, WORKER_COUNT};
 use crate::fixture;
-use crate::goal::{GOALS, Goal};
+use crate::goal::{GOALS, Goal, Outcome};
 use crate::isolation::{CHANGING_TIME, FRESH_TIME, IDLE_MS, PINNED_TIME};
-use crate::row::Row;
+use crate::row::{Held, Row};
+use crate::scale::{CALL_COUNT, CONNECTIONS, FUNCTION_COUNT as MANY_FUNCTIONS, FUNCTIONS};
 
 /// A table for each load, with its targets side by side, then the goals.
-pub fn tables(rows: &[Row]) -> String {
+pub fn tables(rows: &[Row], rounds: &[Vec<Row>]) -> String {
     let mut text = String::new();
     let mut rest = rows;
     while let Some(first) = rest.first() {
@@ -28,7 +29,7 @@ pub fn tables(rows: &[Row]) -> String {
             line(&mut text, row);
         }
     }
-    goals(&mut text, rows);
+    goals(&mut text, rows, rounds);
     text
 }
 
@@ -69,6 +70,12 @@ fn load_of(row: &Row) -> String {
         SLEEPING => {
             return format!("{SLEEPER_COUNT} invocations sleep at once: how late their answers are, RSS of the box");
         }
+        FUNCTIONS => {
+            return format!("{CALL_COUNT} calls of {MANY_FUNCTIONS} functions, the n-th as often as 1/n");
+        }
+        CONNECTIONS => {
+            return format!("calls on one connection beside {} that do nothing", grouped(u64::from(row.connections)));
+        }
         CARRIED | REFILLED => return "throttled after an invocation that spent the budget".to_owned(),
         _ => {}
     }
@@ -101,6 +108,10 @@ fn line(text: &mut String, row: &Row) {
         grouped(row.errors)
     )
     .expect("a String takes all");
+    if let Some(Held { descriptors, mappings }) = row.held {
+        writeln!(text, "    with {} descriptors and {} mappings", grouped(descriptors), grouped(mappings))
+            .expect("a String takes all");
+    }
 }
 
 /// With as many decimals as the smaller figures need.
@@ -110,16 +121,19 @@ fn mebibytes(kibibytes: u64) -> String {
 }
 
 /// The goals that this run says something about.
-fn goals(text: &mut String, rows: &[Row]) {
-    let results: Vec<(&Goal, f64)> = GOALS.iter().filter_map(|goal| Some((goal, goal.result(rows)?))).collect();
+fn goals(text: &mut String, rows: &[Row], rounds: &[Vec<Row>]) {
+    let results: Vec<(&Goal, Outcome)> =
+        GOALS.iter().filter_map(|goal| Some((goal, goal.outcome(rows, rounds)?))).collect();
     if results.is_empty() {
         return;
     }
     text.push_str("\nGoals\n");
-    for (goal, result) in results {
+    for (goal, Outcome { result, spread }) in results {
         let bound = goal.bound;
         let verdict = if bound.is_reached(result) { "reached" } else { "NOT reached" };
-        writeln!(text, "  {:<72}{result:>8.2}   goal {bound}   {verdict}", goal.title).expect("a String takes all");
+        let spread = spread.map_or(String::new(), |(least, most)| format!("({least:.2} to {most:.2})"));
+        writeln!(text, "  {:<72}{result:>8.2} {spread:<16}   goal {bound}   {verdict}", goal.title)
+            .expect("a String takes all");
     }
 }
 
@@ -151,6 +165,7 @@ mod tests {
             cpu_us: 35.25,
             rss_kib: 2_048,
             errors: 0,
+            held: None,
         }
     }
 
@@ -165,7 +180,7 @@ mod tests {
     #[test]
     fn rows_of_a_load_are_side_by_side() {
         let rows = [row("hyper", 1, 0), row("wasmbox-core", 1, 0), row("hyper", 16, 50)];
-        let text = tables(&rows);
+        let text = tables(&rows, &[]);
         assert_eq!(text.matches("1 connection, hot").count(), 1);
         assert_eq!(text.matches("16 connections, gap 50 ms").count(), 1);
         assert!(text.contains("wasmbox-core                    12,346        80     1,500"), "{text}");
@@ -174,7 +189,11 @@ mod tests {
 
     #[test]
     fn a_measured_goal_is_shown() {
-        let text = tables(&[row("hyper", 16, 0), row("wasmbox-core", 16, 0)]);
-        assert_eq!(text.matches("1.00   goal >= 0.50   reached").count(), 1, "{text}");
+        let text = tables(&[row("hyper", 16, 0), row("wasmbox-core", 16, 0)], &[]);
+        let goal = text.lines().find(|line| line.contains("goal >= 0.65   reached"));
+        assert!(
+            goal.is_some_and(|goal| goal.contains("wasmbox-core / hyper, 16") && goal.contains(" 1.00 ")),
+            "{text}"
+        );
     }
 }

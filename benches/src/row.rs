@@ -25,6 +25,18 @@ pub struct Row {
     pub rss_kib: u64,
     /// Answers that are no success, and socket errors.
     pub errors: u64,
+    /// What else the server process has right after the load, where that is of interest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// What the kernel bounds for a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Open file descriptors.
+    pub descriptors: u64,
+    /// Mappings, of which a process may have `vm.max_map_count`.
+    pub mappings: u64,
 }
 
 impl Row {
@@ -42,6 +54,7 @@ impl Row {
             cpu_us: tenths(median(rounds.iter().map(|row| row.cpu_us))?),
             rss_kib: median(rounds.iter().map(|row| row.rss_kib))?,
             errors: rounds.iter().map(|row| row.errors).sum(),
+            held: first.held.clone(),
         })
     }
 }
@@ -80,6 +93,7 @@ mod tests {
             cpu_us: 1.23,
             rss_kib: 4,
             errors,
+            held: None,
         }
     }
 

@@ -44,6 +44,25 @@ pub enum Program {
     Wasmtime,
 }
 
+/// The arguments of `wasmtime serve` with its pooling allocator kept warm, and others.
+macro_rules! tuned {
+    ($($other:literal),*) => {
+        &[
+            "serve",
+            "--addr",
+            "127.0.0.1:{port}",
+            "-Scli",
+            "-Opooling-allocator=y",
+            "-Opooling-memory-keep-resident=2097152",
+            "-Opooling-table-keep-resident=65536",
+            "-Opooling-async-stack-keep-resident=65536",
+            "-Opooling-pagemap-scan=y",
+            $($other,)*
+            "{component}",
+        ]
+    };
+}
+
 /// All targets, in the order in which each round measures them.
 pub const TARGETS: &[Target] = &[
     Target { name: "hyper", program: Program::Bench, args: &["hello", "{port}"], env: &[], ready: "/", path: "/" },
@@ -62,6 +81,14 @@ pub const TARGETS: &[Target] = &[
         env: &[],
         ready: "/-/ready",
         path: "/hello-http",
+    },
+    Target {
+        name: "wasmbox-http-reuse",
+        program: Program::Wasmbox,
+        args: WASMBOX_SERVE,
+        env: &[],
+        ready: "/-/ready",
+        path: "/hello-http-reuse",
     },
     Target {
         name: "wasmbox-core-workers",
@@ -90,18 +117,15 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "wasmtime-serve-tuned",
         program: Program::Wasmtime,
-        args: &[
-            "serve",
-            "--addr",
-            "127.0.0.1:{port}",
-            "-Scli",
-            "-Opooling-allocator=y",
-            "-Opooling-memory-keep-resident=2097152",
-            "-Opooling-table-keep-resident=65536",
-            "-Opooling-async-stack-keep-resident=65536",
-            "-Opooling-pagemap-scan=y",
-            "{component}",
-        ],
+        args: tuned![],
+        env: &[],
+        ready: "/",
+        path: "/",
+    },
+    Target {
+        name: "wasmtime-serve-reuse",
+        program: Program::Wasmtime,
+        args: tuned!["--max-instance-reuse-count", "128"],
         env: &[],
         ready: "/",
         path: "/",
@@ -192,6 +216,7 @@ impl Target {
             cpu_us: cpu.as_secs_f64() * 1e6 / answers.requests as f64,
             rss_kib: server.rss_kib()?,
             errors: answers.errors,
+            held: None,
         })
     }
 }
