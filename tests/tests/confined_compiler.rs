@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
-use wasmbox_tests::{Answer, Request, TestCgroup, WasmBox, binary, eventually, guest, server::Launch};
+use wasmbox_tests::{Answer, Request, TestCgroup, WasmBox, binary, component, eventually, guest, server::Launch};
 
 /// Takes seconds to compile.
 const LARGE: usize = 6 << 20;
@@ -169,6 +169,20 @@ fn a_module_that_exhausts_memory_is_invalid() {
     patient(&server, "/exhausting").problem(422, "module-invalid");
     assert_eq!((compilations(&server, "failed"), compilations(&server, "ok")), (1.0, 1.0));
     assert_eq!(cgroup.oom_kills(), 0);
+}
+
+/// What the allocator has for each thread must not count before it is used: it differed from one run to the next.
+#[test]
+fn a_component_of_300_kb_is_compiled_in_80_mib_every_time() {
+    let copies = 0..8_u8;
+    // A custom section (id 0) of no name and one byte: each is another component, and none is in the cache.
+    let copy = |number| [component::http_guest(), &[0, 2, 0, number]].concat();
+    let launch = one_step().flag("--compile-memory", "80Mi");
+    let server = copies.clone().fold(launch, |launch, n| launch.function(&format!("f{n}.wasm"), copy(n))).start();
+    for number in copies {
+        patient(&server, &format!("/f{number}/headers")).ok();
+    }
+    assert_eq!((compilations(&server, "failed"), compilations(&server, "ok")), (0.0, 8.0));
 }
 
 #[test]

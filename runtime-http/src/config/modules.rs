@@ -67,7 +67,7 @@ settings! {
 /// The compiler itself, with its threads, needs about half of this.
 const LEAST_COMPILE_MEMORY: ByteSize = ByteSize::of_mebibytes(64);
 
-/// With less memory, one module is compiled at a time, and may use more of it: a component of 250 KB needs about 150 MiB.
+/// With less memory, one module is compiled at a time, and may use more of it: a component of 300 KB needs about 60 MiB.
 const SMALL_BOX: u64 = 1 << 30;
 
 impl ModuleSettings {
