@@ -21,6 +21,10 @@ ENEMIES_SECONDS ?= 120
 ENEMIES_SEED ?=
 export ENEMIES_SECONDS ENEMIES_SEED
 
+# make mixed MIXED_SECONDS=3600
+MIXED_SECONDS ?= 300
+export MIXED_SECONDS
+
 # make install PREFIX=/opt/wasmbox; DESTDIR for packages
 PREFIX ?= /usr/local
 
@@ -31,7 +35,7 @@ BINARIES ?= target/static
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build static install examples images test e2e languages languages-table man attack enemies lint fmt site packages sbom api-test page-test deploy-test cluster-test fuzz bench bench-shim simulate clean toolchain
+.PHONY: help run build static install examples images test e2e languages languages-table man attack enemies lint fmt site packages sbom api-test page-test mixed deploy-test cluster-test fuzz bench bench-shim simulate clean toolchain
 .SUFFIXES:
 
 help: ## List the targets
@@ -137,6 +141,9 @@ api-test: build examples ## Hold docs/openapi.yaml against a running server, wit
 
 page-test: build ## Use the live page in a headless Chromium, as its users do; needs Node.js
 	tests/page/run.sh
+
+mixed: build ## Serve, fail, upload, roll back and look at the page for minutes, all at once; needs Node.js (MIXED_SECONDS=3600)
+	tests/page/run.sh --mixed
 
 deploy-test: static examples ## Check manifests, chart, alerts, dashboard, containerd's fragments and Dockerfile; build the image and run it; needs Go and root
 	tests/deployment/run.sh

@@ -27,7 +27,7 @@ export const counting = (rounds) => `(module (memory (export "memory") 1) (func 
   (loop $again (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $again (i32.lt_u (local.get $i) (i32.const ${rounds}))))))`;
 
 export class Box {
-  constructor(functions) {
+  constructor(functions, flags) {
     this.directory = mkdtempSync(join(tmpdir(), "wasmbox-page-"));
     this.functions = join(this.directory, "functions");
     mkdirSync(this.functions);
@@ -37,8 +37,8 @@ export class Box {
     writeFileSync(token, TOKEN + "\n");
     this.process = spawn("target/release/wasmbox", [
       "serve", "--host=127.0.0.1", "--admin-host=127.0.0.1", "--port=0", "--admin-port=0", "--functions-dir=" + this.functions,
-      "--cache-dir=" + join(this.directory, "cache"), "--upload-token-file=" + token, "--upload-max-functions=20000", "--module-memory=1Gi",
-      "--pod-name=page-test", "--log-format=json",
+      "--cache-dir=" + join(this.directory, "cache"), "--upload-token-file=" + token,
+      "--pod-name=page-test", "--log-format=json", ...flags,
     ], { stdio: ["ignore", "ignore", "pipe"], env: {} });
     this.ended = new Promise((resolve) => this.process.on("exit", resolve));
     this.log = "";

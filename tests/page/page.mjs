@@ -27,7 +27,7 @@ before(async () => {
     "__proto__.wat": printing(HOSTILE),
     ["n".repeat(128) + ".wat"]: printing("long"),
     "typo.wat": "(module (func <b onclick=alert(1)>x</b>",
-  }).ready;
+  }, ["--upload-max-functions=20000", "--module-memory=1Gi"]).ready;
 });
 
 after(async () => {

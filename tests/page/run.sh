@@ -3,6 +3,7 @@
 # without installing it, and axe-core from npm. Screenshots are left in target/screenshots.
 #
 #   tests/page/run.sh --figure    takes docs/images/live-page.png anew
+#   tests/page/run.sh --mixed     a mixed workload for MIXED_SECONDS beside the page instead: `make mixed`
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -51,4 +52,9 @@ if ! cmp -s tests/page/package-lock.json "$modules/package-lock.json" || [ ! -d 
     (cd "$modules" && npm ci --silent --no-audit --no-fund --ignore-scripts) || fail "what package-lock.json names cannot be had from npm"
 fi
 
-LIBRARIES=$libraries CHROMIUM=$chromium/usr/lib/chromium/chromium MODULES=$modules exec node tests/page/page.mjs "$@"
+program=tests/page/page.mjs
+if [ "${1-}" = --mixed ]; then
+    program=tests/page/mixed.mjs
+    shift
+fi
+LIBRARIES=$libraries CHROMIUM=$chromium/usr/lib/chromium/chromium MODULES=$modules exec node "$program" "$@"
