@@ -19,6 +19,7 @@ pub mod cpu_window;
 pub mod deploy;
 pub mod develop;
 pub mod doctor;
+pub mod drain;
 pub mod engine;
 pub mod epoch;
 pub mod excerpt;

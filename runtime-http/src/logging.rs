@@ -3,8 +3,7 @@
 //! Whoever logs only puts a line into a queue in memory; a thread of its own writes it out. A slow or stuck reader of the log never holds
 //! up a request: beyond [`MOST_BYTES`] lines are lost, and counted.
 //!
-//! There is no lock in it, because guests' standard error goes through it, too: a thread that its CPU quota stops while it holds a lock
-//! stops all who wait for that lock, until its period ends.
+//! There is no lock in it, because guests' standard error goes through it, too: see [`drain`](crate::drain).
 
 pub mod json;
 mod line;
@@ -13,7 +12,7 @@ use std::{
     io::{self, Write},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle, Thread},
@@ -22,7 +21,10 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
 
-use crate::threads;
+use crate::{
+    drain::{Drain, Taken},
+    threads,
+};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -35,8 +37,6 @@ pub enum LogFormat {
 const MOST_BYTES: usize = 8 << 20;
 /// Lines of usual length are about as many.
 const MOST_LINES: usize = 1 << 16;
-/// Lines of this span are written together; a line appears this much later at most.
-const GATHER: Duration = Duration::from_millis(5);
 /// How long a process that ends at once waits for its log.
 const FLUSH: Duration = Duration::from_millis(100);
 /// How long the last lines may take to be written at the end, if the reader is stuck.
@@ -52,9 +52,7 @@ struct Buffer {
     lines: SyncSender<Vec<u8>>,
     /// In `lines`, in sum.
     bytes: AtomicUsize,
-    /// The writer waits for the first line, without a time limit.
-    asleep: AtomicBool,
-    closed: AtomicBool,
+    drain: Drain,
     lost: AtomicU64,
 }
 
@@ -108,9 +106,7 @@ impl Logs {
         let buffer = self.buffer.clone();
         move || buffer.lost.load(Ordering::Relaxed)
     }
-}
 
-impl Logs {
     /// Waits until all that was logged is written, a tenth of a second at most.
     pub fn flush(&self) {
         let give_up = Instant::now() + FLUSH;
@@ -125,7 +121,7 @@ impl Logs {
 impl Drop for Logs {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        self.buffer.closed.store(true, Ordering::SeqCst);
+        self.buffer.drain.close();
         thread.thread().unpark();
         let give_up = Instant::now() + LAST_WRITE;
         while !thread.is_finished() && Instant::now() < give_up {
@@ -141,13 +137,7 @@ impl Drop for Logs {
 impl Buffer {
     fn new() -> (Arc<Buffer>, Receiver<Vec<u8>>) {
         let (lines, receiver) = sync_channel(MOST_LINES);
-        let buffer = Buffer {
-            lines,
-            bytes: AtomicUsize::new(0),
-            asleep: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            lost: AtomicU64::new(0),
-        };
+        let buffer = Buffer { lines, bytes: AtomicUsize::new(0), drain: Drain::default(), lost: AtomicU64::new(0) };
         (Arc::new(buffer), receiver)
     }
 
@@ -160,39 +150,25 @@ impl Buffer {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        // With the writer's: either this sees that it is asleep, or it sees this line.
-        fence(Ordering::SeqCst);
-        self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed)
+        self.drain.must_wake()
     }
 
     fn write_out(&self, lines: &Receiver<Vec<u8>>, to: &mut impl Write) {
         let mut text = Vec::new();
-        loop {
-            let closed = self.closed.load(Ordering::SeqCst);
+        self.drain.run(|| {
             text.clear();
             // What comes meanwhile is for the next time: so `text` is bounded, too.
             for line in lines.try_iter().take(MOST_LINES) {
                 text.extend_from_slice(&line);
             }
-            self.bytes.fetch_sub(text.len(), Ordering::Relaxed);
-            if !text.is_empty() {
-                self.asleep.store(false, Ordering::Relaxed);
-                // Nobody can be told that the log cannot be written.
-                let _ = to.write_all(&text);
-                if !closed {
-                    thread::sleep(GATHER);
-                }
-            } else if closed {
-                return;
-            } else if self.asleep.load(Ordering::Relaxed) {
-                thread::park();
-                self.asleep.store(false, Ordering::Relaxed);
-            } else {
-                // Looks once more before it sleeps.
-                self.asleep.store(true, Ordering::Relaxed);
-                fence(Ordering::SeqCst);
+            if text.is_empty() {
+                return Taken::Nothing;
             }
-        }
+            self.bytes.fetch_sub(text.len(), Ordering::Relaxed);
+            // Nobody can be told that the log cannot be written.
+            let _ = to.write_all(&text);
+            Taken::All
+        });
     }
 }
 
@@ -244,7 +220,7 @@ mod tests {
             buffer.append(&line);
         }
         assert_eq!(buffer.lost.load(Ordering::Relaxed), 2);
-        buffer.closed.store(true, Ordering::SeqCst);
+        buffer.drain.close();
         let mut written = Vec::new();
         buffer.write_out(&lines, &mut written);
         assert_eq!(written.len(), 8 << 20);

@@ -1,28 +1,27 @@
 //! The way of lines into the rings: without a lock, and without waiting.
 //!
-//! Whoever logs may be stopped by its CPU quota anywhere. So it touches no runtime, whose queues have locks: the thread that takes the lines
-//! out waits as that of the [log](crate::logging) does.
+//! Whoever logs may be stopped by its CPU quota anywhere. So it touches no runtime, whose queues have locks: see [`drain`](crate::drain).
 
 use std::{
-    mem,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread::{self, Thread},
-    time::{Duration, SystemTime},
+    thread::Thread,
+    time::SystemTime,
 };
 
 use super::line::{Entry, LINE_BYTES, Line};
-use crate::invocation::InvocationId;
+use crate::{
+    drain::{Drain, Taken},
+    invocation::InvocationId,
+};
 
 /// One function has at most this part of the queue.
 const SHARE: usize = 4;
 /// The most lines of the queue, if they are as short as can be.
 const MOST_LINES: usize = 4096;
-/// Lines of this span are moved together.
-const GATHER: Duration = Duration::from_millis(5);
 /// Lines that are moved at once.
 const BATCH: usize = 256;
 
@@ -47,9 +46,7 @@ pub struct FunctionLog {
 pub(super) struct Queue {
     waiting: Waiting,
     most: Bounds,
-    /// The collector waits for the first line, without a time limit.
-    asleep: AtomicBool,
-    closed: AtomicBool,
+    drain: Drain,
 }
 
 /// Takes lines out.
@@ -104,8 +101,7 @@ impl Bounds {
 pub(super) fn queue(most: usize) -> (SyncSender<Queued>, Collector) {
     let most = Bounds { bytes: most, lines: (most / LINE_BYTES).clamp(SHARE, MOST_LINES) };
     let (sender, lines) = sync_channel(most.lines);
-    let (asleep, closed) = (AtomicBool::new(false), AtomicBool::new(false));
-    let queue = Arc::new(Queue { waiting: Waiting::default(), most, asleep, closed });
+    let queue = Arc::new(Queue { waiting: Waiting::default(), most, drain: Drain::default() });
     (sender, Collector { lines, queue })
 }
 
@@ -127,9 +123,7 @@ impl FunctionLog {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         let line = Line { function: self.function.clone(), at: SystemTime::now(), id, lost, entry };
         if self.enqueue(line, lines, queue) {
-            // With the collector's: either this sees that it is asleep, or it sees this line.
-            fence(Ordering::SeqCst);
-            if queue.asleep.load(Ordering::Relaxed) && queue.asleep.swap(false, Ordering::Relaxed) {
+            if queue.drain.must_wake() {
                 collector.unpark();
             }
         } else {
@@ -159,7 +153,7 @@ impl FunctionLog {
 impl Queue {
     /// What is in it is still taken out.
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.drain.close();
     }
 }
 
@@ -184,33 +178,23 @@ impl Collector {
 
     /// Gives lines to `to` until the queue is closed and empty.
     pub(super) fn run(&self, mut to: impl FnMut(Vec<Line>)) {
-        let asleep = &self.queue.asleep;
-        loop {
-            let closed = self.queue.closed.load(Ordering::SeqCst);
-            let mut lines = self.take();
-            if !lines.is_empty() {
-                asleep.store(false, Ordering::Relaxed);
-                let is_all = lines.len() < BATCH;
-                to(mem::take(&mut lines));
-                if is_all && !closed {
-                    thread::sleep(GATHER);
-                }
-            } else if closed {
-                return;
-            } else if asleep.load(Ordering::Relaxed) {
-                thread::park();
-                asleep.store(false, Ordering::Relaxed);
-            } else {
-                // Looks once more before it sleeps.
-                asleep.store(true, Ordering::Relaxed);
-                fence(Ordering::SeqCst);
-            }
-        }
+        self.queue.drain.run(|| {
+            let lines = self.take();
+            let taken = match lines.len() {
+                0 => return Taken::Nothing,
+                BATCH.. => Taken::Some,
+                _ => Taken::All,
+            };
+            to(lines);
+            taken
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{thread, time::Duration};
+
     use super::*;
 
     fn stderr(text: &str) -> Entry {
