@@ -15,7 +15,10 @@ use crate::{
     failures::Failed,
     invocation::{Failure, InvocationId, Outcome, microseconds},
     metrics::FunctionMetrics,
-    traces::{InvocationTrace, Propagated, invocation::Ended},
+    traces::{
+        InvocationTrace, Propagated,
+        invocation::{Called, Ended},
+    },
 };
 
 /// What the client was answered.
@@ -105,9 +108,11 @@ impl Record {
         let (failure, outcome) = (self.failure(), self.outcome.get());
         Some(Ended {
             trace: *trace,
-            id: self.id,
-            function: self.function.name().clone(),
-            label: self.function.label().clone(),
+            called: Some(Called {
+                id: self.id,
+                function: self.function.name().clone(),
+                label: self.function.label().clone(),
+            }),
             status: self.answered.get().map(|answered| answered.status.as_u16()),
             code,
             is_error,

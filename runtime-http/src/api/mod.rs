@@ -56,7 +56,7 @@ use crate::{
         methods::{Methods, Use},
         name::ModuleName,
     },
-    traces::Traces,
+    traces::{Traces, context::TraceId},
     worker::{InFlight, Job, run::Invocation},
 };
 
@@ -131,9 +131,9 @@ impl Api {
         if is_head { without_body(response) } else { response }
     }
 
-    async fn route(&self, request: Request<RequestBody>, peers: Peers, arrived: Instant) -> Response<ResponseBody> {
+    async fn route(&self, mut request: Request<RequestBody>, peers: Peers, arrived: Instant) -> Response<ResponseBody> {
         if let Err(problem) = head::check(&request) {
-            return self.rejected(problem);
+            return self.refused(problem, &mut request, arrived);
         }
         let result = match Route::parse(request.uri().path()) {
             Ok(Route::Module { name, below }) => return self.call(request, &name, below, peers, arrived).await,
@@ -155,7 +155,7 @@ impl Api {
             }
             Err(error) => Err(error.into()),
         };
-        result.unwrap_or_else(|problem| self.rejected(problem))
+        result.unwrap_or_else(|problem| self.refused(problem, &mut request, arrived))
     }
 
     /// Answers a readiness probe of either port.
@@ -170,9 +170,32 @@ impl Api {
         self.rejected(Problem::new(Code::QueueFull, "too many requests hold memory without having been admitted"))
     }
 
-    /// Refuses a request that got no record: no function is known for it, or none may see it, or none is asked for.
+    /// Refuses a request of which nothing is known.
     pub fn rejected(&self, problem: Problem) -> Response<ResponseBody> {
-        tracing::info!(target: "invocation", status = problem.code.status().as_u16(), code = problem.code.as_str(), failure = problem.detail);
+        self.reject(problem, None)
+    }
+
+    /// Refuses a request that gets no record: no function is known for it, or none may see it, or none is asked for.
+    fn refused(
+        &self,
+        problem: Problem,
+        request: &mut Request<RequestBody>,
+        arrived: Instant,
+    ) -> Response<ResponseBody> {
+        let answer = (problem.code.status(), problem.code.as_str());
+        let trace = self.traces.as_ref().map(|traces| traces.refused(request, answer, arrived));
+        self.reject(problem, trace)
+    }
+
+    fn reject(&self, problem: Problem, trace: Option<TraceId>) -> Response<ResponseBody> {
+        let trace_id = trace.map(tracing::field::display);
+        tracing::info!(
+            target: "invocation",
+            trace_id,
+            status = problem.code.status().as_u16(),
+            code = problem.code.as_str(),
+            failure = problem.detail
+        );
         self.core.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
         problem.into_response()
     }
@@ -187,13 +210,16 @@ impl Api {
     ) -> Response<ResponseBody> {
         let (function, limits) = match self.find(&request, name, below, arrived).await {
             Ok(found) => found,
-            Err(problem) => return self.rejected(problem),
+            Err(problem) => return self.refused(problem, &mut request, arrived),
         };
         if let Some(methods) = &function.methods {
             match methods.usage(request.method()) {
                 Use::Run => {}
                 Use::Ask => return allow(methods.allow()),
-                Use::Refuse => return self.rejected(Problem::method_not_allowed(request.method(), methods.allow())),
+                Use::Refuse => {
+                    let problem = Problem::method_not_allowed(request.method(), methods.allow());
+                    return self.refused(problem, &mut request, arrived);
+                }
             }
         }
         let id = InvocationId::next();
@@ -269,13 +295,13 @@ impl Api {
             .admission
             .admit(&function.share, limits.memory, deadline)
             .await
-            .map_err(|refused| self.refused(refused))?;
+            .map_err(|refused| self.not_admitted(refused))?;
         exchange.timing.queue = queued.elapsed();
         exchange.record.admitted(queued, exchange.timing.queue);
         let (spending, waited) = tokio::select! {
             biased;
             spending = self.core.workers.spend(&function.cpu_budget, limits.cpu_quota, deadline) => spending,
-            () = self.core.over.cancelled() => return Err(self.refused(Refused::Draining)),
+            () = self.core.over.cancelled() => return Err(self.not_admitted(Refused::Draining)),
         };
         let (call, setup) = self.setup(call, limits, deadline, exchange);
         let (reply, mut replied) = sandbox::reply();
@@ -309,7 +335,7 @@ impl Api {
     }
 
     /// Counts what admission refused. It has a record, and so a line in the log, too.
-    fn refused(&self, refused: Refused) -> Problem {
+    fn not_admitted(&self, refused: Refused) -> Problem {
         let problem = Problem::from(refused);
         self.core.metrics.rejected.with_label_values(&[problem.code.as_str()]).inc();
         problem

@@ -280,8 +280,8 @@ impl Sending {
                     self.metrics.exported.inc_by(batch.len() as u64 - rejected);
                     // So nobody is led to a trace that may not be there.
                     if rejected == 0 {
-                        for ended in batch.iter() {
-                            self.metrics.exemplars.note(&ended.label, ended.trace.id(), ended.total);
+                        for (ended, called) in batch.iter().filter_map(|ended| Some((ended, ended.called.as_ref()?))) {
+                            self.metrics.exemplars.note(&called.label, ended.trace.id(), ended.total);
                         }
                     }
                     self.metrics.dropped(Lost::Refused, rejected);

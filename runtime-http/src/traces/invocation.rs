@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::{
     Traces,
@@ -78,18 +78,25 @@ pub(super) struct RequestParts {
     /// `None` of one that nobody specifies: it may be as long as a head.
     pub method: Option<&'static str>,
     pub path: Box<str>,
-    pub limits: Limits,
+    /// `None` of one that was refused before its function was ready.
+    pub limits: Option<Limits>,
     /// When a streamed answer began, counted from its arrival.
     pub streamed: OnceLock<Duration>,
 }
 
-/// An invocation that has ended. Times are counted from its arrival.
-pub struct Ended {
-    pub trace: InvocationTrace,
+/// What a request was for.
+pub struct Called {
     pub id: InvocationId,
     pub function: Arc<str>,
     /// That of its function in metrics.
     pub label: Arc<str>,
+}
+
+/// An invocation that has ended, or a request that did not become one. Times are counted from its arrival.
+pub struct Ended {
+    pub trace: InvocationTrace,
+    /// `None` if it was refused before its function was ready.
+    pub called: Option<Called>,
     /// `None`: nothing was answered.
     pub status: Option<u16>,
     /// Of the problem that was answered; empty if there was none.
@@ -115,7 +122,7 @@ impl InvocationTrace {
         traces: &Arc<Traces>,
         headers: &mut HeaderMap,
         (method, uri): (Option<&'static str>, &Uri),
-        limits: Limits,
+        limits: Option<Limits>,
         arrived: Instant,
     ) -> InvocationTrace {
         let received = Received::of(headers);
@@ -162,6 +169,29 @@ impl InvocationTrace {
 }
 
 impl Ended {
+    /// Of a request that is answered with this status and code before its function is ready.
+    pub(super) fn refused(
+        trace: InvocationTrace,
+        (status, code): (StatusCode, &'static str),
+        total: Duration,
+    ) -> Ended {
+        Ended {
+            trace,
+            called: None,
+            status: Some(status.as_u16()),
+            code,
+            failure: None,
+            is_error: status.is_server_error(),
+            evicted: false,
+            compile: None,
+            queue: None,
+            began: None,
+            usage: None,
+            cgroup: None,
+            total,
+        }
+    }
+
     /// Has its spans exported, if there is room for them.
     pub fn export(self) {
         let traces = self.trace.traces.clone();

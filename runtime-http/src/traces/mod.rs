@@ -21,14 +21,14 @@ pub mod spans;
 
 use std::{sync::Arc, time::Instant};
 
-use http::Request;
+use http::{Request, StatusCode};
 use tokio::sync::mpsc;
 
+use self::{context::TraceId, invocation::Ended, sampler::Sampler};
 pub use self::{
     exporter::{Exporter, ExporterSettings},
     invocation::{InvocationTrace, Propagated},
 };
-use self::{invocation::Ended, sampler::Sampler};
 use crate::{limits::Limits, metrics::TraceMetrics};
 
 /// The traces of a box that has a collector.
@@ -45,6 +45,25 @@ impl Traces {
 
     /// The trace of an invocation that is to begin; `request` says then what its guest is to be told of it.
     pub fn begin<B>(self: &Arc<Self>, request: &mut Request<B>, limits: Limits, arrived: Instant) -> InvocationTrace {
+        self.of(request, Some(limits), arrived)
+    }
+
+    /// Records a request that is answered with this status and code before its function is ready. Gives the trace that it is in.
+    pub fn refused<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        answer: (StatusCode, &'static str),
+        arrived: Instant,
+    ) -> TraceId {
+        let trace = self.of(request, None, arrived);
+        let id = trace.id();
+        if trace.is_sampled() {
+            Ended::refused(trace, answer, arrived.elapsed()).export();
+        }
+        id
+    }
+
+    fn of<B>(self: &Arc<Self>, request: &mut Request<B>, limits: Option<Limits>, arrived: Instant) -> InvocationTrace {
         let (method, uri) = (invocation::known_method(request.method()), request.uri().clone());
         InvocationTrace::begin(self, request.headers_mut(), (method, &uri), limits, arrived)
     }

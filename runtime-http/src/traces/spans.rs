@@ -53,19 +53,28 @@ impl Builder<'_> {
 
     fn server(&self) -> Span {
         let Builder { ended, request } = *self;
-        let route = format!("/{}", ended.function);
-        let name = format!("{} {route}", request.method.unwrap_or("HTTP"));
+        let method = request.method.unwrap_or("HTTP");
         let mut attributes = vec![
             attribute("http.request.method", request.method.unwrap_or("_OTHER")),
-            attribute("http.route", route.as_str()),
             attribute("url.path", &*request.path),
             attribute("url.scheme", "http"),
-            attribute("faas.name", &*ended.function),
-            attribute("faas.invocation_id", ended.id.digits().as_str()),
             attribute("faas.trigger", "http"),
-            attribute("wasmbox.cpu_quota_millicores", u64::from(request.limits.cpu_quota.millicores())),
-            attribute("wasmbox.memory_request_bytes", request.limits.memory.bytes()),
         ];
+        // A name that no function has is the client's, and may be any: it is in the path alone.
+        let name = match &ended.called {
+            Some(called) => {
+                let route = format!("/{}", called.function);
+                attributes.push(attribute("http.route", route.as_str()));
+                attributes.push(attribute("faas.name", &*called.function));
+                attributes.push(attribute("faas.invocation_id", called.id.digits().as_str()));
+                format!("{method} {route}")
+            }
+            None => method.to_owned(),
+        };
+        if let Some(limits) = request.limits {
+            attributes.push(attribute("wasmbox.cpu_quota_millicores", u64::from(limits.cpu_quota.millicores())));
+            attributes.push(attribute("wasmbox.memory_request_bytes", limits.memory.bytes()));
+        }
         // Of whom nothing was answered there is none.
         if let Some(status) = ended.status {
             attributes.push(attribute("http.response.status_code", u64::from(status)));
@@ -148,7 +157,7 @@ mod tests {
         metrics::Metrics,
         traces::{
             Traces,
-            invocation::known_method,
+            invocation::{Called, known_method},
             sampler::{Sampler, SamplerKind},
         },
     };
@@ -168,9 +177,7 @@ mod tests {
         let trace = traces.begin(&mut request, Limits::default(), Instant::now());
         Ended {
             trace,
-            id: InvocationId::next(),
-            function: "f".into(),
-            label: "f".into(),
+            called: Some(Called { id: InvocationId::next(), function: "f".into(), label: "f".into() }),
             status: Some(200),
             code: "",
             is_error: true,

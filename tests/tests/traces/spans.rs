@@ -1,7 +1,7 @@
 //! What a collector gets of an invocation.
 
 use wasmbox_tests::{
-    Collector, Request, WasmBox, client::exchange, collector::Span, component::http_guest, eventually, guest,
+    Collector, Request, WasmBox, binary, client::exchange, collector::Span, component::http_guest, eventually, guest,
 };
 
 use super::{ENVIRONMENT, PARENT, TRACE, environment, launch, server_span};
@@ -55,6 +55,44 @@ fn an_invocation_is_a_span_of_its_callers_trace_with_its_phases_below() {
     assert_eq!(collector.requests()[0]["x-secret"], "a,b");
     assert_eq!(server.metrics().sum("wasmbox_traces_exported_total", &[]), 1.0);
     server.logged(&["function=hello", "trace_id=0af7651916cd43dd8448eb211c80319c"]);
+}
+
+#[test]
+fn what_is_refused_before_its_function_is_ready_is_a_span_of_its_callers_trace() {
+    let collector = Collector::start();
+    let server = launch(&collector)
+        .function("typo.wat", "(module (func <x></func>")
+        .function("large.wasm", binary::large(4 << 20))
+        .flag("--tiers", "off")
+        .start();
+    let refused = [
+        ("/nobody", ("memory-request", "1Mi"), 404, "module-not-found"),
+        ("/..%2fhello", ("memory-request", "1Mi"), 400, "bad-module-name"),
+        ("/hello", ("memory-request", "much"), 400, "bad-limit"),
+        ("/typo", ("memory-request", "1Mi"), 422, "module-invalid"),
+        ("/large", ("invocation-timeout", "50ms"), 503, "compiling"),
+    ];
+    for (path, (name, value), status, code) in refused {
+        let request = Request::get(path).header("traceparent", PARENT).header(name, value);
+        server.call(request, "").problem(status, code);
+        server.logged(&[&format!("trace_id={TRACE}"), &format!("code={code}")]);
+    }
+    let spans = collector.wait_for(refused.len());
+    assert_eq!(spans.len(), refused.len(), "{spans:#?}");
+    for (path, _, status, code) in refused {
+        let span = spans.iter().find(|span| span.attributes["url.path"] == path).expect("its span");
+        assert_eq!((span.trace.as_str(), span.parent.as_str()), (TRACE, "b7ad6b7169203331"));
+        // Names that nobody has are not spans' names: a client could make any number of them.
+        assert_eq!((span.name.as_str(), span.attributes.get("http.route")), ("GET", None));
+        assert_eq!(
+            (&*span.attributes["error.type"], &*span.attributes["http.response.status_code"]),
+            (code, &*status.to_string())
+        );
+        let is_error = status >= 500;
+        assert_eq!(span.status, if is_error { (2, code.into()) } else { (0, String::new()) });
+    }
+    // Nobody is led from a function's figures to what no function was called for.
+    assert_eq!(server.metrics().sum("wasmbox_traces_exported_total", &[]), 5.0);
 }
 
 #[test]
