@@ -1,6 +1,6 @@
 //! Puts the parts of a box together, in the order in which they need each other.
 
-use std::{env, iter, path::PathBuf, sync::Arc};
+use std::{env, io::ErrorKind, iter, path::PathBuf, sync::Arc};
 
 use crate::{
     cgroup::{CgroupError, Cgroups},
@@ -32,7 +32,7 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    #[error("functions directory {path}: {source}; create it, or name another with --functions-dir")]
+    #[error("functions directory {path}: {source}; {}, or name another with --functions-dir", has_to(source))]
     FunctionsDir { path: PathBuf, source: std::io::Error },
     #[error("{} is not a directory; name another with --functions-dir", path.display())]
     NotADirectory { path: PathBuf },
@@ -95,7 +95,17 @@ pub fn functions_dir(config: &Config) -> Result<FunctionsDir, BootError> {
     if !metadata.is_dir() {
         return Err(BootError::NotADirectory { path });
     }
+    // Else each function would be one that is not there.
+    std::fs::read_dir(&path).map_err(|source| BootError::FunctionsDir { path: path.clone(), source })?;
     Ok(FunctionsDir::new(path))
+}
+
+/// What a directory has to be that cannot be read.
+fn has_to(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "let this user read it and reach it",
+        _ => "create it",
+    }
 }
 
 /// Who vouches for the servers that guests talk to. They are read from files that the box gives up.
@@ -279,7 +289,11 @@ mod tests {
         let io = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         let path = || PathBuf::from("/srv");
         for (error, remedy) in [
-            (BootError::FunctionsDir { path: path(), source: io() }, "create it, or name another with --functions-dir"),
+            (BootError::FunctionsDir { path: path(), source: io() }, "let this user read it"),
+            (
+                BootError::FunctionsDir { path: path(), source: ErrorKind::NotFound.into() },
+                "create it, or name another",
+            ),
             (BootError::NotADirectory { path: path() }, "name another with --functions-dir"),
             (BootError::PreopenRoot { path: path(), with: path() }, "name another"),
             (BootError::PreopenRootUnusable { path: path(), source: io() }, "or name another"),

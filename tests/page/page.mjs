@@ -108,7 +108,7 @@ if (FIGURE) {
       await page.tabTo("Put it here");
       await page.enter();
       if (said === "one") {
-        await page.until(`${text("result")}.includes("show a token")`);
+        await page.until(`${text("result")}.includes("is none of the box")`);
         await page.value("document.getElementById('token').focus(); document.activeElement.select()");
         await page.type(TOKEN);
         await page.tabTo("Put it here");

@@ -23,10 +23,7 @@ use std::{
 use http::{Method, Request, StatusCode};
 
 use self::remote::{Remote, RemoteArgs, RemoteError};
-use crate::upload::{
-    change::Described,
-    list::{Listed, Stored},
-};
+use crate::upload::list::{Described, Listed, Stored};
 
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {
@@ -80,10 +77,12 @@ pub fn list(arguments: &ListArgs) -> Result<ExitCode, RemoteError> {
     if arguments.json {
         return print(&String::from_utf8_lossy(&answer.body));
     }
-    let text = if arguments.name.is_some() {
-        table::versions(&answer.document::<Vec<Listed>>()?)
-    } else {
-        table::functions(&answer.document::<Vec<Stored>>()?)
+    let text = match &arguments.name {
+        Some(name) => match &answer.document::<Vec<Listed>>()?[..] {
+            [] => format!("{name} has no versions yet: it was put into the functions directory by other means\n"),
+            versions => table::versions(versions),
+        },
+        None => table::functions(&answer.document::<Vec<Stored>>()?),
     };
     print(&text)
 }

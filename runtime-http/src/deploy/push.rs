@@ -13,7 +13,6 @@ use http::{Request, StatusCode, header, request::Builder};
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
 use indicatif::ProgressBar;
-use serde::Deserialize;
 
 use super::{
     print, progress, publish, pull,
@@ -23,7 +22,7 @@ use super::{
 };
 use crate::{
     registry::{Reference, reference::SCHEME, transport::Payload},
-    upload::{change::Described, routes::function_name},
+    upload::{list::Described, routes::function_name},
 };
 
 #[derive(Debug, clap::Args)]
@@ -64,14 +63,6 @@ enum Source<'a> {
 /// What is read of the file at once.
 const PIECE: usize = 64 << 10;
 
-/// What the box says of what it did.
-#[derive(Deserialize)]
-struct Pushed {
-    result: String,
-    #[serde(flatten)]
-    function: Described,
-}
-
 /// # Errors
 /// [`RemoteError`]
 pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
@@ -91,9 +82,9 @@ pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
     };
     let settings = settings.filter(|_| !arguments.no_settings);
     let path = format!("/functions/{name}");
-    let there = match remote.ask(Request::get(&path)) {
-        Ok(_) => true,
-        Err(RemoteError::Refused { status: StatusCode::NOT_FOUND, code, .. }) if code == "module-not-found" => false,
+    let before = match remote.ask(Request::get(&path)) {
+        Ok(answer) => Some(answer.document::<Described>()?),
+        Err(RemoteError::Refused { status: StatusCode::NOT_FOUND, code, .. }) if code == "module-not-found" => None,
         Err(error) => return Err(error),
     };
     let put_settings = |etag: Option<&str>| -> Result<bool, RemoteError> {
@@ -110,7 +101,7 @@ pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
     // A new function must not serve without its settings; one that is there keeps them until its module is known to be good.
     let is_checked = arguments.if_match.is_some() || arguments.create;
     let mut has_settings = false;
-    if !there && arguments.if_match.is_none() {
+    if before.is_none() && arguments.if_match.is_none() {
         has_settings = put_settings(None)?;
     }
     let answer = put_module(&remote, arguments, &source, &path);
@@ -123,13 +114,28 @@ pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
         let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok());
         has_settings = put_settings(etag.filter(|_| is_checked))?;
     }
-    let Pushed { result, function } = answer.document()?;
     // With the settings its version is another.
     let now: Described = remote.ask(Request::get(&path))?.document()?;
+    print(&format!("{name}: {}\n", said(before.as_ref(), &now, has_settings)))
+}
+
+/// What was done: `replaced, with its settings: 1.2 KiB, version 3, ETag ...`.
+fn said(before: Option<&Described>, now: &Described, has_settings: bool) -> String {
+    let done = match before {
+        None => "created",
+        Some(before) if before.etag == now.etag => "unchanged",
+        // It is the settings that are others.
+        Some(before) if before.sha256 == now.sha256 => "the same module",
+        Some(_) => "replaced",
+    };
+    let with = match (has_settings, done) {
+        (true, "the same module") => ", with other settings",
+        (true, _) => ", with its settings",
+        (false, _) => "",
+    };
     let version = now.version.map_or_else(String::new, |version| format!(", version {version}"));
-    let with = if has_settings { ", with its settings" } else { "" };
-    let size = table::size(function.bytes.unwrap_or(0));
-    print(&format!("{name}: {result}{with}: {size}{version}, ETag {}\n", table::etag(now.etag.as_deref())))
+    let (size, etag) = (table::size(now.bytes.unwrap_or(0)), table::etag(now.etag.as_deref()));
+    format!("{done}{with}: {size}{version}, ETag {etag}")
 }
 
 /// What is said of somebody who does not take part was meant otherwise.

@@ -58,7 +58,7 @@ pub use self::{
     guest_config::GuestConfig,
     instance::{Instance, InstanceUse, Reuse},
     instances::{InstanceBounds, KeptInstances},
-    program::{Program, ProgramError, Toolchain},
+    program::{Program, ProgramError, ProgramKind, Toolchain},
     reply::{Answer, Reply, ReplySender, Stream, reply},
     stderr::{KeepLast, Stderr},
 };

@@ -27,6 +27,14 @@ pub enum Program {
     Http(Arc<HttpComponent>),
 }
 
+/// What can be invoked, as far as settings depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgramKind {
+    Core,
+    Command,
+    Http,
+}
+
 /// A component that is a command: `wasi:cli/run`.
 pub enum CommandComponent {
     P2(P2CommandPre<ComponentHost>),
@@ -228,12 +236,22 @@ impl Program {
         }
     }
 
-    /// The word for it in logs and listings.
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> ProgramKind {
         match self {
-            Program::Core(_) => "command",
-            Program::Command(_) => "command-component",
-            Program::Http(_) => "http-component",
+            Program::Core(_) => ProgramKind::Core,
+            Program::Command(_) => ProgramKind::Command,
+            Program::Http(_) => ProgramKind::Http,
+        }
+    }
+}
+
+impl ProgramKind {
+    /// The word for it in logs and listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ProgramKind::Core => "command",
+            ProgramKind::Command => "command-component",
+            ProgramKind::Http => "http-component",
         }
     }
 }

@@ -95,7 +95,7 @@ impl ModuleStore {
             State::Loading { .. } => loading,
             State::Ready { function, bytes } => Listed {
                 state: "ready",
-                kind: Some(function.program.kind()),
+                kind: Some(function.program.kind().as_str()),
                 tier: Some(function.tier.as_str()),
                 code_bytes: *bytes,
                 limits: Some(function.limits.over_defaults(self.loader.defaults.limits).into()),

@@ -20,7 +20,7 @@ use crate::{
     confined::{Wanted, stop::Stop},
     keyvalue::Keyvalue,
     metrics::Metrics,
-    sandbox::{Program, ProgramError, file_access::FileQuotas, outbound::OutboundAccess},
+    sandbox::{Program, ProgramError, ProgramKind, file_access::FileQuotas, outbound::OutboundAccess},
 };
 
 /// Why a function cannot be had.
@@ -147,7 +147,7 @@ impl Loader {
         directory: &FunctionsDir,
         file: &str,
         size: u64,
-    ) -> Result<&'static str, LoadError> {
+    ) -> Result<ProgramKind, LoadError> {
         let (code, _, _) = self.code(directory, file, size).await?;
         Ok(self.program(&code, file)?.kind())
     }
@@ -250,14 +250,7 @@ impl Loader {
         let tier = compiled.tier();
         let code = (compiled.code.size(), tier, self.metrics.tiers.invocations(tier));
         let program = self.program(&compiled, &version.file)?;
-        let not_reusable = match &program {
-            _ if settings.0.instance.reuse.is_none() => None,
-            Program::Http(_) => (!settings.0.preopens.is_empty()).then_some("has preopens"),
-            Program::Core(_) | Program::Command(_) => Some("is a command, which ends with each request"),
-        };
-        if let Some(what) = not_reusable {
-            return Err(BadSettings::NotReusable { file: settings_file(&version.file), what }.into());
-        }
+        settings.0.check_program(&settings_file(&version.file), program.kind())?;
         let name = stem(&version.file).into();
         let outbound = self.outbound.of(&name, self.metrics.function(&name));
         let mut function = Function::new(version, program, code, settings, &self.defaults, &self.functions, outbound);

@@ -3,6 +3,19 @@
 use http::{HeaderValue, Method};
 use serde::{Deserialize, Deserializer, de::Error};
 
+/// RFC 9110, section 9.3, and RFC 5789.
+const STANDARD: [Method; 9] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::CONNECT,
+    Method::OPTIONS,
+    Method::TRACE,
+    Method::PATCH,
+];
+
 /// What requests with a method are to a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
@@ -27,6 +40,8 @@ pub enum BadMethods {
     Empty,
     #[error("{0:?} is no method")]
     NoMethod(String),
+    #[error("methods are in capital letters: {0}")]
+    Lowercase(Method),
     #[error("{0} is about a connection, not for a function")]
     OfConnections(Method),
 }
@@ -43,6 +58,11 @@ impl Methods {
         };
         for name in names {
             let method = Method::from_bytes(name.as_bytes()).map_err(|_| BadMethods::NoMethod(name.to_owned()))?;
+            // Methods are case-sensitive; nobody sends one that differs from a standard one by that alone.
+            let meant = STANDARD.into_iter().find(|standard| standard.as_str().eq_ignore_ascii_case(name));
+            if let Some(meant) = meant.filter(|meant| *meant != method) {
+                return Err(BadMethods::Lowercase(meant));
+            }
             if matches!(method, Method::CONNECT | Method::TRACE) {
                 return Err(BadMethods::OfConnections(method));
             }
@@ -121,6 +141,11 @@ mod tests {
         for name in ["", "GE T", "GÉT", "A\n"] {
             assert_eq!(Methods::new(["GET", name]), Err(BadMethods::NoMethod(name.into())));
         }
+        for name in ["get", "Get", "gEt"] {
+            assert_eq!(Methods::new(["POST", name]), Err(BadMethods::Lowercase(Method::GET)));
+        }
+        // One of somebody's own may be written as they like.
+        assert!(Methods::new(["m-search"]).is_ok());
         assert_eq!(Methods::new(["TRACE"]), Err(BadMethods::OfConnections(Method::TRACE)));
     }
 }

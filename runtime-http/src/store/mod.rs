@@ -61,7 +61,7 @@ use crate::{
     engine::tier::Tier,
     keyvalue::Keyvalue,
     metrics::{Metrics, gauge},
-    sandbox::{file_access::ThreadStart, outbound::OutboundAccess},
+    sandbox::{ProgramKind, file_access::ThreadStart, outbound::OutboundAccess},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -240,7 +240,7 @@ impl ModuleStore {
             match &loaded {
                 Ok(function) => tracing::info!(
                     file = version.file,
-                    kind = function.program.kind(),
+                    kind = function.program.kind().as_str(),
                     tier = function.tier.as_str(),
                     code_bytes = function.code_bytes,
                     "function loaded"
@@ -272,7 +272,7 @@ impl ModuleStore {
     ///
     /// # Errors
     /// [`LoadError`], as a request for it would be told.
-    pub async fn check(&self, directory: &FunctionsDir, file: &str, size: u64) -> Result<&'static str, LoadError> {
+    pub async fn check(&self, directory: &FunctionsDir, file: &str, size: u64) -> Result<ProgramKind, LoadError> {
         self.loader.check(directory, file, size).await
     }
 

@@ -16,6 +16,7 @@ use crate::{
     excerpt::excerpt,
     invocation::{HostDirectory, OutboundGrant, Preopen, PreopenRoot},
     limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
+    sandbox::ProgramKind,
 };
 
 /// The file as written. Unknown keys are refused, so that a misspelt limit is not silently no limit.
@@ -241,6 +242,20 @@ impl FunctionSettings {
             path: excerpt(setting.host.display()).into(),
         };
         self.preopens.iter().map(|setting| granted(setting).ok_or_else(|| not_granted(setting))).collect()
+    }
+
+    /// Checks what depends on the program that they are of.
+    ///
+    /// # Errors
+    /// [`BadSettings::NotReusable`], naming `file`.
+    pub fn check_program(&self, file: &str, kind: ProgramKind) -> Result<(), BadSettings> {
+        let what = match kind {
+            _ if self.instance.reuse.is_none() => return Ok(()),
+            ProgramKind::Http if self.preopens.is_empty() => return Ok(()),
+            ProgramKind::Http => "has preopens",
+            ProgramKind::Core | ProgramKind::Command => "is a command, which ends with each request",
+        };
+        Err(BadSettings::NotReusable { file: file.to_owned(), what })
     }
 
     fn check_text(&self, file: &str) -> Result<(), BadSettings> {

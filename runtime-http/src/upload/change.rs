@@ -11,6 +11,7 @@ use super::{
     UploadError, beneath,
     etag::{Conditions, Digest, Etag},
     history::{History, Version},
+    list::Described,
     serving::{Content, Serving, serving},
     volume::{Locked, Staging, failed},
 };
@@ -38,21 +39,6 @@ pub struct Change<'a> {
     bounds: Bounds,
     serving: Option<Serving>,
     settings: Option<Vec<u8>>,
-}
-
-/// A function, for who asks.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct Described {
-    pub name: String,
-    /// In the functions directory.
-    pub file: String,
-    /// `None` if it is larger than what may be put here, as the following.
-    pub etag: Option<String>,
-    pub bytes: Option<u64>,
-    pub sha256: Option<String>,
-    /// Of its history.
-    pub version: Option<u64>,
-    pub settings: bool,
 }
 
 /// What a change has done.
@@ -95,12 +81,17 @@ impl<'a> Change<'a> {
         format!("{}.wasm", self.name)
     }
 
-    fn settings_file(&self) -> String {
+    pub fn settings_file(&self) -> String {
         settings_file(self.name.as_str())
     }
 
     fn content(&self) -> Option<&Content> {
         self.serving.as_ref()?.content.as_ref()
+    }
+
+    /// Of the module that serves.
+    pub fn digest(&self) -> Option<Digest> {
+        self.content().map(|content| content.digest)
     }
 
     pub fn missing(&self) -> UploadError {
@@ -194,7 +185,7 @@ impl<'a> Change<'a> {
         self.check_number()?;
         let staging = self.volume.stage()?;
         let done = if self.settings.is_some() { Done::Replaced } else { Done::Created };
-        if let Some(digest) = self.content().map(|content| content.digest) {
+        if let Some(digest) = self.digest() {
             let mut history = History::make(&self.volume, self.name)?;
             self.remember(&mut history)?;
             let etag = Etag::of(&digest, settings.as_deref());

@@ -18,6 +18,8 @@ pub enum UploadError {
     Off,
     #[error("show a token of the box's --upload-token-file: Authorization: Bearer TOKEN")]
     Unauthorized,
+    #[error("the token that was shown is none of the box's --upload-token-file")]
+    WrongToken,
     #[error("there are /functions/{{name}}, and below it /settings, /versions, /rollback and /logs")]
     NoRoute,
     #[error("{method} is not among the methods of this path: {allow}")]

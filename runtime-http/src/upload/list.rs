@@ -14,6 +14,21 @@ use crate::store::{
 /// A list of more functions is cut off.
 const MOST_LISTED: usize = 10_000;
 
+/// A function, for who asks.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Described {
+    pub name: String,
+    /// In the functions directory.
+    pub file: String,
+    /// `None` if it is larger than what may be put here, as the following.
+    pub etag: Option<String>,
+    pub bytes: Option<u64>,
+    pub sha256: Option<String>,
+    /// Of its history.
+    pub version: Option<u64>,
+    pub settings: bool,
+}
+
 /// A function that is there, in a list of all.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Stored {
@@ -42,13 +57,20 @@ impl Uploads {
         let (volume, name, bounds) = (self.volume.clone(), name.clone(), self.bounds);
         self.blocking(move || {
             let _place = place;
-            let serving = match Change::begin(volume.lock()?, &name, bounds, &Conditions::default())?.describe() {
-                Ok(described) => described.etag.as_deref().and_then(Etag::parse),
+            let described = match Change::begin(volume.lock()?, &name, bounds, &Conditions::default())?.describe() {
+                Ok(described) => Some(described),
                 Err(UploadError::NoFunction { .. }) => None,
                 Err(error) => return Err(error),
             };
             let history = History::open(&volume.open()?, &name)?;
-            let Some(history) = history else { return Err(UploadError::NoFunction { name: name.to_string() }) };
+            let history = match history {
+                Some(history) => history,
+                // Of what was not put here there are no versions until it is changed.
+                None if described.is_some() => return Ok(Vec::new()),
+                None => return Err(UploadError::NoFunction { name: name.to_string() }),
+            };
+            let etag = described.and_then(|described| described.etag);
+            let serving = etag.as_deref().and_then(Etag::parse);
             let listed = history.versions.iter().map(|version| {
                 let module = history.stat(version, &format!("{name}.wasm"));
                 Listed {

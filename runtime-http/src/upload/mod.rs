@@ -19,6 +19,7 @@ pub mod list;
 pub mod receive;
 pub mod routes;
 pub mod serving;
+mod settings;
 pub mod space;
 pub mod token;
 pub mod volume;
@@ -32,9 +33,10 @@ use tokio::{
 
 pub use self::error::UploadError;
 use self::{
-    change::{Bounds, Change, Described, Done},
+    change::{Bounds, Change, Done},
     door::Door,
     etag::Conditions,
+    list::Described,
     receive::Received,
     space::Space,
     token::Tokens,
@@ -48,10 +50,8 @@ use crate::{
     },
     function_log::FunctionLogs,
     metrics::Metrics,
-    store::{
-        LARGEST_SETTINGS, LoadError, ModuleStore, compiler::CompileError, file::settings_file, kind::Format,
-        name::ModuleName, settings::BadSettings,
-    },
+    sandbox::ProgramKind,
+    store::{LARGEST_SETTINGS, LoadError, ModuleStore, compiler::CompileError, kind::Format, name::ModuleName},
 };
 
 /// Bodies that arrive, or are looked at, at once: each has three descriptors, a thread now and then, and a piece of memory.
@@ -189,29 +189,11 @@ impl Uploads {
         self.blocking(move || {
             let Some(files) = staging.files.take() else { return Err(UploadError::Busy) };
             let change = Change::begin(volume.lock()?, &name, bounds, &conditions)?;
+            settings::check_present(&change, kind)?;
             let (done, described) = change.put_module(&files, digest, bytes)?;
             claim.keep();
-            tracing::debug!(function = %name, kind, "checked");
+            tracing::debug!(function = %name, kind = kind.as_str(), "checked");
             Ok((done, described))
-        })
-        .await
-    }
-
-    async fn put_settings(
-        &self,
-        name: &ModuleName,
-        conditions: Conditions,
-        text: Option<Vec<u8>>,
-    ) -> Result<Done, UploadError> {
-        let store = self.store.clone();
-        let file = settings_file(name.as_str());
-        self.change(name, conditions, move |change| {
-            if let Some(bytes) = &text {
-                let text = std::str::from_utf8(bytes)
-                    .map_err(|_| BadSettings::Unreadable { file: file.clone(), reason: "not UTF-8".into() })?;
-                store.check_settings(&file, text)?;
-            }
-            change.put_settings(text)
         })
         .await
     }
@@ -227,7 +209,7 @@ pub struct Staged {
 
 impl Staged {
     /// Whether what has arrived is a function; its kind.
-    async fn check(&self, store: &ModuleStore, file: &str, bytes: u64) -> Result<&'static str, UploadError> {
+    async fn check(&self, store: &ModuleStore, file: &str, bytes: u64) -> Result<ProgramKind, UploadError> {
         let Some(files) = &self.files else { return Err(UploadError::Busy) };
         Ok(store.check(&files.functions(), file, bytes).await?)
     }

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::{
     SETTINGS, UploadError, Uploads,
-    change::{Described, Done},
+    change::Done,
     etag::{Conditions, Etag},
+    list::Described,
     receive,
 };
 use crate::{
@@ -115,10 +116,9 @@ impl Uploads {
         };
         // Who may not is told nothing else.
         let tokens = self.tokens.as_ref().ok_or(UploadError::Off)?;
-        if !tokens.allow(&head.headers) {
-            tracing::warn!(target: "upload", %client, "refused: no token");
-            return Err(UploadError::Unauthorized);
-        }
+        tokens.check(&head.headers).inspect_err(|error| {
+            tracing::warn!(target: "upload", %client, "refused: {error}");
+        })?;
         let Some(path) = head.uri.path().strip_prefix("/functions/") else {
             return match head.method {
                 Method::GET | Method::HEAD => Ok(json(&self.stored().await?)),

@@ -8,6 +8,8 @@ use std::{
 
 use http::{HeaderMap, header};
 
+use super::UploadError;
+
 /// A shorter one could be guessed.
 const SHORTEST: usize = 16;
 /// Also of the whole file.
@@ -57,17 +59,21 @@ impl Tokens {
         Ok(Tokens(lines.into_iter().map(|line| blake3::hash(line.as_bytes())).collect()))
     }
 
-    /// Whether a request with these headers shows one of them (RFC 6750, section 2.1).
-    pub fn allow(&self, headers: &HeaderMap) -> bool {
+    /// Checks that a request with these headers shows one of them (RFC 6750, section 2.1).
+    ///
+    /// # Errors
+    /// [`UploadError::Unauthorized`], [`UploadError::WrongToken`]
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), UploadError> {
         let mut shown = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (shown.next(), shown.next()) else { return false };
-        let Some((scheme, token)) = value.as_bytes().split_at_checked("Bearer ".len()) else { return false };
-        if !scheme.eq_ignore_ascii_case(b"Bearer ") {
-            return false;
-        }
+        let (Some(value), None) = (shown.next(), shown.next()) else { return Err(UploadError::Unauthorized) };
+        let token = match value.as_bytes().split_at_checked("Bearer ".len()) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"Bearer ") => token,
+            Some(_) | None => return Err(UploadError::Unauthorized),
+        };
         let shown = blake3::hash(token.trim_ascii());
         // All of them, whichever it is.
-        self.0.iter().fold(false, |allowed, token| (*token == shown) | allowed)
+        let allowed = self.0.iter().fold(false, |allowed, token| (*token == shown) | allowed);
+        if allowed { Ok(()) } else { Err(UploadError::WrongToken) }
     }
 }
 
@@ -83,7 +89,7 @@ mod tests {
         for value in values {
             headers.append(header::AUTHORIZATION, value.parse().unwrap());
         }
-        Tokens::parse(&format!("\n {FIRST}\r\n{SECOND}\n")).unwrap().allow(&headers)
+        Tokens::parse(&format!("\n {FIRST}\r\n{SECOND}\n")).unwrap().check(&headers).is_ok()
     }
 
     #[test]
@@ -97,6 +103,10 @@ mod tests {
             assert!(!allows(&[wrong]), "{wrong:?}");
             assert!(!allows(&[&right, wrong]), "two headers");
         }
+        let tokens = Tokens::parse(FIRST).unwrap();
+        let said = |value: &str| tokens.check(&HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())]));
+        assert!(matches!(said("Basic x"), Err(UploadError::Unauthorized)));
+        assert!(matches!(said("Bearer x"), Err(UploadError::WrongToken)));
         assert!(!allows(&[]) && !allows(&[&format!("{right}x")]));
     }
 

@@ -77,6 +77,11 @@ impl Volume {
         Volume(path)
     }
 
+    /// The directory, as the store reads one.
+    pub fn functions(&self) -> FunctionsDir {
+        FunctionsDir::new(self.0.clone())
+    }
+
     /// Makes what is not there yet.
     ///
     /// # Errors

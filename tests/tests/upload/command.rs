@@ -6,7 +6,7 @@ use std::{
 };
 
 use wasmbox_tests::{
-    WasmBox, guest,
+    WasmBox, component, guest,
     outcome::{self, good},
     workspace,
 };
@@ -30,6 +30,63 @@ fn at(server: &WasmBox) -> Vec<(&'static str, String)> {
 fn refused(output: &Output, parts: &[&str]) {
     let said = outcome::refused(output, parts);
     assert!(!said.contains(TOKEN), "{said}");
+}
+
+/// They are written for a function of another kind: what serves goes on, and of a new function nothing is left.
+#[test]
+fn settings_that_the_module_does_not_fit_are_refused() {
+    let server = launch().function("by-hand.wat", guest::hello()).start();
+    let environment = at(&server);
+    let run = |arguments: &[&str]| wasmbox(arguments, &environment);
+    let work = server.launched().directory().join("work");
+    fs::create_dir(&work).expect("a directory");
+    let file = |name: &str| work.join(name).display().to_string();
+    fs::write(file("command.wat"), guest::printing("serves", "")).expect("a file");
+    good(&run(&["push", &file("command.wat")]));
+    fs::write(file("command.toml"), "[instance]\nreuse = 100").expect("a file");
+    for name in ["command", "other"] {
+        refused(&run(&["push", &file("command.wat"), "--name", name]), &["instance.reuse", "is a command"]);
+    }
+    assert_eq!(server.get("/command").ok().text(), "serves");
+    server.get("/other").problem(404, "module-not-found");
+    assert_nothing_left(&server.functions(), &["by-hand.wat", "command.wasm"]);
+    // For a component they are good.
+    fs::write(file("component.wasm"), component::http_guest()).expect("a file");
+    fs::write(file("component.toml"), "[instance]\nreuse = 2").expect("a file");
+    good(&run(&["push", &file("component.wasm")]));
+    let instance = || server.get("/component/instance").ok().header("wasmbox-instance").to_owned();
+    assert_eq!([instance(), instance(), instance()], ["fresh", "reused", "fresh"]);
+    // And then a command cannot take its place.
+    refused(
+        &run(&["push", &file("command.wat"), "--name", "component", "--no-settings"]),
+        &["instance.reuse", "is a command"],
+    );
+    server.get("/component/instance").ok();
+    // What was not put there by this way has no versions, and is no error.
+    assert!(good(&run(&["list", "by-hand"])).starts_with("by-hand has no versions yet"));
+}
+
+#[test]
+fn push_says_what_it_has_changed() {
+    let server = launch().start();
+    let environment = at(&server);
+    let work = server.launched().directory().join("work");
+    fs::create_dir(&work).expect("a directory");
+    let file = work.join("greeting.wat").display().to_string();
+    let push = |text: &str, settings: &str| {
+        fs::write(&file, guest::printing(text, "")).expect("a file");
+        fs::write(work.join("greeting.toml"), settings).expect("a file");
+        good(&wasmbox(&["push", &file], &environment))
+    };
+    for (text, settings, said) in [
+        ("one", "args = ['one']", "greeting: created, with its settings: "),
+        ("one", "args = ['one']", "greeting: unchanged, with its settings: "),
+        ("one", "args = ['two']", "greeting: the same module, with other settings: "),
+        ("two", "args = ['two']", "greeting: replaced, with its settings: "),
+    ] {
+        let is = push(text, settings);
+        assert!(is.starts_with(said), "{said:?}: {is}");
+    }
 }
 
 #[test]

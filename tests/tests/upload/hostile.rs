@@ -112,7 +112,7 @@ fn stalled_uploads_stop_nobody() {
     let with_token = format!("Authorization: Bearer {TOKEN}\r\n");
     // 8 are let in, 64 wait, and the others are not even waited with.
     let stalled: Vec<Wire> = (0..80).map(|_| Wire::send_to(server.admin_address(), head(&with_token))).collect();
-    let busy = || server.metrics().sum("wasmbox_rejected_total", &["code=\"uploads-busy\""]);
+    let busy = || server.metrics().sum("wasmbox_upload_requests_total", &["outcome=\"failed\""]);
     eventually("those for whom there is no place are refused", || (busy() == 8.0).then_some(()));
     put(&server, "g", guest::hello()).problem(503, "uploads-busy");
     eventually("as many uploads as there may be have begun", || {
@@ -150,6 +150,20 @@ fn a_box_without_rights_takes_functions() {
     assert_eq!(server.get("/f").ok().text(), "by hand");
     assert_eq!(put(&server, "g", guest::hello()).status, 201);
     assert_nothing_left(&functions, &["f.wasm", "g.wasm"]);
+}
+
+/// One that could not read any function would answer that there is none.
+#[test]
+fn a_directory_that_cannot_be_read() {
+    let launch = launch().function("f.wat", guest::hello()).flag("--cache-dir", "none").flag("--enable-cgroups", false);
+    let functions = launch.functions();
+    for (path, mode) in [(launch.directory(), 0o755), (&functions, 0o700)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the directory is ours");
+    }
+    let refusal = launch.through(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]).refusal();
+    for part in ["functions directory", "Permission denied", "let this user read it", "--functions-dir"] {
+        assert!(refusal.contains(part), "{part}: {refusal}");
+    }
 }
 
 /// A box that cannot write says so, and serves.

@@ -10,7 +10,7 @@ impl From<UploadError> for Problem {
         let detail = error.to_string();
         let code = match error {
             UploadError::Off => Code::UploadsOff,
-            UploadError::Unauthorized => Code::Unauthorized,
+            UploadError::Unauthorized | UploadError::WrongToken => Code::Unauthorized,
             UploadError::NoRoute | UploadError::NoFunction { .. } | UploadError::NoSettings { .. } => {
                 Code::ModuleNotFound
             }
