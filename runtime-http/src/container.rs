@@ -3,24 +3,22 @@
 //! It is the container's cgroup where that can be read, as it can in nearly all containers, and else this process: the caller need not
 //! care. It reads only; the limits of invocations are [`crate::cgroup`]'s.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt,
-    path::Path,
-    time::Duration,
+use std::{path::Path, time::Duration};
+
+use wasmbox_cgroup::{
+    Cgroup, Version,
+    file::{OpenFile, field},
+    stats::pressure::Pressure,
 };
 
-use crate::cgroup::hierarchy::{Cgroup, Version};
-
-/// v1 says "no limit" by a number close to 2^63.
-const NO_LIMIT: u64 = 1 << 60;
+const STATM: &str = "/proc/self/statm";
 
 /// The container, its files open: readings are cheap (a `pread` each).
 #[derive(Debug)]
 pub struct Container {
     memory: MemorySource,
     cpu: CpuSource,
-    pressure: Option<File>,
+    pressure: Option<OpenFile>,
     /// Of the memory controller.
     cgroup: Option<Cgroup>,
 }
@@ -37,9 +35,9 @@ pub struct MemoryUse {
 #[derive(Debug)]
 enum MemorySource {
     /// `memory.usage_in_bytes` or `memory.current`; `memory.stat`.
-    Cgroup { usage: File, stat: File, prefix: &'static str },
+    Cgroup { usage: OpenFile, stat: OpenFile, prefix: &'static str },
     /// `/proc/self/statm`.
-    Process { statm: File },
+    Process { statm: OpenFile },
     /// Not even `/proc`.
     None,
 }
@@ -47,9 +45,9 @@ enum MemorySource {
 #[derive(Debug)]
 enum CpuSource {
     /// `cpuacct.usage`, nanoseconds.
-    V1(File),
+    V1(OpenFile),
     /// `cpu.stat`, with `usage_usec`.
-    V2(File),
+    V2(OpenFile),
     Process,
 }
 
@@ -58,12 +56,12 @@ impl Container {
     pub fn open() -> Container {
         let memory_cgroup = Cgroup::own("memory").ok();
         let memory = memory_cgroup.as_ref().and_then(MemorySource::open).unwrap_or_else(|| {
-            File::open("/proc/self/statm").map_or(MemorySource::None, |statm| MemorySource::Process { statm })
+            OpenFile::open(Path::new(STATM)).map_or(MemorySource::None, |statm| MemorySource::Process { statm })
         });
         let pressure = memory_cgroup
             .as_ref()
             .filter(|cgroup| cgroup.version == Version::V2)
-            .and_then(|cgroup| readable(&cgroup.path.join("memory.pressure")));
+            .and_then(|cgroup| OpenFile::open(&cgroup.path.join("memory.pressure")));
         Container { memory, cpu: CpuSource::open(), pressure, cgroup: memory_cgroup }
     }
 
@@ -71,18 +69,18 @@ impl Container {
     /// alone.
     pub fn for_limit(limit: u64) -> Container {
         let container = Container::open();
-        let memory = match File::open("/proc/self/statm") {
-            Ok(statm) if container.memory_limit().is_none_or(|container| limit < container) => {
+        let memory = match OpenFile::open(Path::new(STATM)) {
+            Some(statm) if container.memory_limit().is_none_or(|container| limit < container) => {
                 MemorySource::Process { statm }
             }
-            Ok(_) | Err(_) => container.memory,
+            Some(_) | None => container.memory,
         };
         Container { memory, ..container }
     }
 
     /// The container's memory limit now, if it has one: the least of its own and those above it that can be seen; bytes.
     pub fn memory_limit(&self) -> Option<u64> {
-        self.cgroup.as_ref().and_then(limit)
+        self.cgroup.as_ref().and_then(Cgroup::memory_limit)
     }
 
     /// That, or the machine's memory, whichever is less.
@@ -96,9 +94,9 @@ impl Container {
     pub fn memory(&self) -> Option<MemoryUse> {
         match &self.memory {
             MemorySource::Cgroup { usage, stat, prefix } => {
-                let stat = read(stat)?;
+                let stat = stat.text()?;
                 let cache = |name: &str| field(&stat, &format!("{prefix}{name}")).unwrap_or(0);
-                let working_set = number(usage)?.saturating_sub(cache("inactive_file"));
+                let working_set = usage.number()?.saturating_sub(cache("inactive_file"));
                 Some(MemoryUse { working_set, firm: working_set.saturating_sub(cache("active_file")) })
             }
             MemorySource::Process { statm } => {
@@ -116,8 +114,8 @@ impl Container {
     /// CPU time that the container's processes have used.
     pub fn cpu_time(&self) -> Option<Duration> {
         match &self.cpu {
-            CpuSource::V1(usage) => number(usage).map(Duration::from_nanos),
-            CpuSource::V2(stat) => field(&read(stat)?, "usage_usec").map(Duration::from_micros),
+            CpuSource::V1(usage) => usage.number().map(Duration::from_nanos),
+            CpuSource::V2(stat) => field(&stat.text()?, "usage_usec").map(Duration::from_micros),
             CpuSource::Process => {
                 let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
                 Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
@@ -128,10 +126,8 @@ impl Container {
     /// For how long some of the container's tasks have waited for memory, in sum since its start: `memory.pressure`, `some`, `total` (PSI,
     /// cgroup v2 only).
     pub fn memory_stall(&self) -> Option<Duration> {
-        let text = read(self.pressure.as_ref()?)?;
-        let some = text.lines().find(|line| line.starts_with("some"))?;
-        let total = some.split(' ').find_map(|part| part.strip_prefix("total="))?;
-        total.parse().ok().map(Duration::from_micros)
+        let text = self.pressure.as_ref()?.text()?;
+        Pressure::parse(&text).some.map(|stall| Duration::from_micros(stall.total))
     }
 
     /// Where memory is read from, for people.
@@ -151,8 +147,8 @@ impl MemorySource {
             Version::V2 => ("memory.current", ""),
         };
         Some(MemorySource::Cgroup {
-            usage: readable(&cgroup.path.join(usage))?,
-            stat: readable(&cgroup.path.join("memory.stat"))?,
+            usage: OpenFile::open(&cgroup.path.join(usage))?,
+            stat: OpenFile::open(&cgroup.path.join("memory.stat"))?,
             prefix,
         })
     }
@@ -162,13 +158,13 @@ impl CpuSource {
     fn open() -> CpuSource {
         let cgroup = Cgroup::own("cpuacct").or_else(|_| Cgroup::own("cpu"));
         let file = cgroup.ok().and_then(|cgroup| {
-            if is_machine(&cgroup) {
+            if cgroup.is_machine() {
                 return None;
             }
             Some(match cgroup.version {
-                Version::V1 => CpuSource::V1(readable(&cgroup.path.join("cpuacct.usage"))?),
+                Version::V1 => CpuSource::V1(OpenFile::open(&cgroup.path.join("cpuacct.usage"))?),
                 Version::V2 => {
-                    let stat = readable(&cgroup.path.join("cpu.stat"))?;
+                    let stat = OpenFile::open(&cgroup.path.join("cpu.stat"))?;
                     CpuSource::V2(stat)
                 }
             })
@@ -177,63 +173,9 @@ impl CpuSource {
     }
 }
 
-/// Whether it is the root of its hierarchy: then it holds the machine, and not only this container. (The root of a cgroup namespace is not.)
-fn is_machine(cgroup: &Cgroup) -> bool {
-    match cgroup.version {
-        // cgroups(7): only there.
-        Version::V1 => cgroup.path.join("release_agent").exists(),
-        // cgroup v2's document: everywhere but there.
-        Version::V2 => !cgroup.path.join("cgroup.type").exists(),
-    }
-}
-
-/// The least limit on the way from `cgroup` up to the root of what is mounted.
-fn limit(cgroup: &Cgroup) -> Option<u64> {
-    match cgroup.version {
-        // It knows of those above it.
-        Version::V1 => {
-            let stat = fs::read_to_string(cgroup.path.join("memory.stat")).ok()?;
-            field(&stat, "hierarchical_memory_limit").filter(|limit| *limit < NO_LIMIT)
-        }
-        Version::V2 => cgroup
-            .path
-            .ancestors()
-            .take_while(|path| path.join("cgroup.controllers").exists())
-            .filter_map(|path| fs::read_to_string(path.join("memory.max")).ok()?.trim().parse().ok())
-            .min(),
-    }
-}
-
-/// The file, if it is there and can be read.
-fn readable(path: &Path) -> Option<File> {
-    File::open(path).ok().filter(|file| read(file).is_some())
-}
-
-fn read(file: &File) -> Option<String> {
-    let mut text = vec![0; 8192];
-    let mut length = 0;
-    loop {
-        let read = file.read_at(&mut text[length..], length as u64).ok()?;
-        length += read;
-        if read == 0 || length == text.len() {
-            text.truncate(length);
-            return String::from_utf8(text).ok();
-        }
-    }
-}
-
-fn number(file: &File) -> Option<u64> {
-    read(file)?.trim().parse().ok()
-}
-
-/// The value in a line `name value`.
-fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-}
-
 /// Resident bytes of this process.
-fn resident(statm: &File) -> Option<u64> {
-    let pages: u64 = read(statm)?.split(' ').nth(1)?.parse().ok()?;
+fn resident(statm: &OpenFile) -> Option<u64> {
+    let pages: u64 = statm.text()?.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
 
@@ -253,13 +195,5 @@ mod tests {
             std::hint::spin_loop();
         }
         assert!(container.cpu_time().unwrap() > before);
-    }
-
-    #[test]
-    fn fields_are_whole_words() {
-        let stat = "inactive_file 7\ntotal_inactive_file 9\n";
-        assert_eq!(field(stat, "inactive_file"), Some(7));
-        assert_eq!(field(stat, "total_inactive_file"), Some(9));
-        assert_eq!(field(stat, "inactive"), None);
     }
 }

@@ -13,6 +13,7 @@ use tokio::{
     sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
+use wasmbox_cgroup::Cgroup;
 
 use self::ending::{Signals, drain, end_within};
 use crate::{
@@ -20,11 +21,9 @@ use crate::{
     admission::Admission,
     api::{Api, ApiSettings, root_page::RootPage},
     boot::{self, BootError},
-    cgroup::hierarchy::Cgroup,
     config::{Config, WasmRuntime},
     container::Container,
     core::Core,
-    doctor::container::cpu_limit,
     exchange::{budget::Budgets, request_body::BodyBounds},
     function_log::FunctionLogs,
     io::IoThreads,
@@ -66,7 +65,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     privileges::access::make_directories(&config);
     // While the quota of its cgroup can be read.
     let all_cores = || std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let cores = Cgroup::own("cpu").ok().and_then(|cgroup| cpu_limit(&cgroup)).unwrap_or_else(all_cores);
+    let cores = Cgroup::own("cpu").ok().and_then(|cgroup| cgroup.cpu_limit()).unwrap_or_else(all_cores);
     let roots = boot::roots(&config)?;
     let trace_roots = boot::trace_roots(&config)?;
     let tokens = config.uploads.token_file.as_deref().map(Tokens::load).transpose()?;

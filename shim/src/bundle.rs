@@ -5,9 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use wasmbox_cgroup::spec_path;
 use wasmbox_oci::Spec;
-
-use crate::cgroup::Cgroup;
 
 /// The spec.
 pub const CONFIG: &str = "config.json";
@@ -75,7 +74,7 @@ impl Bundle {
         let spec = self.read_config().ok().and_then(|text| Spec::parse(&text).ok());
         let bears = |path: &&str| [format!("/{id}"), format!(":{id}")].iter().any(|name| path.ends_with(name));
         let path = spec.as_ref().and_then(Spec::cgroups_path).filter(bears);
-        path.map_or_else(Vec::new, Cgroup::named)
+        path.map_or_else(Vec::new, spec_path::directories)
     }
 
     /// Notes in the pod's first bundle what it takes to remove this container: containerd may have removed this bundle by then.

@@ -22,12 +22,10 @@ use rustix::{
 };
 use serde::Deserialize;
 use tokio::{task::spawn_blocking, time::sleep};
+use wasmbox_cgroup::{ProcessCgroups, tree::remove_below};
 use wasmbox_oci::Spec;
 
-use crate::{
-    bundle::Bundle,
-    cgroup::{Cgroup, remove_below},
-};
+use crate::bundle::Bundle;
 
 /// The first argument with which this binary is the hook.
 pub const ARGUMENT: &str = "delegate-cgroup";
@@ -53,7 +51,7 @@ pub fn delegate() -> anyhow::Result<()> {
     let spec = Spec::parse(&bundle.read_config()?)?;
     let root = spec.root_path().map_or_else(|| bundle.rootfs(), |root| bundle.path().join(root));
     let (uid, gid) = spec.host_user();
-    let cgroup = Cgroup::of(state.pid)?;
+    let cgroup = ProcessCgroups::of(state.pid)?;
     let container = cgroup.directory("cpu").context("the container has no cgroup of the cpu controller")?;
     let subtree = make(&cgroup, container).with_context(|| container.join(NAME).display().to_string())?;
     if uid != 0 {
@@ -63,10 +61,10 @@ pub fn delegate() -> anyhow::Result<()> {
 }
 
 /// Makes the subtree, in which threads' cgroups with CPU limits can be made.
-fn make(cgroup: &Cgroup, container: &Path) -> anyhow::Result<PathBuf> {
+fn make(cgroup: &ProcessCgroups, container: &Path) -> anyhow::Result<PathBuf> {
     let subtree = container.join(NAME);
     fs::DirBuilder::new().mode(0o755).recursive(true).create(&subtree)?;
-    if let Cgroup::V2(_) = cgroup {
+    if let ProcessCgroups::V2(_) = cgroup {
         fs::write(container.join("cgroup.max.descendants"), MOST).context("bounding their number")?;
         fs::write(container.join("cgroup.max.depth"), DEPTH).context("bounding their depth")?;
         fs::write(container.join("cgroup.subtree_control"), "+cpu").context("enabling the cpu controller")?;
@@ -85,8 +83,8 @@ const NO_QUOTA: &str = "-1";
 
 impl LiftedQuotas {
     /// On a thread of its own: a box may have made any number of them.
-    pub async fn of(cgroup: Cgroup) -> LiftedQuotas {
-        let Some(subtree) = subtree(&cgroup).filter(|_| matches!(cgroup, Cgroup::V1(_))) else {
+    pub async fn of(cgroup: ProcessCgroups) -> LiftedQuotas {
+        let Some(subtree) = subtree(&cgroup).filter(|_| matches!(cgroup, ProcessCgroups::V1(_))) else {
             return LiftedQuotas::default();
         };
         spawn_blocking(move || LiftedQuotas::below(&subtree)).await.unwrap_or_default()
@@ -120,18 +118,18 @@ impl LiftedQuotas {
 }
 
 /// A box's subtree, if there is one.
-fn subtree(cgroup: &Cgroup) -> Option<PathBuf> {
+fn subtree(cgroup: &ProcessCgroups) -> Option<PathBuf> {
     Some(cgroup.directory("cpu")?.join(NAME)).filter(|subtree| subtree.exists())
 }
 
 /// Gives it to the container's user: directory and files, except those that would undo its limits, which it has none of.
-fn own(cgroup: &Cgroup, container: &Path, subtree: &Path, uid: u32, gid: u32) -> anyhow::Result<()> {
+fn own(cgroup: &ProcessCgroups, container: &Path, subtree: &Path, uid: u32, gid: u32) -> anyhow::Result<()> {
     let give = |path: &Path| chown(path, Some(uid), Some(gid)).with_context(|| path.display().to_string());
     give(subtree)?;
     for entry in fs::read_dir(subtree)? {
         give(&entry?.path())?;
     }
-    if let Cgroup::V2(_) = cgroup {
+    if let ProcessCgroups::V2(_) = cgroup {
         // To move a thread, the kernel asks for write permission on the nearest common ancestor's.
         give(&container.join("cgroup.procs"))?;
     }
@@ -165,7 +163,7 @@ fn mount(pid: u32, subtree: &Path, root: &Path) -> anyhow::Result<()> {
 
 /// Removes what a container that has ended made in its subtree. On v1 nothing bounds how many there are, and how deep: paths may be longer
 /// than the kernel takes, with which the OCI runtime would fail.
-pub async fn clear(cgroup: Cgroup) {
+pub async fn clear(cgroup: ProcessCgroups) {
     /// The kernel drops ended processes late.
     const ATTEMPTS: u32 = 50;
     const PAUSE: Duration = Duration::from_millis(10);

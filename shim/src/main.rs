@@ -9,12 +9,11 @@
 //! - [`compile_socket`]: by which boxes reach the node's compile service
 //! - [`runtime`]: the OCI runtime; [`features`]: what it can; [`rootfs`], [`idmap`]: what is mounted for it
 //! - [`stdio`], [`fifo`], [`relay`], [`console`], [`logger`]: streams
-//! - [`stats`], [`oom`]: what the kernel tells of a container; [`events`]: what containerd is told
+//! - [`stats`], [`oom`]: what the kernel tells of a container (crate `wasmbox-cgroup`); [`events`]: what containerd is told; [`sweep`]: ends what is left
 //! - [`environment`]: what all that it starts is given of containerd's
 //! - [`bundle`], [`options`], [`socket`], [`logging`]
 
 mod bundle;
-mod cgroup;
 mod compile_socket;
 mod console;
 mod container;
@@ -42,6 +41,7 @@ mod socket;
 mod start;
 mod stats;
 mod stdio;
+mod sweep;
 mod watched;
 
 use std::{env, process::ExitCode};

@@ -6,17 +6,17 @@ use std::{
 };
 
 use containerd_shim_protos::events::task::TaskOOM;
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    fs::inotify,
-    io::Errno,
-};
+use rustix::io::Errno;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     task::JoinHandle,
 };
+use wasmbox_cgroup::{
+    ProcessCgroups,
+    oom::{self, OomEventsError},
+};
 
-use crate::{cgroup::Cgroup, events::Events, watched::watched};
+use crate::{events::Events, watched::watched};
 
 /// Tells containerd of kills in one container, each once.
 #[derive(Debug)]
@@ -29,14 +29,14 @@ pub struct OomReporter {
 #[derive(Debug)]
 struct Told {
     container: String,
-    cgroup: Option<Cgroup>,
+    cgroup: Option<ProcessCgroups>,
     events: Events,
     /// How many kills were told of.
     kills: Mutex<u64>,
 }
 
 impl OomReporter {
-    pub fn new(container: String, cgroup: Option<Cgroup>, events: Events) -> OomReporter {
+    pub fn new(container: String, cgroup: Option<ProcessCgroups>, events: Events) -> OomReporter {
         let told = Told { container, cgroup, events, kills: Mutex::default() };
         OomReporter { told: Arc::new(told), watch: Mutex::default() }
     }
@@ -80,7 +80,7 @@ impl Drop for OomReporter {
 impl Told {
     /// Tells of kills that were not told of.
     fn update(&self) {
-        let kills = self.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
+        let kills = self.cgroup.as_ref().map_or(0, oom::kills);
         let told = std::mem::replace(&mut *self.kills.lock().unwrap_or_else(PoisonError::into_inner), kills);
         if kills > told {
             self.events.publish(&TaskOOM { container_id: self.container.clone(), ..Default::default() });
@@ -88,7 +88,7 @@ impl Told {
     }
 }
 
-/// Wakes whenever the container has run out of memory: v1 `cgroup.event_control`, v2 changes of `memory.events`.
+/// Wakes whenever the container has run out of memory.
 #[derive(Debug)]
 struct OomWatch {
     file: AsyncFd<OwnedFd>,
@@ -97,27 +97,8 @@ struct OomWatch {
 impl OomWatch {
     /// # Errors
     /// The kernel's.
-    fn new(cgroup: &Cgroup) -> anyhow::Result<OomWatch> {
-        let directory = cgroup.directory("memory").ok_or_else(|| anyhow::anyhow!("no memory controller"))?;
-        let file = match cgroup {
-            Cgroup::V1(_) => {
-                let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-                let control = std::fs::File::open(directory.join("memory.oom_control"))?;
-                let numbers = format!(
-                    "{} {}",
-                    std::os::fd::AsRawFd::as_raw_fd(&event),
-                    std::os::fd::AsRawFd::as_raw_fd(&control)
-                );
-                std::fs::write(directory.join("cgroup.event_control"), numbers)?;
-                event
-            }
-            Cgroup::V2(_) => {
-                let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-                inotify::add_watch(&watch, directory.join("memory.events"), inotify::WatchFlags::MODIFY)?;
-                watch
-            }
-        };
-        Ok(OomWatch { file: watched(file)? })
+    fn new(cgroup: &ProcessCgroups) -> Result<OomWatch, OomEventsError> {
+        Ok(OomWatch { file: watched(oom::events(cgroup)?)? })
     }
 
     /// Returns after the next event; on v1 also when the cgroup is removed.

@@ -13,10 +13,10 @@ use rustix::process::{Signal, kill_process_group};
 
 use crate::{
     bundle::Bundle,
-    cgroup::{kill, sweep},
     environment,
     exits::{Exit, Exits, ends_with_us, pid},
     options::Options,
+    sweep::{kill, sweep},
 };
 
 pub const DEFAULT_BINARY: &str = "runc";

@@ -4,14 +4,12 @@
 //! below the container's own. Memory is limited in the sandbox, not here. Whether cgroups can be nested depends on where the box runs:
 //! it is found out at the start, by doing it.
 //!
-//! - [`hierarchy`]: finds cgroups; [`root`]: finds the one to nest in, and probes
-//! - [`bandwidth`]: from millicores to quota and period
-//! - [`leaf`]: one thread's cgroup, and every write to the kernel's files
+//! How cgroups are found, and each write to the kernel's files, is the crate `wasmbox-cgroup`, which the shim has, too. Here is what the box
+//! does with it:
+//!
+//! - [`root`]: chooses the cgroup to nest in, and says what to do where there is none
 //! - [`mod@thread`]: what a worker does before and after an invocation; [`reaper`]: removes what was left
 
-pub mod bandwidth;
-pub mod hierarchy;
-pub mod leaf;
 mod reaper;
 pub mod root;
 pub mod thread;
@@ -27,15 +25,9 @@ use std::{
 };
 
 use rustix::io::Errno;
+use wasmbox_cgroup::{Bandwidth, Leaf, LeafError, Root, Step, Version, leaf::Set, root::PREFIX};
 
-use self::{
-    bandwidth::Bandwidth,
-    hierarchy::Version,
-    leaf::{Leaf, LeafError, PREFIX, Root, Set, Step},
-    reaper::Reaper,
-    root::Impossible,
-    thread::ThreadCgroup,
-};
+use self::{reaper::Reaper, root::Impossible, thread::ThreadCgroup};
 use crate::{limits::CpuQuota, metrics::CgroupMetrics, threads};
 
 /// A period in which a short function fits into one budget: see docs/operations.md.
@@ -148,7 +140,7 @@ impl Cgroups {
 
     /// What enforces `quota`; `None` if there are no cgroups.
     pub fn bandwidth(&self, quota: CpuQuota) -> Option<Bandwidth> {
-        self.nested.as_ref().map(|nested| Bandwidth::of(quota, nested.period))
+        self.nested.as_ref().map(|nested| Bandwidth::of(quota.millicores(), nested.period))
     }
 
     /// For the calling thread.
@@ -179,7 +171,7 @@ impl Nested {
     }
 
     fn error(&self, step: Step, leaf: &Leaf, errno: Errno) -> LeafError {
-        LeafError { step, path: self.root.path.join(leaf.name()), errno }
+        self.root.error(step, leaf.name(), errno)
     }
 
     fn set(&self, leaf: &mut Leaf, bandwidth: Bandwidth) -> Result<(), LeafError> {

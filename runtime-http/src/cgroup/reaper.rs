@@ -11,11 +11,7 @@ use std::{
 
 use prometheus::Histogram;
 use rustix::io::Errno;
-
-use super::{
-    leaf::{LeafError, Root},
-    root::remove_patiently,
-};
+use wasmbox_cgroup::{LeafError, Root};
 
 /// When this many leaves wait, whoever leaves one removes it on its own thread.
 const MOST_WAITING: usize = 1024;
@@ -52,7 +48,7 @@ impl Reaper {
         match sender.try_send(name) {
             Ok(()) => {}
             Err(TrySendError::Full(name) | TrySendError::Disconnected(name)) => {
-                report(remove_patiently(&self.root, &name));
+                report(self.root.remove_patiently(&name));
             }
         }
     }

@@ -1,14 +1,10 @@
 //! Where leaves are made: the first of a few places in which all of it works, tried by doing it.
 
-use std::{fmt, io::ErrorKind, path::Path, thread, time::Duration};
+use std::{fmt, io::ErrorKind, path::Path};
 
 use rustix::io::Errno;
+use wasmbox_cgroup::{Bandwidth, Cgroup, LeafError, NotFound, Root, Step, root::ProbeError};
 
-use super::{
-    bandwidth::Bandwidth,
-    hierarchy::{Cgroup, NotFound},
-    leaf::{LeafError, PREFIX, Root, Step},
-};
 use crate::{limits::CpuQuota, threads};
 
 /// Where the container runtime's hook puts the subtree that is delegated to a box.
@@ -74,6 +70,15 @@ impl From<LeafError> for Impossible {
     }
 }
 
+impl From<ProbeError> for Impossible {
+    fn from(error: ProbeError) -> Self {
+        match error {
+            ProbeError::Step(error) => error.into(),
+            ProbeError::Thread(error) => Impossible::Thread(error),
+        }
+    }
+}
+
 /// Finds the place: `named`, or else the delegated subtree, the host's cgroups at `/data`, this process's own cgroup, whichever is there
 /// first.
 ///
@@ -102,54 +107,6 @@ pub fn place(named: Option<&Path>, pod_uid: Option<&str>) -> Result<Cgroup, NotF
 pub fn find(named: Option<&Path>, pod_uid: Option<&str>) -> Result<Root, Impossible> {
     let cgroup = place(named, pod_uid)?;
     let root = Root::open(cgroup.version, cgroup.path)?;
-    probe(&root)?;
+    root.probe(Bandwidth::of(CpuQuota::DEFAULT.millicores(), super::DEFAULT_PERIOD))?;
     Ok(root)
-}
-
-/// Does all that a worker will do, on a thread of its own, whose end also ends its stay in the leaf.
-fn probe(root: &Root) -> Result<(), Impossible> {
-    let mut number = 0;
-    let mut leaf = root.create(|| {
-        number += 1;
-        format!("{PREFIX}{}-probe-{number}", std::process::id())
-    })?;
-    let name = leaf.name().to_owned();
-    let tried = thread::scope(|scope| {
-        let attempt = || {
-            let error = |step, path: &Path| {
-                let path = path.to_owned();
-                move |errno| LeafError { step, path, errno }
-            };
-            let path = root.path.join(&name);
-            leaf.set(Bandwidth::of(CpuQuota::DEFAULT, super::DEFAULT_PERIOD)).map_err(error(Step::SetQuota, &path))?;
-            leaf.join().map_err(error(Step::Join, &path))?;
-            root.join()
-        };
-        let thread = thread::Builder::new().name("cgroup-probe".into()).spawn_scoped(scope, attempt);
-        match thread.map(thread::ScopedJoinHandle::join) {
-            Ok(Ok(result)) => result.map_err(Impossible::from),
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => Err(Impossible::Thread(error)),
-        }
-    });
-    let removed = remove_patiently(root, &name);
-    tried?;
-    Ok(removed?)
-}
-
-/// Removes a leaf that its thread has left: the kernel lets go of an ended one a little late.
-///
-/// # Errors
-/// [`LeafError`], after about two seconds.
-pub fn remove_patiently(root: &Root, name: &str) -> Result<(), LeafError> {
-    let mut pause = Duration::from_micros(100);
-    loop {
-        match root.remove(name) {
-            Err(LeafError { errno: Errno::BUSY, .. }) if pause < Duration::from_secs(1) => {
-                thread::sleep(pause);
-                pause *= 2;
-            }
-            result => return result,
-        }
-    }
 }

@@ -11,11 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Mode, Nested,
-    bandwidth::Bandwidth,
-    leaf::{Leaf, LeafError, Step},
-};
+use wasmbox_cgroup::{Bandwidth, Leaf, LeafError, LeafQuota, Step};
+
+use super::{Mode, Nested};
 use crate::{
     invocation::{CgroupTimes, QuotaLift},
     limits::CpuQuota,
@@ -24,6 +22,14 @@ use crate::{
 /// The part of a budget that is noticeable. So at most twice this part of a period's budget is missing when an invocation starts, and
 /// what the box itself has used on this thread since it was filled: a few times as much where functions are trivial.
 const NOTICEABLE: u32 = 16;
+
+impl QuotaLift for LeafQuota {
+    fn lift(&self) {
+        if let Err(errno) = LeafQuota::lift(self) {
+            tracing::debug!("a quota cannot be lifted: {errno}");
+        }
+    }
+}
 
 /// Used by one thread, the one that is limited.
 #[derive(Debug)]
@@ -74,7 +80,7 @@ impl ThreadCgroup {
     /// [`LeafError`]; then nothing may run here, since it would run without its limit.
     pub fn begin(&mut self, quota: CpuQuota) -> Result<Option<CgroupTimes>, LeafError> {
         let Some(nested) = self.nested.clone() else { return Ok(None) };
-        let bandwidth = Bandwidth::of(quota, nested.period);
+        let bandwidth = Bandwidth::of(quota.millicores(), nested.period);
         // A leaf that does not obey, because somebody removed it, is replaced once.
         let times = self.limit(&nested, bandwidth).or_else(|error| {
             tracing::debug!("{error}; trying with a new cgroup");
@@ -127,7 +133,7 @@ impl ThreadCgroup {
 
     /// With what others may lift this thread's quota before [`ThreadCgroup::end`].
     pub fn lift(&self) -> Option<Arc<dyn QuotaLift>> {
-        self.leaf.as_ref().map(|joined| joined.leaf.lift())
+        self.leaf.as_ref().map(|joined| joined.leaf.quota() as Arc<dyn QuotaLift>)
     }
 
     /// The invocation is over, having used `cpu`; `lifted`: others have lifted its quota. Returns for how long it was throttled; `None`

@@ -1,14 +1,16 @@
 //! The container: which cgroups govern this process, and what they limit.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use libcgroups::common::{CgroupSetup, get_cgroup_setup};
+use wasmbox_cgroup::{
+    Cgroup, Version,
+    hierarchy::{self, CgroupSetup},
+};
 
 use super::Finding;
 use crate::{
     cgroup::{
         CgroupSettings, Enable,
-        hierarchy::{Cgroup, Version},
         root::{self, Impossible, Remedy},
     },
     config::Config,
@@ -23,11 +25,11 @@ const ANOTHER_MOUNT: &str =
 
 /// How the host is set up, and where this process is in it.
 pub fn cgroups(_: &Config) -> Finding {
-    let setup = match get_cgroup_setup() {
-        Ok(CgroupSetup::Legacy) => "v1",
-        Ok(CgroupSetup::Hybrid) => "hybrid (v1 and v2)",
-        Ok(CgroupSetup::Unified) => "v2",
-        Err(_) => "unknown",
+    let setup = match hierarchy::setup() {
+        Some(CgroupSetup::Legacy) => "v1",
+        Some(CgroupSetup::Hybrid) => "hybrid (v1 and v2)",
+        Some(CgroupSetup::Unified) => "v2",
+        None => "unknown",
     };
     match Cgroup::own("cpu") {
         Ok(cgroup) => {
@@ -85,7 +87,7 @@ pub fn memory(config: &Config) -> Finding {
 pub fn cpu(_: &Config) -> Finding {
     // Not `available_parallelism`: that is lowered to the limit already.
     let cores = rustix::thread::sched_getaffinity(None).map_or(1, |cpus| cpus.count());
-    match Cgroup::own("cpu").ok().and_then(|cgroup| cpu_limit(&cgroup)) {
+    match Cgroup::own("cpu").ok().and_then(|cgroup| cgroup.cpu_limit()) {
         Some(limit) if limit < 1.0 => Finding::warn(
             format!("{limit:.2} of {cores} cores: functions, compiler and server share less than one"),
             "raise the container's CPU limit",
@@ -98,10 +100,7 @@ pub fn cpu(_: &Config) -> Finding {
 /// Workers are threads, and threads count as processes.
 pub fn threads(config: &Config) -> Finding {
     let needed = u64::from(config.engine.invocations) + OTHER_THREADS;
-    let least = Cgroup::own("pids")
-        .ok()
-        .and_then(|cgroup| upwards(&cgroup.path, "pids.max").filter_map(|text| text.trim().parse::<u64>().ok()).min());
-    match least {
+    match Cgroup::own("pids").ok().and_then(|cgroup| cgroup.pids_limit()) {
         Some(most) if most < needed => Finding::warn(
             format!("at most {most}, {} invocations at once need {needed}", config.engine.invocations),
             "raise the container's limit on pids, or lower --max-invocations",
@@ -121,61 +120,4 @@ pub fn pressure(_: &Config) -> Finding {
         "the kernel does not measure memory pressure"
     };
     Finding::warn(found, "use cgroup v2 and a kernel with PSI (boot with psi=1); without it, only use is looked at")
-}
-
-/// Cores: the least on the way up.
-pub fn cpu_limit(cgroup: &Cgroup) -> Option<f64> {
-    let limits: Vec<f64> = match cgroup.version {
-        Version::V1 => {
-            let number = |text: String| text.trim().parse::<f64>().ok();
-            let quotas = upwards(&cgroup.path, "cpu.cfs_quota_us").map(number);
-            let periods = upwards(&cgroup.path, "cpu.cfs_period_us").map(number);
-            // -1 is no limit.
-            quotas
-                .zip(periods)
-                .filter_map(|(quota, period)| Some(quota.filter(|quota| *quota > 0.0)? / period?))
-                .collect()
-        }
-        Version::V2 => upwards(&cgroup.path, "cpu.max")
-            .filter_map(|text| {
-                let (quota, period) = text.trim().split_once(' ')?;
-                Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
-            })
-            .collect(),
-    };
-    limits.into_iter().reduce(f64::min)
-}
-
-/// The file `name` of a cgroup and of those above it, as far as there is one.
-fn upwards<'a>(cgroup: &'a Path, name: &'a str) -> impl Iterator<Item = String> + 'a {
-    cgroup.ancestors().map_while(move |path| fs::read_to_string(path.join(name)).ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(directory: &Path, files: &[(&str, &str)]) {
-        fs::create_dir_all(directory).unwrap();
-        for (name, text) in files {
-            fs::write(directory.join(name), text).unwrap();
-        }
-    }
-
-    #[test]
-    fn the_least_cpu_limit_on_the_way_up_counts() {
-        let root = std::env::temp_dir().join(format!("wasmbox-doctor-{}", std::process::id()));
-        let own = root.join("pod/container");
-        let limit = |version| cpu_limit(&Cgroup { version, path: own.clone() });
-        write(&own, &[("cpu.max", "max 100000\n"), ("cpu.cfs_quota_us", "-1\n"), ("cpu.cfs_period_us", "100000\n")]);
-        assert_eq!((limit(Version::V1), limit(Version::V2)), (None, None));
-        write(
-            &root.join("pod"),
-            &[("cpu.max", "150000 100000\n"), ("cpu.cfs_quota_us", "150000\n"), ("cpu.cfs_period_us", "100000\n")],
-        );
-        assert_eq!((limit(Version::V1), limit(Version::V2)), (Some(1.5), Some(1.5)));
-        write(&own, &[("cpu.max", "5000 20000\n"), ("cpu.cfs_quota_us", "5000\n"), ("cpu.cfs_period_us", "20000\n")]);
-        assert_eq!((limit(Version::V1), limit(Version::V2)), (Some(0.25), Some(0.25)));
-        fs::remove_dir_all(root).unwrap();
-    }
 }

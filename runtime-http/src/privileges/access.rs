@@ -15,6 +15,7 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use procfs::process::{MMapPath, Process};
+use wasmbox_cgroup::hierarchy::CgroupMounts;
 
 use crate::{
     boot,
@@ -122,7 +123,7 @@ fn files(config: &Config) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
     // A child that may be killed first when memory is short has this from its parent.
     files.push(("/proc/self/oom_score_adj".into(), AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate));
     // The container's use of memory and CPU time is read there, and that of those above it.
-    files.extend(cgroup_mounts().map(|path| (path, read)));
+    files.extend(cgroup_mounts().into_iter().map(|path| (path, read)));
     files.extend(
         root::place(config.cgroup.root.as_deref(), config.cgroup.pod_uid.as_deref())
             .ok()
@@ -161,12 +162,8 @@ fn cache_dir(config: &Config) -> Option<PathBuf> {
     }
 }
 
-fn cgroup_mounts() -> impl Iterator<Item = PathBuf> {
-    let mounts = Process::myself().and_then(|process| process.mountinfo()).map(|mounts| mounts.0).unwrap_or_default();
-    mounts
-        .into_iter()
-        .filter(|mount| matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2"))
-        .map(|mount| mount.mount_point)
+fn cgroup_mounts() -> Vec<PathBuf> {
+    CgroupMounts::read().map(|mounts| mounts.points().map(Path::to_owned).collect()).unwrap_or_default()
 }
 
 /// The files that this process is made of: the binary and, unless it is a static one, the loader and libraries. The process that compiles is

@@ -15,7 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{cgroup::bandwidth::Bandwidth, limits::CpuQuota};
+use wasmbox_cgroup::Bandwidth;
+
+use crate::limits::CpuQuota;
 
 /// More lanes are not kept for one quota: who gets none is limited by the kernel alone, on a worker.
 const MOST_LANES: usize = 256;
@@ -251,11 +253,11 @@ mod tests {
         let budget = Arc::new(CpuBudget::default());
         for millicores in 1..900 {
             let quota = quota(millicores);
-            assert!(budget.enter(quota, Bandwidth::of(quota, PERIOD)).unwrap().is_accounted());
+            assert!(budget.enter(quota, Bandwidth::of(quota.millicores(), PERIOD)).unwrap().is_accounted());
         }
         assert!(budget.lanes().len() <= FEW_QUOTAS + 2, "{}", budget.lanes().len());
         let core = quota(1000);
-        assert!(matches!(budget.enter(core, Bandwidth::of(core, PERIOD)), Ok(Spending::Unlimited)));
+        assert!(matches!(budget.enter(core, Bandwidth::of(core.millicores(), PERIOD)), Ok(Spending::Unlimited)));
     }
 
     proptest! {

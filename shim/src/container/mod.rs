@@ -23,12 +23,12 @@ use containerd_shim_protos::{
     types::mount::Mount,
 };
 use tokio::sync::{oneshot, watch};
+use wasmbox_cgroup::ProcessCgroups;
 
 pub use self::error::ContainerError;
 use self::exec::Exec;
 use crate::{
     bundle::Bundle,
-    cgroup::Cgroup,
     compile_socket::CompileSocket,
     events::Events,
     exits::{self, Exit, Exits},
@@ -74,7 +74,7 @@ pub struct Container {
     shares_pids: bool,
     io_owner: (u32, u32),
     _compile_socket: Option<CompileSocket>,
-    cgroup: Option<Cgroup>,
+    cgroup: Option<ProcessCgroups>,
     processes: Mutex<Processes>,
     /// Held while the init process is started, and while its end is told.
     order: tokio::sync::Mutex<()>,
@@ -135,7 +135,7 @@ impl Container {
                 return Err(error);
             }
         };
-        let cgroup = Cgroup::of(pid).map_err(|error| log::warn!("container {id}: {error}")).ok();
+        let cgroup = ProcessCgroups::of(pid).map_err(|error| log::warn!("container {id}: {error}")).ok();
         let mut init = Process::new(addresses.clone());
         init.pid = pid;
         init.attached = attached;

@@ -3,9 +3,10 @@
 use std::sync::PoisonError;
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use wasmbox_cgroup::ProcessCgroups;
 
 use super::{Container, ContainerError};
-use crate::{cgroup::Cgroup, delegation::LiftedQuotas, stats};
+use crate::{delegation::LiftedQuotas, stats};
 
 impl Container {
     /// `resources`: `linux.resources` of the specification, in JSON.
@@ -31,7 +32,7 @@ impl Container {
     pub fn pids(&self) -> Vec<(u32, Option<String>)> {
         let processes = self.processes();
         let exec = |pid| processes.execs.iter().find(|(_, exec)| exec.process.pid == pid).map(|(id, _)| id.clone());
-        let mut pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
+        let mut pids = self.cgroup.as_ref().map(ProcessCgroups::pids).unwrap_or_default();
         if !pids.contains(&processes.init.pid) {
             pids.push(processes.init.pid);
         }

@@ -3,12 +3,15 @@
 use std::{collections::HashMap, fs};
 
 use containerd_shim_protos::{cgroups::metrics as v1, protobuf::MessageField};
+use wasmbox_cgroup::{
+    ProcessCgroups,
+    stats::{block_io::DeviceOperation, huge_pages, pids},
+};
 
-use super::{device, field, page_sizes};
-use crate::cgroup::Cgroup;
+use super::field;
 
 /// Readings of the controllers of cgroup v1.
-pub fn metrics(cgroup: &Cgroup) -> v1::Metrics {
+pub fn metrics(cgroup: &ProcessCgroups) -> v1::Metrics {
     let number = |controller, file: &str| cgroup.number(controller, file).unwrap_or(0);
     let throttling = cgroup.fields("cpu", "cpu.stat");
     let per_cpu = cgroup.read("cpuacct", "cpuacct.usage_percpu").unwrap_or_default();
@@ -39,6 +42,7 @@ pub fn metrics(cgroup: &Cgroup) -> v1::Metrics {
         })
     };
     let oom = cgroup.fields("memory", "memory.oom_control");
+    let pids = pids(cgroup);
     v1::Metrics {
         cpu: MessageField::some(cpu),
         memory: MessageField::some(v1::MemoryStat {
@@ -87,17 +91,13 @@ pub fn metrics(cgroup: &Cgroup) -> v1::Metrics {
             ..Default::default()
         }),
         blkio: MessageField::some(blkio(cgroup)),
-        hugetlb: page_sizes(cgroup, "usage_in_bytes").into_iter().map(|size| hugetlb(cgroup, size)).collect(),
-        pids: MessageField::some(v1::PidsStat {
-            current: number("pids", "pids.current"),
-            limit: number("pids", "pids.max"),
-            ..Default::default()
-        }),
+        hugetlb: huge_pages::sizes(cgroup, "usage_in_bytes").into_iter().map(|size| hugetlb(cgroup, size)).collect(),
+        pids: MessageField::some(v1::PidsStat { current: pids.current, limit: pids.limit, ..Default::default() }),
         ..Default::default()
     }
 }
 
-fn hugetlb(cgroup: &Cgroup, pagesize: String) -> v1::HugetlbStat {
+fn hugetlb(cgroup: &ProcessCgroups, pagesize: String) -> v1::HugetlbStat {
     let number = |file: &str| cgroup.number("hugetlb", &format!("hugetlb.{pagesize}.{file}")).unwrap_or(0);
     v1::HugetlbStat {
         usage: number("usage_in_bytes"),
@@ -109,11 +109,11 @@ fn hugetlb(cgroup: &Cgroup, pagesize: String) -> v1::HugetlbStat {
 }
 
 /// What was read from and written to block devices. Without any the message is there all the same: clients take that for granted.
-fn blkio(cgroup: &Cgroup) -> v1::BlkIOStat {
+fn blkio(cgroup: &ProcessCgroups) -> v1::BlkIOStat {
     let mut names = None;
     let mut entries = |file: &str| {
-        let text = cgroup.read("blkio", file).unwrap_or_default();
-        text.lines().filter_map(|line| blkio_entry(line, names.get_or_insert_with(device_names))).collect::<Vec<_>>()
+        let operations = DeviceOperation::all(cgroup, file).into_iter();
+        operations.map(|operation| blkio_entry(operation, names.get_or_insert_with(device_names))).collect()
     };
     v1::BlkIOStat {
         io_service_bytes_recursive: entries("blkio.throttle.io_service_bytes_recursive"),
@@ -122,14 +122,10 @@ fn blkio(cgroup: &Cgroup) -> v1::BlkIOStat {
     }
 }
 
-/// `8:0 Read 4096`; the line of a sum has no device.
-pub fn blkio_entry(line: &str, names: &HashMap<(u64, u64), String>) -> Option<v1::BlkIOEntry> {
-    let mut words = line.split_whitespace();
-    let (major, minor) = device(words.next()?)?;
-    let op = words.next()?.to_owned();
-    let value = words.next()?.parse().ok()?;
+fn blkio_entry(operation: DeviceOperation, names: &HashMap<(u64, u64), String>) -> v1::BlkIOEntry {
+    let DeviceOperation { major, minor, operation: op, value } = operation;
     let device = names.get(&(major, minor)).cloned().unwrap_or_default();
-    Some(v1::BlkIOEntry { op, device, major, minor, value, ..Default::default() })
+    v1::BlkIOEntry { op, device, major, minor, value, ..Default::default() }
 }
 
 /// The host's block devices: `/dev/sda`.
@@ -141,4 +137,19 @@ fn device_names() -> HashMap<(u64, u64), String> {
         Some((number, format!("/dev/{}", words.next()?)))
     };
     text.lines().filter_map(device).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_their_names() {
+        let names = HashMap::from([((8, 0), "/dev/sda".to_owned())]);
+        let read = |major| DeviceOperation { major, minor: 0, operation: "Read".into(), value: 4096 };
+        let entry = blkio_entry(read(8), &names);
+        let fields = (entry.op.as_str(), entry.device.as_str(), entry.major, entry.minor, entry.value);
+        assert_eq!(fields, ("Read", "/dev/sda", 8, 0, 4096));
+        assert_eq!(blkio_entry(read(254), &names).device, "");
+    }
 }

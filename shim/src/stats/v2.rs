@@ -1,17 +1,25 @@
 //! cgroup v2.
 
 use containerd_shim_protos::{cgroups_v2::metrics as v2, protobuf::MessageField};
+use wasmbox_cgroup::{
+    ProcessCgroups,
+    stats::{
+        block_io::DeviceUse,
+        huge_pages, pids,
+        pressure::{Pressure, Stall},
+    },
+};
 
-use super::{device, field, page_sizes};
-use crate::cgroup::Cgroup;
+use super::field;
 
 /// Readings of the controllers of cgroup v2.
-pub fn metrics(cgroup: &Cgroup) -> v2::Metrics {
+pub fn metrics(cgroup: &ProcessCgroups) -> v2::Metrics {
     let number = |file: &str| cgroup.number("", file).unwrap_or(0);
     let limit = |file: &str| cgroup.number("", file).unwrap_or(u64::MAX);
     let cpu = cgroup.fields("", "cpu.stat");
     let memory = cgroup.fields("", "memory.stat");
     let events = cgroup.fields("", "memory.events");
+    let pids = pids(cgroup);
     v2::Metrics {
         cpu: MessageField::some(v2::CPUStat {
             usage_usec: field(&cpu, "usage_usec"),
@@ -76,21 +84,17 @@ pub fn metrics(cgroup: &Cgroup) -> v2::Metrics {
             ..Default::default()
         }),
         io: MessageField::some(v2::IOStat {
-            usage: cgroup.read("", "io.stat").unwrap_or_default().lines().filter_map(io_entry).collect(),
+            usage: DeviceUse::all(cgroup).into_iter().map(io_entry).collect(),
             psi: pressure(cgroup, "io.pressure"),
             ..Default::default()
         }),
-        hugetlb: page_sizes(cgroup, "current").into_iter().map(|size| hugetlb(cgroup, size)).collect(),
-        pids: MessageField::some(v2::PidsStat {
-            current: number("pids.current"),
-            limit: cgroup.number("", "pids.max").unwrap_or(0),
-            ..Default::default()
-        }),
+        hugetlb: huge_pages::sizes(cgroup, "current").into_iter().map(|size| hugetlb(cgroup, size)).collect(),
+        pids: MessageField::some(v2::PidsStat { current: pids.current, limit: pids.limit, ..Default::default() }),
         ..Default::default()
     }
 }
 
-fn hugetlb(cgroup: &Cgroup, pagesize: String) -> v2::HugeTlbStat {
+fn hugetlb(cgroup: &ProcessCgroups, pagesize: String) -> v2::HugeTlbStat {
     let file = |name: &str| format!("hugetlb.{pagesize}.{name}");
     v2::HugeTlbStat {
         current: cgroup.number("", &file("current")).unwrap_or(0),
@@ -101,50 +105,21 @@ fn hugetlb(cgroup: &Cgroup, pagesize: String) -> v2::HugeTlbStat {
     }
 }
 
-/// `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`.
-pub fn io_entry(line: &str) -> Option<v2::IOEntry> {
-    let (numbers, rest) = line.split_once(' ')?;
-    let (major, minor) = device(numbers)?;
-    let mut entry = v2::IOEntry { major, minor, ..Default::default() };
-    for (name, value) in rest.split_whitespace().filter_map(|word| word.split_once('=')) {
-        let Ok(value) = value.parse() else { continue };
-        match name {
-            "rbytes" => entry.rbytes = value,
-            "wbytes" => entry.wbytes = value,
-            "rios" => entry.rios = value,
-            "wios" => entry.wios = value,
-            _ => {}
-        }
-    }
-    Some(entry)
+fn io_entry(device: DeviceUse) -> v2::IOEntry {
+    let DeviceUse { major, minor, rbytes, wbytes, rios, wios } = device;
+    v2::IOEntry { major, minor, rbytes, wbytes, rios, wios, ..Default::default() }
 }
 
 /// None where the kernel does not account for pressure.
-fn pressure(cgroup: &Cgroup, file: &str) -> MessageField<v2::PSIStats> {
-    MessageField::from_option(cgroup.read("", file).map(|text| parse_pressure(&text)))
+fn pressure(cgroup: &ProcessCgroups, file: &str) -> MessageField<v2::PSIStats> {
+    MessageField::from_option(cgroup.read("", file).map(|text| psi(Pressure::parse(&text))))
 }
 
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and `full ...`.
-pub fn parse_pressure(text: &str) -> v2::PSIStats {
-    let mut stats = v2::PSIStats::default();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let kind = words.next();
-        let mut data = v2::PSIData::default();
-        for (name, value) in words.filter_map(|word| word.split_once('=')) {
-            match name {
-                "avg10" => data.avg10 = value.parse().unwrap_or(0.0),
-                "avg60" => data.avg60 = value.parse().unwrap_or(0.0),
-                "avg300" => data.avg300 = value.parse().unwrap_or(0.0),
-                "total" => data.total = value.parse().unwrap_or(0),
-                _ => {}
-            }
-        }
-        match kind {
-            Some("some") => stats.some = MessageField::some(data),
-            Some("full") => stats.full = MessageField::some(data),
-            _ => {}
-        }
-    }
-    stats
+fn psi(pressure: Pressure) -> v2::PSIStats {
+    let data = |stall: Stall| {
+        let Stall { avg10, avg60, avg300, total } = stall;
+        v2::PSIData { avg10, avg60, avg300, total, ..Default::default() }
+    };
+    let field = |stall: Option<Stall>| MessageField::from_option(stall.map(data));
+    v2::PSIStats { some: field(pressure.some), full: field(pressure.full), ..Default::default() }
 }

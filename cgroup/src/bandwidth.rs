@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use crate::limits::CpuQuota;
-
 /// The kernel's bounds: periods of 1 ms to 1 s, quotas of at least 1 ms.
 pub const LEAST_PERIOD: Duration = Duration::from_millis(1);
 pub const LONGEST_PERIOD: Duration = Duration::from_secs(1);
 const LEAST_QUOTA_US: u64 = 1000;
-/// A worker is one thread, and one thread uses one core at most: at this quota and above there is nothing to limit.
+/// A leaf has one thread, and one thread uses one core at most: at this quota and above there is nothing to limit.
 const ONE_CORE: u64 = 1000;
 
 /// A quota in each period, microseconds; `None` limits nothing (the container's own limit holds all the same).
@@ -19,9 +17,11 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// What enforces `quota`: in periods of `period`, or in longer ones, where a period's share would be below the kernel's least.
-    pub fn of(quota: CpuQuota, period: Duration) -> Bandwidth {
-        let millicores = u64::from(quota.millicores());
+    /// What enforces a quota of `millicores`: in periods of `period`, or in longer ones, where a period's share would be below the kernel's
+    /// least. 0 counts as 1, which is the least that the kernel can enforce.
+    #[inline]
+    pub fn of(millicores: u32, period: Duration) -> Bandwidth {
+        let millicores = u64::from(millicores.max(1));
         let microseconds = |period: Duration| u64::try_from(period.as_micros()).unwrap_or(u64::MAX);
         let wanted = microseconds(period.clamp(LEAST_PERIOD, LONGEST_PERIOD));
         let period_us = wanted.max((LEAST_QUOTA_US * ONE_CORE).div_ceil(millicores));
@@ -30,15 +30,18 @@ impl Bandwidth {
     }
 
     /// No quota.
+    #[inline]
     pub fn lifted(self) -> Bandwidth {
         Bandwidth { quota_us: None, ..self }
     }
 
     /// CPU time in a period.
+    #[inline]
     pub fn budget(&self) -> Duration {
         Duration::from_micros(self.quota_us.unwrap_or(u64::MAX))
     }
 
+    #[inline]
     pub fn period(&self) -> Duration {
         Duration::from_micros(self.period_us)
     }
@@ -59,7 +62,7 @@ mod tests {
     use super::*;
 
     fn of(millicores: u32, period_ms: u64) -> Bandwidth {
-        Bandwidth::of(CpuQuota::from_millicores(millicores).unwrap(), Duration::from_millis(period_ms))
+        Bandwidth::of(millicores, Duration::from_millis(period_ms))
     }
 
     #[test]
@@ -69,6 +72,7 @@ mod tests {
         assert_eq!(of(1000, 100), Bandwidth { quota_us: None, period_us: 100_000 });
         assert_eq!(of(1, 100), Bandwidth { quota_us: Some(1000), period_us: 1_000_000 });
         assert_eq!(of(100, 1), Bandwidth { quota_us: Some(1000), period_us: 10_000 });
+        assert_eq!(of(0, 100), of(1, 100));
         assert_eq!(of(500, 100).v2(), "50000 100000");
         assert_eq!(of(2000, 100).v2(), "max 100000");
     }

@@ -1,7 +1,4 @@
-//! Finds cgroups: in which hierarchy a controller is, and which directory of it is this process's own.
-//!
-//! How the host is set up (v1, v2, both) is `libcgroups`' finding; where this process is in it, `/proc/self/cgroup` and
-//! `/proc/self/mountinfo` tell (cgroups(7)). A container may see its own cgroup as the root of what is mounted, or the host's whole tree.
+//! A directory of one hierarchy: this process's own cgroup, one that is named, or one that is searched for.
 
 use std::{
     collections::VecDeque,
@@ -10,20 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use libcgroups::common::{CgroupSetup, get_cgroup_setup};
 use procfs::process::Process;
+
+use crate::hierarchy::{CgroupMounts, CgroupSetup, Hierarchy, Version, setup};
 
 /// `statfs(2)`, `f_type`.
 const CGROUP_V1_MAGIC: u64 = 0x0027_e0eb;
 const CGROUP_V2_MAGIC: u64 = 0x6367_7270;
 /// A node with a thousand pods has some ten thousand cgroups.
 const MOST_SEARCHED: usize = 50_000;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    V1,
-    V2,
-}
 
 /// A directory of a cgroup file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +48,7 @@ impl Cgroup {
     pub fn own(controller: &'static str) -> Result<Cgroup, NotFound> {
         let process = Process::myself()?;
         // Where `/sys/fs/cgroup` is not mounted or unusual, nothing is said of v1; `/proc/self/cgroup` then tells.
-        let unified = matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified));
+        let unified = matches!(setup(), Some(CgroupSetup::Unified));
         let groups = process.cgroups()?.0;
         let is_v1 = |controllers: &[String]| !unified && controllers.iter().any(|name| name == controller);
         let group = groups
@@ -64,20 +56,10 @@ impl Cgroup {
             .find(|group| is_v1(&group.controllers))
             .or_else(|| groups.iter().find(|group| group.hierarchy == 0))
             .ok_or(NotFound::NoController { controller })?;
-        let version = if group.hierarchy == 0 { Version::V2 } else { Version::V1 };
-        let mounts = process.mountinfo()?;
-        mounts
-            .iter()
-            .filter(|mount| match version {
-                Version::V1 => mount.fs_type == "cgroup" && mount.super_options.contains_key(controller),
-                Version::V2 => mount.fs_type == "cgroup2",
-            })
-            .filter_map(|mount| {
-                let below = Path::new(&group.pathname).strip_prefix(&mount.root).ok()?;
-                Some(if below == Path::new("") { mount.mount_point.clone() } else { mount.mount_point.join(below) })
-            })
-            .find(|path| path.is_dir())
-            .map(|path| Cgroup { version, path })
+        let hierarchy = if group.hierarchy == 0 { Hierarchy::V2 } else { Hierarchy::V1(controller) };
+        CgroupMounts::of(&process)?
+            .directory(hierarchy, &group.pathname)
+            .map(|path| Cgroup { version: hierarchy.version(), path })
             .ok_or(NotFound::NotMounted { controller, cgroup: group.pathname.clone() })
     }
 
