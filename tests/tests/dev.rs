@@ -76,7 +76,8 @@ fn a_build_that_fails_leaves_what_was_served() {
     let before = dev.log().len();
     project.replace("functions/f.toml", "echo building", "echo wrong >&2; exit 3");
     dev.said_after(before, "wrong");
-    dev.said_after(before, "failed: exit code 3");
+    let failure = dev.said_after(before, "f: the build failed: ");
+    assert!(failure.ends_with(": exit code 3; the last good build still serves"), "{failure}");
     assert_eq!(dev.post("/f", "").ok().text(), "right");
     // Settings that cannot be read, and meanwhile another source.
     project.replace("functions/f.toml", "output", "outputs");
@@ -86,6 +87,56 @@ fn a_build_that_fails_leaves_what_was_served() {
     project.replace("functions/f.toml", "exit 3", "true");
     project.replace("functions/f.toml", "; true", "; cp src/f.wat made.wat; true");
     dev.answers("/f", "new");
+    let mended = dev.said_after(before, "; the new build serves");
+    assert!(mended.starts_with("f: built in "), "{mended}");
+    // What was not broken is not mended.
+    let before = dev.log().len();
+    project.write("src/f.wat", printing("newest"));
+    assert!(dev.said_after(before, "f: built in ").ends_with(" s"), "{}", dev.log());
+}
+
+#[test]
+fn it_says_what_is_answered_until_the_first_build() {
+    let project = copied(printing("first"));
+    project.replace("functions/f.toml", "echo building", "until [ -e go ]; do sleep 0.1; done; cat go; exit $(cat go)");
+    project.write("functions/g.wat", printing("no build"));
+    let dev = project.dev(&[]);
+    dev.said(&format!("http://{}/f  being built; answers 404 until then", dev.address()));
+    assert!(dev.said("/g").ends_with("/g"), "{}", dev.log());
+    dev.post("/f", "").problem(404, "module-not-found");
+    project.write("go", "7");
+    assert!(dev.said("f: the build failed: ").ends_with(": exit code 7; it answers 404 until a build succeeds"));
+    project.write("go", "0");
+    project.replace("functions/f.toml", "; exit $(cat go)", "");
+    dev.answers("/f", "first");
+    assert!(dev.said("f: built in ").ends_with("; the new build serves"), "{}", dev.log());
+    drop(dev);
+    let dev = project.dev(&[]);
+    dev.said("/f  being built; the last good build serves until then");
+    dev.said("f: built in ");
+}
+
+#[test]
+fn what_is_wrong_is_said_once_until_its_file_changes() {
+    let project = Project::with_settings("typo", "arg = ['two']\n");
+    project.write("functions/bad.wat", "(module (nonsense))");
+    project.write("functions/good.wat", printing("0"));
+    let dev = project.dev(&[]);
+    let said = |part: &str| dev.log().matches(part).count();
+    let (typo, bad, good) = ("`arg`: did you mean `args`?", "bad.wat: not compiled", "good.wat: compiled in");
+    let count = |part: &str, times: usize| eventually(part, || (said(part) >= times).then_some(()));
+    count(good, 1);
+    // A check tells of `bad` first.
+    for times in 2..5 {
+        project.write("functions/good.wat", printing(&times.to_string()));
+        count(good, times);
+    }
+    assert_eq!((said(typo), said(bad), said("nonsense")), (1, 1, 1), "{}", dev.log());
+    project.write("functions/bad.wat", "(module (nonsense))");
+    count(bad, 2);
+    assert_eq!(said(typo), 1, "{}", dev.log());
+    project.write("functions/typo.toml", "arg = ['two']\n");
+    count(typo, 2);
 }
 
 #[test]

@@ -65,7 +65,8 @@ fn the_function_in_rust_passes_its_test() {
     project.replace("src/main.rs", "Goodbye", "\"");
     let built = project.run(&["build"], b"");
     assert_eq!(built.status.code(), Some(1), "{built:?}");
-    for part in ["src/main.rs", "could not compile", "wasmbox: \"sh build.sh\" failed: exit code 101"] {
+    for part in ["src/main.rs", "could not compile", "wasmbox: hello: the build failed: \"sh build.sh\": exit code 101"]
+    {
         assert!(text(&built.stderr).contains(part), "{part}: {built:?}");
     }
 }
@@ -115,6 +116,41 @@ fn what_is_missing_is_named_with_where_to_get_it() {
     }
 }
 
+/// A compiler that is there, but is none for WASI, says so itself.
+#[test]
+fn what_the_compiler_said_is_shown() {
+    let project = Project::new("hello", "c");
+    let mut build = project.command(workspace::wasmbox(), &["build"]);
+    let built = output(build.env("WASI_CC", "ls").env("LC_ALL", "C"), b"");
+    assert_eq!(built.status.code(), Some(1), "{built:?}");
+    for part in ["unrecognized option '--target=wasm32-wasi'", "ls cannot build for WASI"] {
+        assert!(text(&built.stderr).contains(part), "{part}: {built:?}");
+    }
+}
+
+/// What a world imports and exports, and what its comment says that it may import, is in the files beside it.
+#[test]
+fn the_interfaces_that_a_template_names_are_there() {
+    let project = Project::new("hello", "js");
+    let world = project.read("wit/world.wit");
+    let deps: Vec<String> = entries(&project.path().join("wit/deps"))
+        .iter()
+        .map(|file| project.read(&format!("wit/deps/{file}")))
+        .collect();
+    let named: Vec<&str> = world.split("wasi:").skip(1).map(|after| after.split([';', '`']).next().unwrap()).collect();
+    assert_eq!(named, ["http/outgoing-handler@0.2.3", "http/incoming-handler@0.2.3"]);
+    for named in named {
+        let (package, rest) = named.split_once('/').expect("an interface of a package");
+        let (interface, version) = rest.split_once('@').expect("a version");
+        let package = format!("package wasi:{package}@{version};");
+        let interface = format!("interface {interface} {{");
+        let is_there = deps.iter().any(|file| file.contains(&package) && file.contains(&interface));
+        assert!(is_there, "{named} is not in wit/deps");
+    }
+    assert!(world.contains("remove `--disable http` from"), "{world}");
+    assert!(project.read("package.json").contains(" --disable http "));
+}
+
 #[test]
 fn what_is_there_is_left_alone() {
     let project = Project::nothing("hello");
@@ -153,8 +189,8 @@ fn settings(command: &str, output: &str, watch: &str) -> String {
 fn build_says_what_is_wrong_with_the_settings() {
     for (settings, parts) in [
         (settings("true", "made.wat", "['src']"), &["succeeded", "made.wat", "`output`", "functions/hello.toml"][..]),
-        (settings("exit 3", "made.wat", "['src']"), &["\"exit 3\" failed: exit code 3"]),
-        (settings("kill -9 $$", "made.wat", "['src']"), &["failed: signal 9"]),
+        (settings("exit 3", "made.wat", "['src']"), &["hello: the build failed: \"exit 3\": exit code 3"]),
+        (settings("kill -9 $$", "made.wat", "['src']"), &["hello: the build failed: \"kill -9 $$\": signal 9"]),
         (settings("true", "../made.wat", "['src']"), &["output of [build] is ../made.wat", "without `..`"]),
         (settings("true", "made.wat", "['/etc']"), &["watch of [build] is /etc"]),
         (settings("true", "made.wat", "[]"), &["`watch` of [build] is empty"]),

@@ -53,3 +53,31 @@ fn an_event_is_answered_with_an_event() {
     assert_eq!(answer.header("ce-id"), "answer-to-7Injected:1", "{answer:?}");
     assert_eq!(answer.text(), "{\"bytes\":4,\"source\":\"/shop\"}\n");
 }
+
+/// What the guide for authors shows is the example, which answers as it says there.
+#[test]
+fn values_configuration_and_the_log_are_as_the_guide_says() {
+    let read = |file: &str| fs::read_to_string(workspace::root().join(file)).expect("a file");
+    let guide = read("docs/writing-functions.md");
+    for (language, file) in [
+        ("rust", "examples/counter/src/main.rs"),
+        ("wit", "examples/counter/wit/world.wit"),
+        ("toml", "examples/functions/counter.toml"),
+    ] {
+        let content = read(file);
+        // A comment at the top is for who reads the file alone.
+        let is_comment = content.starts_with("//!") || content.starts_with('#');
+        let shown = if is_comment { content.split_once("\n\n").expect("what is below it").1 } else { &content };
+        assert!(guide.contains(&format!("```{language}\n{shown}```\n")), "{file} is not in the guide");
+    }
+    let settings = read("examples/functions/counter.toml");
+    let launch = WasmBox::launch().example("counter.wasm").function("counter.toml", settings);
+    let directory = launch.directory().join("kept");
+    assert!(guide.contains("--keyvalue-dir kept"));
+    let server = launch.flag("--keyvalue-dir", directory.display()).start();
+    for visitor in 1..=2 {
+        let answer = server.get("/counter").ok();
+        assert!(guide.contains(&format!("$ curl -s localhost:8095/counter\n{}", answer.text())), "{answer:?}");
+        server.logged(&["severity=info", "context=visits", &format!("log=\"visit {visitor}\"")]);
+    }
+}

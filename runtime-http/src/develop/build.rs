@@ -3,7 +3,7 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{ExitCode, ExitStatus, Output},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use super::{
     palette::Palette,
     project::{Buildable, Project, ProjectError},
     steps::{Interrupts, Shown, Step, how},
+    told::Remark,
 };
 
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,7 @@ pub enum BuildError {
     Project(#[from] ProjectError),
     #[error("{command:?} cannot be run: {source}")]
     Start { command: String, source: io::Error },
-    #[error("{command:?} failed: {how}")]
+    #[error("{command:?}: {how}")]
     Failed { command: String, how: String },
     #[error(
         "{command:?} succeeded, but there is no {}: {source}; `output` of [build] in functions/{name}.toml names what the command makes",
@@ -42,17 +43,25 @@ pub enum BuildError {
     Install { path: PathBuf, source: io::Error },
 }
 
+/// A function that was not built.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: the build failed: {error}")]
+pub struct Failure {
+    name: String,
+    error: BuildError,
+}
+
 /// Builds all of it, in order; the first error ends it.
 ///
 /// # Errors
-/// [`BuildError`], if something cannot be built.
+/// [`ProjectError`] or [`Failure`], if something cannot be built.
 pub fn build(arguments: &BuildArgs) -> anyhow::Result<ExitCode> {
     let palette = Palette::new(arguments.color, &io::stderr());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut project = Project::read(&arguments.directory)?;
         if !project.broken.is_empty() {
-            return Err(project.broken.remove(0).into());
+            return Err(project.broken.remove(0).error.into());
         }
         let mut interrupts = Interrupts::new()?;
         for buildable in &project.buildable {
@@ -69,7 +78,9 @@ pub fn build(arguments: &BuildArgs) -> anyhow::Result<ExitCode> {
             Ok(checked) => checked?,
             Err(code) => return Ok(ExitCode::from(code)),
         };
-        eprint!("{}", findings(&checked, palette));
+        for remark in findings(&checked, &project) {
+            eprintln!("{}", painted(&remark.text, checked.status, palette));
+        }
         Ok(if checked.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
@@ -85,23 +96,25 @@ pub fn success(buildable: &Buildable, took: Duration, palette: Palette) -> Strin
 /// Starts the command of one function.
 ///
 /// # Errors
-/// [`BuildError::Start`].
-pub fn start(project: &Project, buildable: &Buildable) -> Result<Step, BuildError> {
+/// [`Failure`], of [`BuildError::Start`].
+pub fn start(project: &Project, buildable: &Buildable) -> Result<Step, Failure> {
     let mut command = Command::new("sh");
     command.arg("-c").arg(&buildable.settings.command).current_dir(&project.directory);
-    let text = || buildable.settings.command.clone();
-    Step::start(command, Shown::AtOnce).map_err(|source| BuildError::Start { command: text(), source })
+    Step::start(command, Shown::AtOnce).map_err(|source| {
+        let error = BuildError::Start { command: buildable.settings.command.clone(), source };
+        Failure { name: buildable.name.clone(), error }
+    })
 }
 
 /// What is to be done when the command has ended: puts the module where it is served, in one step.
 ///
 /// # Errors
-/// [`BuildError`], if it failed, or the module is not there.
-pub fn finish(
-    project: &Project,
-    buildable: &Buildable,
-    ended: io::Result<std::process::Output>,
-) -> Result<(), BuildError> {
+/// [`Failure`], if it failed, or the module is not there.
+pub fn finish(project: &Project, buildable: &Buildable, ended: io::Result<Output>) -> Result<(), Failure> {
+    put_in_place(project, buildable, ended).map_err(|error| Failure { name: buildable.name.clone(), error })
+}
+
+fn put_in_place(project: &Project, buildable: &Buildable, ended: io::Result<Output>) -> Result<(), BuildError> {
     let Buildable { name, settings } = buildable;
     let command = || settings.command.clone();
     let status = ended.map_err(|source| BuildError::Start { command: command(), source })?.status;
@@ -149,14 +162,26 @@ pub fn start_check(project: &Project) -> Result<Step, BuildError> {
     Step::start(command, Shown::Later).map_err(failed)
 }
 
-/// What the check has to say; nothing of what was compiled before.
-pub fn findings(checked: &std::process::Output, palette: Palette) -> String {
-    let said = String::from_utf8_lossy(&checked.stderr);
-    let lines = said.lines().filter(|line| !line.ends_with(": was compiled already"));
-    // The last one counts.
-    let lines: Vec<&str> = lines.filter(|line| !line.ends_with(" modules are in the cache")).collect();
-    lines.iter().fold(String::new(), |text, line| {
-        let line = if checked.status.success() { palette.faint(line) } else { palette.bad(line) };
-        text + &line + "\n"
-    })
+/// What the check has to say about each file; nothing of what was compiled before.
+pub fn findings(checked: &Output, project: &Project) -> Vec<Remark> {
+    let functions = project.functions();
+    let mut findings: Vec<Remark> = Vec::new();
+    for line in String::from_utf8_lossy(&checked.stderr).lines() {
+        // The last line counts.
+        if line.ends_with(": was compiled already") || line.ends_with(" modules are in the cache") {
+            continue;
+        }
+        // A remark may have several lines; its first begins with the file.
+        let file = line.split_once(": ").map(|(file, _)| functions.join(file)).filter(|file| file.is_file());
+        match (file, findings.last_mut()) {
+            (None, Some(remark)) => remark.text.extend(["\n", line]),
+            (file, _) => findings.push(Remark { file: file.unwrap_or(functions.clone()), text: line.to_owned() }),
+        }
+    }
+    findings
+}
+
+/// What a check found, by how it ended.
+pub fn painted(finding: &str, status: ExitStatus, palette: Palette) -> String {
+    if status.success() { palette.faint(finding) } else { palette.bad(finding) }
 }

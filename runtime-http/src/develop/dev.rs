@@ -18,6 +18,7 @@ use super::{
     palette::Palette,
     project::{Buildable, Project},
     steps::{Interrupts, Step},
+    told::{Remark, Told},
     watch::{Changes, Watched},
 };
 
@@ -71,6 +72,11 @@ struct Dev {
     project: Project,
     /// What was built last, so that a change of the settings builds anew.
     known: BTreeMap<String, Buildable>,
+    /// Whose last build failed.
+    failed: BTreeSet<String>,
+    /// What was said about settings, and by the check.
+    told_of_settings: Told,
+    told_by_check: Told,
     waiting: VecDeque<Task>,
     running: Option<Running>,
     changes: Changes<Subject>,
@@ -106,6 +112,9 @@ pub fn dev(arguments: &DevArgs) -> anyhow::Result<ExitCode> {
             palette: Palette::new(arguments.color, &io::stdout()),
             project,
             known: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            told_of_settings: Told::default(),
+            told_by_check: Told::default(),
             waiting: VecDeque::new(),
             running: None,
             changes: Changes::default(),
@@ -127,7 +136,13 @@ impl Dev {
     async fn work(&mut self, local: &mut LocalBox, interrupts: &mut Interrupts) -> anyhow::Result<()> {
         self.say(&format!("serving {}", self.palette.strong(format_args!("http://{}", local.address))));
         for name in self.project.names()? {
-            self.say(&format!("  {}/{name}", format_args!("http://{}", local.address)));
+            let is_built = self.project.buildable.iter().any(|buildable| buildable.name == name);
+            let until_then = match (is_built, self.project.has_module(&name)) {
+                (false, _) => "",
+                (true, false) => "  being built; answers 404 until then",
+                (true, true) => "  being built; the last good build serves until then",
+            };
+            self.say(&format!("  http://{}/{name}{}", local.address, self.palette.faint(until_then)));
         }
         self.read_project();
         self.waiting.push_back(Task::Check);
@@ -168,8 +183,10 @@ impl Dev {
             Ok(project) => self.project = project,
             Err(error) => return self.complain(&error),
         }
-        for error in std::mem::take(&mut self.project.broken) {
-            self.complain(&error);
+        let broken = std::mem::take(&mut self.project.broken).into_iter();
+        let broken = broken.map(|broken| Remark { file: broken.path, text: broken.error.to_string() }).collect();
+        for text in self.told_of_settings.news(broken) {
+            self.say(&self.palette.bad(text));
         }
         let directory = &self.project.directory;
         let mut watched = vec![Watched { path: self.project.functions(), subject: Subject::Functions }];
@@ -210,16 +227,15 @@ impl Dev {
     fn start_waiting(&mut self) {
         while self.running.is_none() {
             let Some(task) = self.waiting.pop_front() else { return };
-            let started = match &task {
+            let step = match &task {
                 Task::Build(buildable) => {
                     self.say(&build::announcement(buildable, self.palette));
-                    build::start(&self.project, buildable)
+                    build::start(&self.project, buildable).map_err(|failure| self.failed(buildable, &failure))
                 }
-                Task::Check => build::start_check(&self.project),
+                Task::Check => build::start_check(&self.project).map_err(|error| self.complain(&error)),
             };
-            match started {
-                Ok(step) => self.running = Some(Running { task, step, started: Instant::now() }),
-                Err(error) => self.complain(&error),
+            if let Ok(step) = step {
+                self.running = Some(Running { task, step, started: Instant::now() });
             }
         }
     }
@@ -229,14 +245,38 @@ impl Dev {
         match task {
             Task::Build(buildable) => match build::finish(&self.project, &buildable, ended) {
                 // If the module came out different, that is a change, which is checked.
-                Ok(()) => self.say(&build::success(&buildable, started.elapsed(), self.palette)),
-                Err(error) => self.complain(&error),
+                Ok(()) => self.built(&buildable, started.elapsed()),
+                Err(failure) => self.failed(&buildable, &failure),
             },
             Task::Check => match ended {
-                Ok(checked) => self.say(build::findings(&checked, self.palette).trim_end()),
+                Ok(checked) => {
+                    for text in self.told_by_check.news(build::findings(&checked, &self.project)) {
+                        self.say(&build::painted(&text, checked.status, self.palette));
+                    }
+                }
                 Err(error) => self.complain(&error),
             },
         }
+    }
+
+    fn built(&mut self, buildable: &Buildable, took: Duration) {
+        let mut text = build::success(buildable, took, self.palette);
+        if self.failed.remove(&buildable.name) {
+            text += &self.palette.good("; the new build serves");
+        }
+        self.say(&text);
+    }
+
+    /// Says also what its callers get meanwhile.
+    fn failed(&mut self, buildable: &Buildable, failure: &build::Failure) {
+        let name = &buildable.name;
+        let meanwhile = if self.project.has_module(name) {
+            "the last good build still serves"
+        } else {
+            "it answers 404 until a build succeeds"
+        };
+        self.failed.insert(name.clone());
+        self.say(&self.palette.bad(format_args!("{failure}; {meanwhile}")));
     }
 
     fn complain(&self, error: &dyn std::error::Error) {

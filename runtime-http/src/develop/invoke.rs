@@ -230,10 +230,14 @@ fn is_problem(headers: &HeaderMap) -> bool {
 async fn pass_on(mut body: Incoming) -> anyhow::Result<Option<String>> {
     let mut output = io::stdout();
     let mut last = b'\n';
+    let mut broken_off = None;
     while let Some(frame) = body.frame().await {
         let frame = match frame {
             Ok(frame) => frame,
-            Err(error) => return Ok(Some(error.to_string())),
+            Err(error) => {
+                broken_off = Some(error.to_string());
+                break;
+            }
         };
         if let Ok(data) = frame.into_data() {
             last = data.last().copied().unwrap_or(last);
@@ -243,7 +247,7 @@ async fn pass_on(mut body: Incoming) -> anyhow::Result<Option<String>> {
     if last != b'\n' && output.is_terminal() {
         writeln!(output)?;
     }
-    Ok(None)
+    Ok(broken_off)
 }
 
 fn show(summary: &Summary, arguments: &InvokeArgs) -> ExitCode {

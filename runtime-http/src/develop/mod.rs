@@ -7,7 +7,7 @@
 //! - [`project`]: what is built in a project; [`build`]: building it once; [`dev`]: on each change, with [`watch`], and serving it
 //! - [`local_box`]: the child that serves; [`log_line`]: what it says, for people
 //! - [`invoke`]: one call, of any box; [`request`]: what is asked; [`summary`]: what it took
-//! - [`steps`]: programs that are run meanwhile; [`palette`]: colours
+//! - [`steps`]: programs that are run meanwhile; [`told`]: what need not be said again; [`palette`]: colours
 
 pub mod build;
 pub mod dev;
@@ -21,4 +21,5 @@ pub mod request;
 pub mod steps;
 pub mod summary;
 pub mod templates;
+pub mod told;
 pub mod watch;

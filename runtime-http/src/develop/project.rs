@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::store::{
+    file::FunctionsDir,
     name::ModuleName,
     settings::{BadSettings, BuildSettings, FunctionSettings},
 };
@@ -44,7 +45,14 @@ pub struct Project {
     pub directory: PathBuf,
     pub buildable: Vec<Buildable>,
     /// Settings that cannot be used; the others are.
-    pub broken: Vec<ProjectError>,
+    pub broken: Vec<Broken>,
+}
+
+/// A file of settings that cannot be used, and why.
+#[derive(Debug)]
+pub struct Broken {
+    pub path: PathBuf,
+    pub error: ProjectError,
 }
 
 impl Project {
@@ -57,7 +65,7 @@ impl Project {
             match project.build_settings(&file) {
                 Ok(Some(settings)) => project.buildable.push(Buildable { name: name.to_owned(), settings }),
                 Ok(None) => {}
-                Err(error) => project.broken.push(error),
+                Err(error) => project.broken.push(Broken { path: project.functions().join(&file), error }),
             }
         }
         Ok(project)
@@ -79,6 +87,12 @@ impl Project {
         names.sort_unstable();
         names.dedup();
         Ok(names)
+    }
+
+    /// Whether there is something to serve at that name.
+    pub fn has_module(&self, name: &str) -> bool {
+        let name = name.parse::<ModuleName>();
+        name.is_ok_and(|name| FunctionsDir::candidates(&name).any(|file| self.functions().join(file).is_file()))
     }
 
     /// The functions' files that could be asked for, sorted.

@@ -108,7 +108,15 @@ impl Summary {
             None => palette.bad("no answer"),
         };
         let elapsed = milliseconds(u64::try_from(self.elapsed.as_micros()).unwrap_or(u64::MAX));
-        let mut text = format!("{status} in {elapsed}\n");
+        let mut text = match &self.broken_off {
+            // A status alone would look like a success.
+            Some(reason) => {
+                let why = self.failure.as_deref().unwrap_or("the box's log says why");
+                let failed = palette.bad("the answer was broken off");
+                format!("{failed}: {}: {}\n{status}, broken off after {elapsed}\n", plain(reason), plain(why))
+            }
+            None => format!("{status} in {elapsed}\n"),
+        };
         // Writing to a string does not fail.
         let mut line = |name: &str, value: String| {
             if !value.is_empty() {
@@ -146,12 +154,11 @@ impl Summary {
             Some(lines) => lines.iter().for_each(|said| line("stderr", palette.guest(plain(said)))),
             None => line("stderr", self.id.iter().map(|_| "in the box's log, under this id".to_owned()).collect()),
         }
-        if let Some(reason) = &self.broken_off {
-            let why = self.failure.as_deref().unwrap_or("the box's log says why");
-            let _ = writeln!(text, "{}: {}: {}", palette.bad("the answer was broken off"), plain(reason), plain(why));
-        }
         if let Some(Problem { code, title, detail }) = &self.problem {
             let _ = writeln!(text, "{}: {}", palette.bad(title), plain(detail));
+            if code == "module-not-found" {
+                let _ = writeln!(text, "where `wasmbox dev` serves, its terminal says whether it is being built");
+            }
             let _ = writeln!(text, "`wasmbox explain {}` says more", plain(code));
         }
         text

@@ -5,7 +5,8 @@ cd "$(dirname "$0")"
 
 WASI_CC=${WASI_CC:-clang}
 mkdir -p target
-if ! echo 'int main(void) { return 0; }' | "$WASI_CC" --target=wasm32-wasi -x c - -o target/.try.wasm 2>/dev/null; then
+if ! said=$(echo 'int main(void) { return 0; }' | "$WASI_CC" --target=wasm32-wasi -x c - -o target/.try.wasm 2>&1); then
+    echo "$said" >&2
     echo "$WASI_CC cannot build for WASI. On Debian and Ubuntu: apt install clang lld wasi-libc libclang-rt-dev-wasm32" >&2
     echo "Elsewhere: get the WASI SDK, https://github.com/WebAssembly/wasi-sdk, and set WASI_CC to its bin/clang" >&2
     exit 1

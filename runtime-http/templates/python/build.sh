@@ -14,4 +14,8 @@ if ! cmp -s requirements.txt target/installed; then
     .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
     cp requirements.txt target/installed
 fi
-.venv/bin/componentize-py --quiet --wit-path wit --world function componentize app --output 'target/{{name}}.wasm'
+# It is in Rust and C, whose backtraces would hide where the error in the sources is.
+unset RUST_BACKTRACE RUST_LIB_BACKTRACE
+# As after `. .venv/bin/activate`: what requirements.txt names is found there.
+export VIRTUAL_ENV="$PWD/.venv" PATH="$PWD/.venv/bin:$PATH"
+componentize-py --quiet --wit-path wit --world function componentize app --output 'target/{{name}}.wasm'
