@@ -2,6 +2,7 @@
 # Builds what is to be had as Go modules only, into target/tools/go: `make e2e` calls it. Needs Go, and for some minutes the first time.
 #
 #   containerd-2.3/{containerd,ctr,containerd-shim-runc-v2}: starts shims with BootstrapParams
+#   cosign: signs what is in registries
 #   h2spec: a conformance suite for HTTP/2
 #   otelcol: a collector of OpenTelemetry, of the few parts that tests/e2e/collector names
 #   queue: Knative's queue-proxy, as it is released
@@ -11,6 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 containerd=v2.3.7
+cosign=v3.1.3
 h2spec=v2.2.1+incompatible
 serving=v0.50.0
 runc=v1.2.6
@@ -31,6 +33,7 @@ mkdir -p "$tools/containerd-2.3"
 for command in containerd ctr containerd-shim-runc-v2; do
     build "$tools/containerd-2.3" "github.com/containerd/containerd/v2/cmd/$command@$containerd"
 done
+build "$tools" "github.com/sigstore/cosign/v3/cmd/cosign@$cosign"
 build "$tools" "github.com/summerwind/h2spec/cmd/h2spec@$h2spec"
 build "$tools" "github.com/distribution/distribution/v3/cmd/registry@$distribution"
 build "$tools" "knative.dev/serving/cmd/queue@$serving"

@@ -2,7 +2,7 @@
 //!
 //! It knows the server only from outside: its command line, its sockets, its log, `/proc`. The tests are in `tests/`, a file
 //! for each noun. They need the server (`cargo build --release -p wasmbox`; the environment variable `WASMBOX_BIN` names
-//! another binary), the built examples (`make -C examples`), and Debian's package `prometheus` for `promtool`.
+//! another binary), the built examples (`make -C examples`), and Debian's packages `prometheus` for `promtool`, and `openssl`.
 //!
 //! - [`server`]: [`WasmBox`], a running server that leaves nothing behind
 //! - [`client`]: whole requests and answers; [`wire`]: single bytes of HTTP/1.1; [`strict`]: answers as the standard says
@@ -13,7 +13,7 @@
 //! - [`project`]: a developer's project, and `wasmbox dev` in it; [`tutorial`]: what a reader of the documentation does
 //! - [`pty`]: a terminal, and a program in it; [`outcome`]: how a command has ended
 //! - [`queue_proxy`]: what boxes report to
-//! - [`redis`]: a real Redis; [`registry`]: registries of images, a real one and those that lie
+//! - [`redis`]: a real Redis; [`registry`]: registries of images, a real one and those that lie, with [`signatures`]
 //! - [`collector`]: whom boxes send their traces to
 //! - [`upstream`]: whom functions send requests to, with [`certificates`] and [`names`] of its own
 //! - [`vm`]: a virtual machine with cgroup v2
@@ -46,6 +46,7 @@ pub mod queue_proxy;
 pub mod redis;
 pub mod registry;
 pub mod server;
+pub mod signatures;
 pub mod streaming;
 pub mod strict;
 pub mod task;

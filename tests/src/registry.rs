@@ -266,12 +266,14 @@ impl Documents {
         Documents { module: module.to_vec(), config, manifest }
     }
 
-    /// The manifest, which names the configuration as it is now.
+    /// The manifest, which names the configuration as it is now, if it names one.
     pub fn manifest(&self) -> Vec<u8> {
         let mut manifest = self.manifest.clone();
         let config = self.config.to_string();
-        manifest["config"]["digest"] = digest(&config).into();
-        manifest["config"]["size"] = config.len().into();
+        if let Some(descriptor) = manifest.get_mut("config") {
+            descriptor["digest"] = digest(&config).into();
+            descriptor["size"] = config.len().into();
+        }
         manifest.to_string().into_bytes()
     }
 

@@ -20,7 +20,9 @@ use crate::{
         Reference, Registry, RegistryError,
         artifact::{self, SETTINGS},
         digest::Digest,
+        document::Descriptor,
         landing::{Aside, Landing},
+        signature::key::Keys,
     },
     store::kind::Format,
 };
@@ -48,11 +50,27 @@ const LARGEST_CONFIG: u64 = 1 << 20;
 /// What is looked at to know a module.
 const PREAMBLE: usize = 8;
 
-/// What came beside the module.
-struct Fetched {
+/// A function in a registry that may be fetched: what its manifest says of it.
+struct Found {
+    layer: Descriptor,
     settings: Option<String>,
     digest: Digest,
-    size: u64,
+    /// The key that it is signed by, if that was asked for.
+    signer: Option<PathBuf>,
+}
+
+/// A function in memory.
+pub struct Fetched {
+    pub module: Bytes,
+    /// If they are wanted.
+    pub settings: Option<Bytes>,
+    /// As in words: by whom it is signed, if that was asked for.
+    pub signed: String,
+}
+
+/// What is said of who has signed it.
+fn signed(signer: Option<&Path>) -> String {
+    signer.map_or_else(String::new, |path| format!(", signed by the key of {}", path.display()))
 }
 
 /// # Errors
@@ -70,19 +88,20 @@ pub fn pull(arguments: &PullArgs) -> Result<ExitCode, RemoteError> {
     if !arguments.force {
         absent(&module)?;
     }
-    let fetched = arguments.registry.with(&reference, async |registry| {
+    let keys = arguments.registry.keys()?;
+    let found = arguments.registry.with(&reference, async |registry| {
         or_interrupted(async {
+            let found = find(registry, &arguments.registry, keys.as_ref(), !arguments.no_settings).await?;
             let mut landing = Landing::new(&module)?;
-            let (bounds, has_settings) = (&arguments.registry, !arguments.no_settings);
-            let fetched = receive(registry, bounds, has_settings, &mut |piece| landing.write(piece)).await?;
-            place(landing, fetched.settings.as_deref(), &beside, arguments)?;
-            Ok(fetched)
+            receive(registry, &found, &mut |piece| landing.write(piece)).await?;
+            place(landing, found.settings.as_deref(), &beside, arguments)?;
+            Ok(found)
         })
         .await
     })?;
-    let with = if fetched.settings.is_some() { format!(" and {}", beside.display()) } else { String::new() };
-    let size = table::size(fetched.size);
-    print(&format!("{reference}: {}{with}: {size}, digest {}\n", module.display(), fetched.digest))
+    let with = if found.settings.is_some() { format!(" and {}", beside.display()) } else { String::new() };
+    let (size, signed) = (table::size(found.layer.size), signed(found.signer.as_deref()));
+    print(&format!("{reference}: {}{with}: {size}, digest {}{signed}\n", module.display(), found.digest))
 }
 
 /// Where the module goes. Names come from the command line, never from the registry.
@@ -141,36 +160,39 @@ fn place(module: Landing, settings: Option<&str>, beside: &Path, arguments: &Pul
     placed
 }
 
-/// The module and its settings, if they are wanted, in memory.
+/// A function that is on its way to somewhere else.
 ///
 /// # Errors
 /// [`RegistryError`]
-pub fn fetch(
-    reference: Reference,
-    arguments: &RegistryArgs,
-    has_settings: bool,
-) -> Result<(Bytes, Option<Bytes>), RegistryError> {
+pub fn fetch(reference: Reference, arguments: &RegistryArgs, has_settings: bool) -> Result<Fetched, RegistryError> {
+    let keys = arguments.keys()?;
     arguments.with(&reference, async |registry| {
+        let found = find(registry, arguments, keys.as_ref(), has_settings).await?;
         let mut module = Vec::new();
-        let fetched = receive(registry, arguments, has_settings, &mut |piece| {
+        receive(registry, &found, &mut |piece| {
             module.extend_from_slice(piece);
             Ok(())
         })
         .await?;
-        Ok((module.into(), fetched.settings.map(Bytes::from)))
+        let signed = signed(found.signer.as_deref());
+        Ok(Fetched { module: module.into(), settings: found.settings.map(Bytes::from), signed })
     })
 }
 
-/// Receives a function; its module goes to `take`, piece by piece. Only when this returns it is known to be right.
-async fn receive(
+/// Asks once what the reference names, and who has signed just that. What is fetched afterwards is named there by its digest.
+async fn find(
     registry: &mut Registry,
     arguments: &RegistryArgs,
+    keys: Option<&Keys>,
     has_settings: bool,
-    take: &mut dyn FnMut(&[u8]) -> Result<(), RegistryError>,
-) -> Result<Fetched, RegistryError> {
+) -> Result<Found, RegistryError> {
     let reference = registry.reference.to_string();
     let (document, digest) = registry.document().await?;
     let mut manifest = artifact::function(document, &reference)?;
+    let signer = match keys {
+        Some(keys) => Some(registry.signer(digest, keys).await?.path.clone()),
+        None => None,
+    };
     let none = |is: String| RegistryError::NotFunction { reference: reference.clone(), is };
     let layer = manifest.layers.swap_remove(0);
     let bound = arguments.largest_module();
@@ -194,11 +216,20 @@ async fn receive(
         })
         .await?;
     artifact::check(&config, layer.digest, &reference)?;
+    Ok(Found { layer, settings, digest, signer })
+}
+
+/// Receives the module, which goes to `take`, piece by piece. Only when this returns it is known to be right.
+async fn receive(
+    registry: &mut Registry,
+    found: &Found,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), RegistryError>,
+) -> Result<(), RegistryError> {
     let progress: ProgressBar = progress::bar("receiving");
-    progress.set_length(layer.size);
+    progress.set_length(found.layer.size);
     let mut preamble = Vec::with_capacity(PREAMBLE);
     let received = registry
-        .blob(&layer, "the module", |piece| {
+        .blob(&found.layer, "the module", |piece| {
             preamble.extend(piece.iter().take(PREAMBLE - preamble.len()));
             progress.inc(piece.len() as u64);
             take(piece)
@@ -207,7 +238,10 @@ async fn receive(
     progress.finish_and_clear();
     received?;
     match Format::of(&preamble) {
-        Some(Format::Module | Format::Component) => Ok(Fetched { settings, digest, size: layer.size }),
-        Some(Format::Text | Format::Native) | None => Err(none("its layer is no binary module or component".into())),
+        Some(Format::Module | Format::Component) => Ok(()),
+        Some(Format::Text | Format::Native) | None => Err(RegistryError::NotFunction {
+            reference: registry.reference.to_string(),
+            is: "its layer is no binary module or component".into(),
+        }),
     }
 }

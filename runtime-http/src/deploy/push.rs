@@ -15,7 +15,8 @@ use http_body_util::{Full, StreamBody};
 use indicatif::ProgressBar;
 
 use super::{
-    print, progress, publish, pull,
+    print, progress, publish,
+    pull::{self, Fetched},
     remote::{Good, Remote, RemoteArgs, RemoteError},
     session::RegistryArgs,
     table,
@@ -73,12 +74,13 @@ pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
     }
     let remote = Remote::new(&arguments.remote)?;
     let name = name(arguments, fetched.as_ref())?;
-    let (source, settings) = match fetched {
+    let (source, settings, signed) = match fetched {
         Some(reference) => {
-            let (module, settings) = pull::fetch(reference, &arguments.registry, !arguments.no_settings)?;
-            (Source::Fetched(module), settings)
+            let Fetched { module, settings, signed } =
+                pull::fetch(reference, &arguments.registry, !arguments.no_settings)?;
+            (Source::Fetched(module), settings, signed)
         }
-        None => (Source::File(&arguments.file), settings(&arguments.file)?),
+        None => (Source::File(&arguments.file), settings(&arguments.file)?, String::new()),
     };
     let settings = settings.filter(|_| !arguments.no_settings);
     let path = format!("/functions/{name}");
@@ -116,11 +118,11 @@ pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
     }
     // With the settings its version is another.
     let now: Described = remote.ask(Request::get(&path))?.document()?;
-    print(&format!("{name}: {}\n", said(before.as_ref(), &now, has_settings)))
+    print(&format!("{name}: {}\n", said(before.as_ref(), &now, has_settings, &signed)))
 }
 
 /// What was done: `replaced, with its settings: 1.2 KiB, version 3, ETag ...`.
-fn said(before: Option<&Described>, now: &Described, has_settings: bool) -> String {
+fn said(before: Option<&Described>, now: &Described, has_settings: bool, signed: &str) -> String {
     let done = match before {
         None => "created",
         Some(before) if before.etag == now.etag => "unchanged",
@@ -135,7 +137,7 @@ fn said(before: Option<&Described>, now: &Described, has_settings: bool) -> Stri
     };
     let version = now.version.map_or_else(String::new, |version| format!(", version {version}"));
     let (size, etag) = (table::size(now.bytes.unwrap_or(0)), table::etag(now.etag.as_deref()));
-    format!("{done}{with}: {size}{version}, ETag {etag}")
+    format!("{done}{with}{signed}: {size}{version}, ETag {etag}")
 }
 
 /// What is said of somebody who does not take part was meant otherwise.
@@ -147,6 +149,10 @@ fn check_flags(arguments: &PushArgs, is_fetched: bool) -> Result<(), RemoteError
         }
         (_, Some(flag)) if arguments.target.is_none() && !is_fetched => {
             wrong(flag, "a registry", "name it by oci://REGISTRY/NAME:TAG, or leave the flag out")
+        }
+        _ if arguments.target.is_some() && !arguments.registry.key.is_empty() => {
+            let remedy = "what is pushed there is signed afterwards, by `cosign sign`; leave the flag out";
+            wrong("--key", "a function out of a registry", remedy)
         }
         _ => Ok(()),
     }

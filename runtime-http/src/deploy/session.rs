@@ -1,6 +1,6 @@
 //! A command's dealings with a registry: how it is reached, and for how long.
 
-use std::{path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     limits::{ByteSize, ConfigDuration},
-    registry::{Reference, Registry, RegistryError},
+    registry::{Reference, Registry, RegistryError, signature::key::Keys},
 };
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,9 @@ pub struct RegistryArgs {
     /// File with certificates, PEM, of who vouches for the registry, beside those that the system trusts
     #[arg(long, value_name = "FILE", conflicts_with = "plain_http")]
     pub ca: Option<PathBuf>,
+    /// Take only what this public key, PEM, has signed with cosign; of several any one suffices. Without it, they are those of the variable WASMBOX_KEY, separated by ':'
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub key: Vec<PathBuf>,
     /// Largest module, the same as a box's own bound at most [default: 256Mi]
     #[arg(long, value_name = "SIZE")]
     pub max_module_size: Option<ByteSize>,
@@ -29,6 +32,8 @@ pub struct RegistryArgs {
     pub timeout: Option<ConfigDuration>,
 }
 
+/// The keys for all commands.
+const KEYS: &str = "WASMBOX_KEY";
 const LARGEST_MODULE: u64 = 256 << 20;
 const TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -54,11 +59,28 @@ impl RegistryArgs {
         self.max_module_size.map_or(LARGEST_MODULE, ByteSize::bytes)
     }
 
+    /// By which a function must be signed. `None` if nobody asks for that.
+    ///
+    /// # Errors
+    /// [`RegistryError`], also if the variable is set to nothing: who set it has meant to ask.
+    pub fn keys(&self) -> Result<Option<Keys>, RegistryError> {
+        if !self.key.is_empty() {
+            return Keys::read(&self.key).map(Some);
+        }
+        let Some(variable) = env::var_os(KEYS) else { return Ok(None) };
+        let paths: Vec<PathBuf> = env::split_paths(&variable).collect();
+        if paths.iter().any(|path| path.as_os_str().is_empty()) {
+            return Err(RegistryError::NoKey);
+        }
+        Keys::read(&paths).map(Some)
+    }
+
     /// One that was said on the command line.
     pub fn said(&self) -> Option<&'static str> {
         [
             (self.plain_http, "--plain-http"),
             (self.ca.is_some(), "--ca"),
+            (!self.key.is_empty(), "--key"),
             (self.max_module_size.is_some(), "--max-module-size"),
             (self.timeout.is_some(), "--timeout"),
         ]

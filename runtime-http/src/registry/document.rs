@@ -1,8 +1,11 @@
 //! Documents of the OCI image specification, and of the CNCF's artifacts of WebAssembly, as far as they are written or looked at here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, IgnoredAny, MapAccess, Visitor},
+};
 
 use super::digest::Digest;
 use crate::excerpt::excerpt;
@@ -27,6 +30,30 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 pub type Annotations = BTreeMap<String, String>;
 
+/// Annotations of which none is there twice: who has looked at them before, and perhaps signed them, may have seen the other one.
+fn distinct<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Annotations, D::Error> {
+    struct Distinct;
+    impl<'de> Visitor<'de> for Distinct {
+        type Value = Annotations;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("annotations")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
+            let mut all = Annotations::new();
+            while let Some((name, text)) = map.next_entry::<String, String>()? {
+                if all.contains_key(&name) {
+                    return Err(A::Error::custom(format_args!("the annotation {:?} is there twice", excerpt(&name))));
+                }
+                all.insert(name, text);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_map(Distinct)
+}
+
 /// Where a blob or a manifest is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,7 +62,10 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Bytes.
     pub size: u64,
-    #[serde(default, skip_serializing_if = "Annotations::is_empty")]
+    /// Of what a list of references names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Annotations::is_empty", deserialize_with = "distinct")]
     pub annotations: Annotations,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
@@ -47,6 +77,7 @@ impl Descriptor {
             media_type: media_type.to_owned(),
             digest: Digest::of(bytes),
             size: bytes.len() as u64,
+            artifact_type: None,
             annotations: Annotations::new(),
             platform: None,
         }
@@ -70,7 +101,7 @@ pub struct Manifest {
     pub config: Descriptor,
     #[serde(default)]
     pub layers: Vec<Descriptor>,
-    #[serde(default, skip_serializing_if = "Annotations::is_empty")]
+    #[serde(default, skip_serializing_if = "Annotations::is_empty", deserialize_with = "distinct")]
     pub annotations: Annotations,
 }
 
@@ -81,7 +112,7 @@ pub struct Index {
     #[serde(default)]
     pub media_type: String,
     pub manifests: Vec<Descriptor>,
-    #[serde(default, skip_serializing_if = "Annotations::is_empty")]
+    #[serde(default, skip_serializing_if = "Annotations::is_empty", deserialize_with = "distinct")]
     pub annotations: Annotations,
 }
 
@@ -140,12 +171,19 @@ impl Document {
             schema_version: u32,
             #[serde(default)]
             media_type: Option<String>,
+            manifests: Option<IgnoredAny>,
+            config: Option<IgnoredAny>,
+            layers: Option<IgnoredAny>,
         }
         // What is quoted in them has any length.
         let said = |error: serde_json::Error| excerpt(error);
         let kind: Kind = serde_json::from_slice(bytes).map_err(said)?;
         if kind.schema_version != 2 {
             return Err(format!("schemaVersion is {}, not 2", kind.schema_version));
+        }
+        // Else the same digest, and a signature of it, would stand for two things, by what a registry calls it (CVE-2021-41190).
+        if kind.manifests.is_some() && (kind.config.is_some() || kind.layers.is_some()) {
+            return Err("it is a manifest and an index in one".to_owned());
         }
         let content_type = content_type.split(';').next().unwrap_or_default().trim();
         match kind.media_type.as_deref().unwrap_or(content_type) {

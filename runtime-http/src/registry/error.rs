@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use http::StatusCode;
 use indicatif::HumanBytes;
 
-use super::{digest::Digest, reference::BadReference};
+use super::{digest::Digest, reference::BadReference, signature::refusal::Refusals};
 use crate::sandbox::outbound::tls::RootsError;
 
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,20 @@ pub enum RegistryError {
     Document { reference: String, what: &'static str, reason: String },
     #[error("{reference}: no function: {is}")]
     NotFunction { reference: String, is: String },
+    #[error(
+        "--key {}: {reason}; let it be a public key in PEM, of ECDSA on P-256, as `cosign generate-key-pair` writes it to cosign.pub", path.display()
+    )]
+    Key { path: PathBuf, reason: String },
+    #[error("WASMBOX_KEY names no file; let it name files with public keys, separated by ':', or do not set it")]
+    NoKey,
+    #[error(
+        "{reference}: not signed, so it is not taken: there is neither a tag {tag} nor a bundle of Sigstore for it. Who vouches for it signs it by `cosign sign --key cosign.key {name}@{digest}`"
+    )]
+    Unsigned { reference: String, name: String, digest: Digest, tag: String },
+    #[error(
+        "{reference}: not signed by a key of --key, so it is not taken. Of its signatures {refusals}. If another key is to be trusted, name it by --key, too; who vouches for it signs it by `cosign sign --key cosign.key {name}@{digest}`"
+    )]
+    Untrusted { reference: String, name: String, digest: Digest, refusals: Refusals },
     #[error("{}: {reason}", path.display())]
     Module { path: PathBuf, reason: String },
     #[error("{of}: the settings {reason}")]

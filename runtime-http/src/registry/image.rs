@@ -98,6 +98,7 @@ impl Image {
             media_type: IMAGE_LAYER.to_owned(),
             digest: layer.digest,
             size: layer.size,
+            artifact_type: None,
             annotations: Annotations::new(),
             platform: None,
         };

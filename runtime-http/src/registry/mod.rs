@@ -10,6 +10,7 @@
 //! - [`origin`]: who is talked to, and where addresses lead; [`transport`]: connections, TLS and bounded bodies
 //! - [`challenge`]: how a registry asks who it is; [`credentials`]: and what is answered; [`token`]: tokens for both
 //! - [`client`]: requests, with authentication and redirects; [`transfer`]: manifests and blobs
+//! - [`signature`]: who has signed a function
 //! - [`image`]: an image of functions, for volumes of Kubernetes; [`landing`]: files that are there whole, or not at all
 //! - [`error`]: what can be wrong
 
@@ -24,6 +25,7 @@ pub mod image;
 pub mod landing;
 pub mod origin;
 pub mod reference;
+pub mod signature;
 pub mod token;
 pub mod transfer;
 pub mod transport;

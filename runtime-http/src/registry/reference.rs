@@ -124,6 +124,11 @@ impl Reference {
         if self.is_dockers() && !self.name.contains('/') { format!("library/{}", self.name) } else { self.name.clone() }
     }
 
+    /// Registry and name, without tag and digest: as tools for images have them.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.name)
+    }
+
     /// The last part of the name, which is no path.
     pub fn function(&self) -> &str {
         self.name.rsplit('/').next().unwrap_or(&self.name)

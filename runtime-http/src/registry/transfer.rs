@@ -14,16 +14,16 @@ use super::{
 };
 
 /// What registries are to take (distribution specification, "Pushing Manifests").
-const LARGEST_MANIFEST: u64 = 4 << 20;
+pub(super) const LARGEST_MANIFEST: u64 = 4 << 20;
 const MANIFEST_REMEDY: &str = "no manifest is that large";
 /// By which a registry says what it has sent.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
-fn ask(method: Method, address: Uri, what: &'static str) -> Ask {
+pub(super) fn ask(method: Method, address: Uri, what: &'static str) -> Ask {
     Ask { method, address, headers: HeaderMap::new(), payload: Payload::empty(), what }
 }
 
-fn header_text<'a>(answer: &'a Answer, name: &str) -> &'a str {
+pub(super) fn header_text<'a>(answer: &'a Answer, name: &str) -> &'a str {
     answer.head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
@@ -33,29 +33,53 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`]
     pub async fn document(&mut self) -> Result<(Document, Digest), RegistryError> {
-        let address = self.address(&format!("manifests/{}", self.reference.target()))?;
-        let mut ask = ask(Method::GET, address, MANIFEST);
+        self.manifest(&self.reference.target(), self.reference.digest(), MANIFEST, LARGEST_MANIFEST).await
+    }
+
+    /// A document of the repository by a tag or a digest, which is `expected` then; of at most `bound` bytes.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub(super) async fn manifest(
+        &mut self,
+        target: &str,
+        expected: Option<Digest>,
+        what: &'static str,
+        bound: u64,
+    ) -> Result<(Document, Digest), RegistryError> {
+        let mut ask = ask(Method::GET, self.address(&format!("manifests/{target}"))?, what);
         ask.headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPTED));
         let answer = self.ask(ask).await?;
+        self.read_manifest(answer, expected, what, bound).await
+    }
+
+    /// The document of an answer.
+    ///
+    /// # Errors
+    /// [`RegistryError`]
+    pub(super) async fn read_manifest(
+        &self,
+        answer: Answer,
+        expected: Option<Digest>,
+        what: &'static str,
+        bound: u64,
+    ) -> Result<(Document, Digest), RegistryError> {
         let content_type = header_text(&answer, "content-type").to_owned();
         // Of a tag it says what it has sent, which may have been changed on its way.
-        let expected = self.reference.digest().or_else(|| header_text(&answer, CONTENT_DIGEST).parse().ok());
+        let expected = expected.or_else(|| header_text(&answer, CONTENT_DIGEST).parse().ok());
         let mut bytes = Vec::new();
         let about = (answer.authority.as_str(), "a manifest", MANIFEST_REMEDY);
-        read(answer.body, LARGEST_MANIFEST, about, |piece| {
+        read(answer.body, bound, about, |piece| {
             bytes.extend_from_slice(piece);
             Ok(())
         })
         .await?;
         let found = Digest::of(&bytes);
         if let Some(expected) = expected.filter(|&expected| expected != found) {
-            return Err(RegistryError::Digest { authority: answer.authority, what: MANIFEST, expected, found });
+            return Err(RegistryError::Digest { authority: answer.authority, what, expected, found });
         }
-        let document = Document::read(&bytes, &content_type).map_err(|reason| RegistryError::Document {
-            reference: self.reference.to_string(),
-            what: MANIFEST,
-            reason,
-        })?;
+        let wrong = |reason| RegistryError::Document { reference: self.reference.to_string(), what, reason };
+        let document = Document::read(&bytes, &content_type).map_err(wrong)?;
         Ok((document, found))
     }
 

@@ -2,8 +2,10 @@
 
 mod authentication;
 mod hostile;
+mod keys;
 mod pull;
 mod real;
+mod signatures;
 
 use std::{
     fs,

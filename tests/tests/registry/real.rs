@@ -1,11 +1,15 @@
-//! With the registry of the distribution project: there and back, and into a box.
+//! With the registry of the distribution project: there and back, into a box, and signed.
 
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use wasmbox_tests::{
     Authority, WasmBox, component,
     registry::{AUTH, RealRegistry},
+    workspace,
 };
 
 use super::{Workplace, at, good, module, refused};
@@ -124,8 +128,7 @@ fn an_image_has_the_functions_of_a_directory() {
     let layer = manifest["layers"][0]["digest"].as_str().expect("a digest");
     here.write("layer.tar", get(&format!("blobs/{layer}"), "*/*"));
     fs::create_dir(here.path().join("unpacked")).expect("a directory");
-    let tar =
-        std::process::Command::new("tar").args(["xf", "layer.tar", "-C", "unpacked"]).current_dir(here.path()).status();
+    let tar = Command::new("tar").args(["xf", "layer.tar", "-C", "unpacked"]).current_dir(here.path()).status();
     assert!(tar.expect("tar").success());
     let mut names: Vec<_> = fs::read_dir(here.path().join("unpacked"))
         .expect("it is there")
@@ -141,4 +144,54 @@ fn an_image_has_the_functions_of_a_directory() {
         &here.run(&["pull", &at(registry.address(), &format!("functions@{digest}"))]),
         &["an image for containers", "--image"],
     );
+}
+
+/// By cosign itself, in both of its formats; and what it says otherwise of a function is no signature.
+#[test]
+#[ignore = "needs Go: make e2e"]
+fn cosign_signs_what_is_taken() {
+    let (here, registry) = (Workplace::new(), RealRegistry::open());
+    let cosign = |arguments: &[&str]| {
+        let mut command = Command::new(workspace::root().join("target/tools/go/cosign"));
+        command.args(arguments).env_clear().env("HOME", here.path().join("home")).current_dir(here.path());
+        // It asks nobody but the registry: neither for a password nor for a log's entry.
+        command.env("COSIGN_PASSWORD", "").env("COSIGN_YES", "true").stdin(Stdio::null());
+        good(&command.output().expect("cosign; `make e2e` builds it, with Go"));
+    };
+    let push = |name: &str| {
+        let said = good(&here.run(&["push", "hello.wasm", &at(registry.address(), &format!("{name}:1"))]));
+        let digest = said.trim().rsplit(' ').next().expect("a digest");
+        format!("{}/{name}@{digest}", registry.address())
+    };
+    let pull = |key: &str, name: &str| {
+        let reference = at(registry.address(), &format!("{name}:1"));
+        here.run(&["pull", "--force", "--output", "hello.wasm", "--key", key, &reference])
+    };
+    let privately = ["--tlog-upload=false", "--use-signing-config=false"];
+    let sign = |key: &str, flags: &[&str], what: &str| {
+        cosign(&[&["sign", "--key", key][..], &privately, flags, &[what]].concat());
+    };
+    here.write("hello.wasm", module());
+    here.write("hello.toml", "args = ['one']");
+    here.write("predicate.json", "{}");
+    cosign(&["generate-key-pair"]);
+    cosign(&["generate-key-pair", "--output-key-prefix", "other"]);
+    for (name, flags) in [("team/new", &[][..]), ("team/classic", &["--new-bundle-format=false"])] {
+        let pushed = push(name);
+        refused(&pull("cosign.pub", name), &["not signed", &pushed]);
+        let attest = ["attest", "--key", "cosign.key", "--type", "custom", "--predicate", "predicate.json"];
+        cosign(&[&attest[..], &privately, flags, &[&pushed]].concat());
+        refused(&pull("cosign.pub", name), &["not signed"]);
+        sign("other.key", flags, &pushed);
+        refused(&pull("cosign.pub", name), &["not signed by a key of --key", "made by none of these keys"]);
+        good(&pull("other.pub", name));
+        sign("cosign.key", flags, &pushed);
+        assert!(good(&pull("cosign.pub", name)).contains("signed by the key of cosign.pub"));
+        assert_eq!((here.read("hello.wasm"), here.read("hello.toml")), (module(), b"args = ['one']".to_vec()));
+        good(&pull("other.pub", name));
+    }
+    // The tag moves to what nobody has signed.
+    here.write("hello.wasm", component::http_guest());
+    push("team/new");
+    refused(&pull("cosign.pub", "team/new"), &["not signed"]);
 }
