@@ -13,6 +13,11 @@ fail() {
 }
 command -v node >/dev/null && command -v npm >/dev/null || fail "node and npm are missing: install Node.js 20 or later (https://nodejs.org)"
 
+# `make page-test` and `make mixed` may run at once: one of them gets what both need.
+mkdir -p target/tools
+exec 9>target/tools/page.lock
+flock 9
+
 chromium=$PWD/target/tools/chromium
 version=$(sha256sum "$0" | cut -c 1-16)
 libraries=$chromium/usr/lib/x86_64-linux-gnu:$chromium/usr/lib/x86_64-linux-gnu/pulseaudio
@@ -51,6 +56,8 @@ if ! cmp -s tests/page/package-lock.json "$modules/package-lock.json" || [ ! -d 
     cp tests/page/package.json tests/page/package-lock.json "$modules"
     (cd "$modules" && npm ci --silent --no-audit --no-fund --ignore-scripts) || fail "what package-lock.json names cannot be had from npm"
 fi
+
+exec 9>&-
 
 program=tests/page/page.mjs
 if [ "${1-}" = --mixed ]; then
