@@ -60,8 +60,11 @@ fi
 exec 9>&-
 
 program=tests/page/page.mjs
+# What hangs is ended.
+bound=900
 if [ "${1-}" = --mixed ]; then
     program=tests/page/mixed.mjs
+    bound=$((${MIXED_SECONDS:-300} + 300))
     shift
 fi
-LIBRARIES=$libraries CHROMIUM=$chromium/usr/lib/chromium/chromium MODULES=$modules exec node "$program" "$@"
+LIBRARIES=$libraries CHROMIUM=$chromium/usr/lib/chromium/chromium MODULES=$modules exec timeout --kill-after=30 "$bound" node "$program" "$@"
