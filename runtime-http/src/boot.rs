@@ -289,10 +289,13 @@ mod tests {
         let io = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         let path = || PathBuf::from("/srv");
         for (error, remedy) in [
-            (BootError::FunctionsDir { path: path(), source: io() }, "let this user read it"),
+            (
+                BootError::FunctionsDir { path: path(), source: io() },
+                "let this user read it and reach it, or name another with --functions-dir",
+            ),
             (
                 BootError::FunctionsDir { path: path(), source: ErrorKind::NotFound.into() },
-                "create it, or name another",
+                "create it, or name another with --functions-dir",
             ),
             (BootError::NotADirectory { path: path() }, "name another with --functions-dir"),
             (BootError::PreopenRoot { path: path(), with: path() }, "name another"),
