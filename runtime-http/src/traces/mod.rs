@@ -48,7 +48,7 @@ impl Traces {
         self.of(request, Some(limits), arrived)
     }
 
-    /// Records a request that is answered with this status and code before its function is ready. Gives the trace that it is in.
+    /// Records a request that is answered with this status and code before its function is ready, if there is much room. Gives the trace that it is in.
     pub fn refused<B>(
         self: &Arc<Self>,
         request: &mut Request<B>,
@@ -57,7 +57,8 @@ impl Traces {
     ) -> TraceId {
         let trace = self.of(request, None, arrived);
         let id = trace.id();
-        if trace.is_sampled() {
+        // Anybody can be refused, and often: half of the queue is for invocations alone.
+        if trace.is_sampled() && self.queue.capacity() > self.queue.max_capacity() / 2 {
             Ended::refused(trace, answer, arrived.elapsed()).export();
         }
         id
