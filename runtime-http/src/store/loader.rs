@@ -95,6 +95,14 @@ pub(super) struct Loader {
     compiles: CompileQueue,
 }
 
+/// Whether a function's settings are read with its module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settings {
+    Read,
+    /// The module alone is looked at.
+    Ignored,
+}
+
 /// A function's files, read.
 struct Files {
     prepared: Prepared,
@@ -134,7 +142,8 @@ impl Loader {
     /// # Errors
     /// [`LoadError`].
     pub async fn load(self: &Arc<Self>, found: &FileVersion) -> Result<Function, LoadError> {
-        let (code, version, settings) = self.code(&self.directory, &found.file, found.module.size()).await?;
+        let (code, version, settings) =
+            self.code(&self.directory, &found.file, found.module.size(), Settings::Read).await?;
         self.link(code, version, settings)
     }
 
@@ -148,7 +157,7 @@ impl Loader {
         file: &str,
         size: u64,
     ) -> Result<ProgramKind, LoadError> {
-        let (code, _, _) = self.code(directory, file, size).await?;
+        let (code, _, _) = self.code(directory, file, size, Settings::Ignored).await?;
         Ok(self.program(&code, file)?.kind())
     }
 
@@ -166,8 +175,9 @@ impl Loader {
         directory: &FunctionsDir,
         file: &str,
         size: u64,
+        settings: Settings,
     ) -> Result<(Compiled, FileVersion, GrantedSettings), LoadError> {
-        let (files, reading) = self.read(directory, file, size).await?;
+        let (files, reading) = self.read(directory, file, size, settings).await?;
         let source = match files.prepared {
             Prepared::Ready(code) => return Ok((code, files.version, files.settings)),
             Prepared::Wasm(source) => source,
@@ -178,7 +188,7 @@ impl Loader {
                 drop((source, reading));
                 tracing::debug!(file, bytes = size, "waiting to be compiled");
                 let turn = self.compiles.turn(size).await;
-                let (files, reading) = self.read(directory, file, size).await?;
+                let (files, reading) = self.read(directory, file, size, settings).await?;
                 match files.prepared {
                     // Meanwhile somebody had the same content compiled.
                     Prepared::Ready(code) => return Ok((code, files.version, files.settings)),
@@ -208,7 +218,8 @@ impl Loader {
     pub async fn optimise(self: &Arc<Self>, found: &FileVersion, may_be_stopped: bool) -> Result<Function, LoadError> {
         let (file, size) = (&found.file, found.module.size());
         let failed = |source| LoadError::Compile { file: file.clone(), source };
-        let (Files { prepared, version, settings }, reading) = self.read(&self.directory, file, size).await?;
+        let (Files { prepared, version, settings }, reading) =
+            self.read(&self.directory, file, size, Settings::Read).await?;
         let source = match prepared {
             Prepared::Ready(code) => return self.link(code, version, settings),
             Prepared::Wasm(source) => source,
@@ -269,20 +280,22 @@ impl Loader {
         directory: &FunctionsDir,
         file: &str,
         size: u64,
+        settings: Settings,
     ) -> Result<(Files, OwnedSemaphorePermit), LoadError> {
         let _load = self.loads.acquire().await.expect("the semaphore is never closed");
         // One that is larger than the budget is read alone.
         let room = kibibytes(size).min(self.reading_kibibytes);
         let room = self.reading.clone().acquire_many_owned(room).await.expect("the semaphore is never closed");
         let (loader, directory, name) = (self.clone(), directory.clone(), file.to_owned());
-        let files = blocking(file, move || loader.prepare(&directory, &name, size)).await??;
+        let files = blocking(file, move || loader.prepare(&directory, &name, size, settings)).await??;
         Ok((files, room))
     }
 
     /// Blocks.
-    fn prepare(&self, directory: &FunctionsDir, file: &str, size: u64) -> Result<Files, LoadError> {
+    fn prepare(&self, directory: &FunctionsDir, file: &str, size: u64, settings: Settings) -> Result<Files, LoadError> {
         let settings_file = settings_file(file);
         let (settings, settings_identity) = match directory.read(&settings_file, LARGEST_SETTINGS) {
+            _ if settings == Settings::Ignored => (GrantedSettings::default(), None),
             Ok((bytes, identity)) => {
                 let text = String::from_utf8(bytes)
                     .map_err(|_| BadSettings::Unreadable { file: settings_file.clone(), reason: "not UTF-8".into() })?;

@@ -5,13 +5,14 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use http::Method;
 use wasmbox_tests::{
     WasmBox, component, guest,
     outcome::{self, good},
     workspace,
 };
 
-use super::{TOKEN, assert_nothing_left, launch, token_file};
+use super::{TOKEN, ask, assert_nothing_left, launch, request, token_file};
 
 fn wasmbox(arguments: &[&str], environment: &[(&str, String)]) -> Output {
     let mut command = Command::new(workspace::wasmbox());
@@ -62,6 +63,18 @@ fn settings_that_the_module_does_not_fit_are_refused() {
         &["instance.reuse", "is a command"],
     );
     server.get("/component/instance").ok();
+    // But one that has its own settings with it can: those that there are go first.
+    fs::write(file("command.toml"), "args = ['x']").expect("a file");
+    let said = good(&run(&["push", &file("command.wat"), "--name", "component"]));
+    assert!(said.starts_with("component: replaced, with its settings"), "{said}");
+    assert_eq!(server.get("/component").ok().text(), "serves");
+    // Settings that are broken already say nothing of the module.
+    server.put("broken.wat", guest::hello());
+    server.put("broken.toml", "nonsense = 1");
+    let put = |text: &'static str| ask(&server, request(Method::PUT, "/functions/broken/settings"), text);
+    put("[instance]\nreuse = 2").problem(422, "module-invalid").names(&["instance.reuse", "is a command"]);
+    assert_eq!(put("args = ['x']").status, 204);
+    assert_eq!(server.get("/broken").ok().text(), "hello\n");
     // What was not put there by this way has no versions, and is no error.
     assert!(good(&run(&["list", "by-hand"])).starts_with("by-hand has no versions yet"));
 }
