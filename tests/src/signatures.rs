@@ -113,12 +113,14 @@ pub struct Signed {
     pub documents: Documents,
     pub payloads: Vec<Payload>,
     pub bundles: Vec<Vec<u8>>,
+    /// Bundles that are listed as attestations.
+    pub attestations: Vec<Vec<u8>>,
     pub listing: Listing,
 }
 
 impl Signed {
     pub fn of(documents: Documents) -> Signed {
-        Signed { documents, payloads: Vec::new(), bundles: Vec::new(), listing: Listing::Api }
+        Signed { documents, payloads: Vec::new(), bundles: Vec::new(), attestations: Vec::new(), listing: Listing::Api }
     }
 
     /// Of the manifest, as it is now.
@@ -149,6 +151,11 @@ impl Signed {
         .to_string()
     }
 
+    /// By which the artifact is asked for that a bundle is in.
+    pub fn artifact_digest(&self, bundle: &[u8]) -> String {
+        digest(self.artifact(bundle))
+    }
+
     fn list(&self) -> Reply {
         let kind = match self.listing {
             Listing::Api => BUNDLE,
@@ -159,7 +166,14 @@ impl Signed {
             let artifact = self.artifact(bundle);
             json!({"mediaType": MANIFEST, "digest": digest(&artifact), "size": artifact.len(), "artifactType": kind})
         };
+        let attestation = |bundle: &Vec<u8>| {
+            let mut listed = one(bundle);
+            listed["annotations"] =
+                json!({"dev.sigstore.bundle.predicateType": "https://cosign.sigstore.dev/attestation/vuln/v1"});
+            listed
+        };
         let mut manifests: Vec<Value> = self.bundles.iter().map(one).collect();
+        manifests.extend(self.attestations.iter().map(attestation));
         // Of others.
         manifests.push(json!({"mediaType": MANIFEST, "digest": digest("bill"), "size": 4, "artifactType": "application/spdx+json"}));
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     registry::{Reference, reference::SCHEME, transport::Payload},
+    store::settings::FunctionSettings,
     upload::{list::Described, routes::function_name},
 };
 
@@ -82,47 +83,108 @@ pub fn push(arguments: &PushArgs) -> Result<ExitCode, RemoteError> {
         }
         None => (Source::File(&arguments.file), settings(&arguments.file)?, String::new()),
     };
-    let settings = settings.filter(|_| !arguments.no_settings);
+    let is_fetched = matches!(source, Source::Fetched(_));
+    let settings = match settings {
+        _ if arguments.no_settings => Settings::Kept,
+        Some(text) => Settings::These(text),
+        // In a registry a function has all of its settings with it. Else those of another function would go with it.
+        None if is_fetched => Settings::None,
+        None => Settings::Kept,
+    };
     let path = format!("/functions/{name}");
     let before = match remote.ask(Request::get(&path)) {
         Ok(answer) => Some(answer.document::<Described>()?),
         Err(RemoteError::Refused { status: StatusCode::NOT_FOUND, code, .. }) if code == "module-not-found" => None,
         Err(error) => return Err(error),
     };
-    let put_settings = |etag: Option<&str>| -> Result<bool, RemoteError> {
-        let Some(text) = &settings else { return Ok(false) };
-        remote.send(|| {
-            let mut request = Request::put(format!("{path}/settings"));
-            if let Some(etag) = etag {
-                request = request.header(header::IF_MATCH, etag);
-            }
-            Ok((request, Full::new(text.clone())))
-        })?;
-        Ok(true)
+    let stored = StoredSettings { remote: &remote, path: &path, create: arguments.create };
+    let old = match &before {
+        Some(before) if before.settings => stored.get()?,
+        Some(_) | None => None,
     };
-    // A new function must not serve without its settings; one that is there keeps them until its module is known to be good.
+    // Of a new function, that does not serve without them; of one that is there, if the module does not fit those that it has. Else they are put
+    // when the module is known to be good.
     let is_checked = arguments.if_match.is_some() || arguments.create;
-    let mut has_settings = false;
-    if before.is_none() && arguments.if_match.is_none() {
-        has_settings = put_settings(None)?;
+    let is_first = match &before {
+        None => arguments.if_match.is_none(),
+        Some(_) if is_checked => false,
+        Some(_) => match settings {
+            Settings::Kept => false,
+            // Not even for a moment.
+            Settings::None => old.is_some(),
+            Settings::These(ref text) => old.as_deref().is_some_and(reuses) && !reuses(text),
+        },
+    };
+    if is_first {
+        stored.put(&settings, None)?;
     }
     let answer = put_module(&remote, arguments, &source, &path);
-    if answer.is_err() && has_settings {
-        // Without their function they are nothing.
-        let _ = remote.ask(Request::delete(format!("{path}/settings")));
+    if let Err(error) = &answer
+        && is_first
+        && !matches!(error, RemoteError::Refused { status: StatusCode::PRECONDITION_FAILED, .. })
+    {
+        // Without their function they are nothing, or it has those that it had.
+        let _ = stored.put(&old.map_or(Settings::None, Settings::These), None);
     }
     let answer = answer?;
-    if !has_settings {
+    if !is_first {
         let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok());
-        has_settings = put_settings(etag.filter(|_| is_checked))?;
+        stored.put(&settings, etag.filter(|_| is_checked))?;
     }
     // With the settings its version is another.
     let now: Described = remote.ask(Request::get(&path))?.document()?;
-    print(&format!("{name}: {}\n", said(before.as_ref(), &now, has_settings, &signed)))
+    print(&format!("{name}: {}\n", said(before.as_ref(), &now, &settings, &signed)))
+}
+
+/// What becomes of the settings of the function.
+enum Settings {
+    Kept,
+    These(Bytes),
+    None,
+}
+
+/// Whether they ask for what not each module can do.
+fn reuses(text: &[u8]) -> bool {
+    let settings = std::str::from_utf8(text).ok().and_then(|text| FunctionSettings::read("", text).ok());
+    settings.is_some_and(|settings| settings.instance.reuse.is_some())
+}
+
+/// The settings of one function in a box.
+struct StoredSettings<'a> {
+    remote: &'a Remote,
+    path: &'a str,
+    /// Only if there is no such function.
+    create: bool,
+}
+
+impl StoredSettings<'_> {
+    fn get(&self) -> Result<Option<Bytes>, RemoteError> {
+        match self.remote.ask(Request::get(format!("{}/settings", self.path))) {
+            Ok(answer) => Ok(Some(answer.body)),
+            Err(RemoteError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put(&self, settings: &Settings, etag: Option<&str>) -> Result<(), RemoteError> {
+        let path = format!("{}/settings", self.path);
+        let conditions = |request: Builder| match etag {
+            Some(etag) => request.header(header::IF_MATCH, etag),
+            None if self.create => request.header(header::IF_NONE_MATCH, "*"),
+            None => request,
+        };
+        match settings {
+            Settings::Kept => Ok(()),
+            Settings::These(text) => {
+                self.remote.send(|| Ok((conditions(Request::put(&path)), Full::new(text.clone())))).map(drop)
+            }
+            Settings::None => self.remote.ask(conditions(Request::delete(&path))).map(drop),
+        }
+    }
 }
 
 /// What was done: `replaced, with its settings: 1.2 KiB, version 3, ETag ...`.
-fn said(before: Option<&Described>, now: &Described, has_settings: bool, signed: &str) -> String {
+fn said(before: Option<&Described>, now: &Described, settings: &Settings, signed: &str) -> String {
     let done = match before {
         None => "created",
         Some(before) if before.etag == now.etag => "unchanged",
@@ -130,10 +192,11 @@ fn said(before: Option<&Described>, now: &Described, has_settings: bool, signed:
         Some(before) if before.sha256 == now.sha256 => "the same module",
         Some(_) => "replaced",
     };
-    let with = match (has_settings, done) {
-        (true, "the same module") => ", with other settings",
-        (true, _) => ", with its settings",
-        (false, _) => "",
+    let with = match (settings, done) {
+        (Settings::These(_), "the same module") => ", with other settings",
+        (Settings::These(_), _) => ", with its settings",
+        (Settings::None, _) if before.is_some_and(|before| before.settings) => ", without the settings that were there",
+        (Settings::None | Settings::Kept, _) => "",
     };
     let version = now.version.map_or_else(String::new, |version| format!(", version {version}"));
     let (size, etag) = (table::size(now.bytes.unwrap_or(0)), table::etag(now.etag.as_deref()));

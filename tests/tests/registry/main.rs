@@ -2,6 +2,7 @@
 
 mod authentication;
 mod hostile;
+mod into_a_box;
 mod keys;
 mod pull;
 mod real;

@@ -207,8 +207,46 @@ fn no_registry_is_believed() {
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
         Reply::of(200, index.to_string())
     };
-    with(".sig", index, &["the signatures cannot be read", "they are an index"]);
+    with(".sig", index, &["not signed by a key", "unreadable: an index"]);
     with(".sig", || Reply::of(404, ""), &["not signed"]);
+}
+
+/// Each of these is one of several, of which another is right.
+#[test]
+fn what_is_broken_hides_nothing() {
+    let signer = Signer::new();
+    let digest_of_ours = hello().digest();
+    let with = |part: String, reply: fn() -> Reply| {
+        let mut signed = hello();
+        signed.bundles = vec![signer.bundle(&digest_of_ours), signer.bundle(&digest_of_ours)];
+        // Else both would have one digest.
+        signed.bundles[1].push(b' ');
+        let answer = move |asked: &Asked| match asked.path.ends_with(&part) {
+            true => reply(),
+            false => signed.answer(asked),
+        };
+        let said = pull(&signer, answer);
+        good(&said.output);
+        assert_eq!(said.here.read("hello.wasm"), module());
+    };
+    let mut last = signer.bundle(&digest_of_ours);
+    last.push(b' ');
+    for bundle in [digest(&last), hello().artifact_digest(&last)] {
+        with(bundle.clone(), || Reply::of(404, ""));
+        with(bundle.clone(), || Reply::of(200, "{"));
+        with(bundle, || Reply::of(200, vec![b' '; 300 << 10]));
+    }
+    for reply in [
+        || Reply::of(200, json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}).to_string()),
+        || Reply::of(200, "{"),
+    ] {
+        with(".sig".to_owned(), reply);
+    }
+    // Attestations say what they are, and there may be any number of them.
+    let mut signed = hello();
+    signed.attestations = (0..1000).map(|day| format!("{{\"day\":{day}}}").into_bytes()).collect();
+    signed.bundles = vec![signer.bundle(&digest_of_ours)];
+    taken(&signer, signed);
 }
 
 /// What it says at second sight does not count: it is asked once by the tag, and then by digests.

@@ -14,10 +14,12 @@ use crate::{excerpt::excerpt, registry::digest::Digest};
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// A bundle has some thousand bytes, with what logs say of it (`cosign sign --tlog-upload`).
 pub const LARGEST: u64 = 256 << 10;
+/// The annotation by which a list tells what a bundle is about.
+pub const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
 const STATEMENT: &str = "application/vnd.in-toto+json";
 const STATEMENT_VERSION: &str = "https://in-toto.io/Statement/v1";
 /// What is said of the subject: that its signer stands for it. Others are about tests, materials or faults of it.
-const PURPOSE: &str = "https://sigstore.dev/cosign/sign/v1";
+pub const PURPOSE: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// What counts of a bundle. A key that is there twice is an error.
 #[derive(Deserialize)]

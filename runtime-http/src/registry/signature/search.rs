@@ -31,6 +31,20 @@ fn there<T>(found: Result<T, RegistryError>) -> Result<Option<T>, RegistryError>
     }
 }
 
+/// What is wrong with one of them alone, and hides none of the others.
+fn of_one<T>(found: Result<T, RegistryError>) -> Result<Result<T, Refusal>, RegistryError> {
+    match found {
+        Ok(found) => Ok(Ok(found)),
+        Err(
+            error @ (RegistryError::NotFound { .. }
+            | RegistryError::Document { .. }
+            | RegistryError::Digest { .. }
+            | RegistryError::Short { .. }),
+        ) => Ok(Err(Refusal::unreadable(error))),
+        Err(error) => Err(error),
+    }
+}
+
 /// Where the references to `digest` are, in a registry without an API for them (distribution specification, "Referrers Tag Schema").
 fn referrers_tag(digest: Digest) -> String {
     digest.to_string().replace(':', "-")
@@ -68,11 +82,16 @@ impl Registry {
         refusals: &mut Refusals,
     ) -> Result<Option<&'keys PublicKey>, RegistryError> {
         let found = self.manifest(&simple::tag(digest), None, SIGNATURES, LARGEST_MANIFEST).await;
-        let manifest = match there(found)? {
-            None => return Ok(None),
-            Some((Document::Manifest(manifest), _)) => manifest,
-            Some((Document::Index(_), _)) => {
-                return Err(self.unreadable("they are an index, and cosign makes a manifest"));
+        let manifest = match of_one(there(found))? {
+            Ok(None) => return Ok(None),
+            Ok(Some((Document::Manifest(manifest), _))) => manifest,
+            Ok(Some((Document::Index(_), _))) => {
+                refusals.add(Refusal::unreadable("an index, and cosign makes a manifest"));
+                return Ok(None);
+            }
+            Err(refusal) => {
+                refusals.add(refusal);
+                return Ok(None);
             }
         };
         let layers = manifest.layers.into_iter().filter(|layer| layer.media_type == simple::PAYLOAD).collect();
@@ -98,8 +117,11 @@ impl Registry {
         keys: &'keys Keys,
         refusals: &mut Refusals,
     ) -> Result<Option<&'keys PublicKey>, RegistryError> {
-        let may_be =
-            |one: &Descriptor| matches!(one.artifact_type.as_deref(), None | Some(bundle::BUNDLE | EMPTY_CONFIG));
+        // Attestations are bundles, too, of which there may be one for each day.
+        let may_be = |one: &Descriptor| {
+            matches!(one.artifact_type.as_deref(), None | Some(bundle::BUNDLE | EMPTY_CONFIG))
+                && one.annotations.get(bundle::PREDICATE).is_none_or(|predicate| predicate == bundle::PURPOSE)
+        };
         let artifacts = self.referrers(digest).await?.into_iter().filter(may_be).collect();
         for artifact in refusals.newest(artifacts) {
             if artifact.size > LARGEST_ARTIFACT {
@@ -107,8 +129,15 @@ impl Registry {
                 continue;
             }
             let (target, expected) = (artifact.digest.to_string(), Some(artifact.digest));
-            let found = self.manifest(&target, expected, SIGNATURE, LARGEST_ARTIFACT).await?;
-            let Document::Manifest(manifest) = found.0 else { continue };
+            let found = self.manifest(&target, expected, SIGNATURE, LARGEST_ARTIFACT).await;
+            let manifest = match of_one(found)? {
+                Ok((Document::Manifest(manifest), _)) => manifest,
+                Ok((Document::Index(_), _)) => continue,
+                Err(refusal) => {
+                    refusals.add(refusal);
+                    continue;
+                }
+            };
             let [layer] = manifest.layers.as_slice() else { continue };
             // Others refer to the same: lists of materials, results of tests.
             if layer.media_type != bundle::BUNDLE {
@@ -155,12 +184,12 @@ impl Registry {
             return Ok(Err(Refusal::TooLarge(bound)));
         }
         let mut bytes = Vec::new();
-        self.blob(layer, SIGNATURE, |piece| {
+        let read = self.blob(layer, SIGNATURE, |piece| {
             bytes.extend_from_slice(piece);
             Ok(())
-        })
-        .await?;
-        Ok(Ok(bytes))
+        });
+        let read = read.await;
+        Ok(of_one(read)?.map(|_| bytes))
     }
 
     fn unreadable(&self, reason: &str) -> RegistryError {
