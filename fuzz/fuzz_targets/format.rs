@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wasmbox_fuzz::store::kind::Format;
+use wasmbox_fuzz::module_format::Format;
 
 fuzz_target!(|content: &[u8]| {
     let format = Format::of(content);

@@ -10,6 +10,8 @@
 pub mod excerpt;
 #[path = "../../runtime-http/src/limits/mod.rs"]
 pub mod limits;
+#[path = "../../runtime-http/src/module_format.rs"]
+pub mod module_format;
 
 pub mod api;
 pub mod invocation;

@@ -1,7 +1,5 @@
 //! Parsers of what lies in the functions directory.
 
-#[path = "../../runtime-http/src/store/kind.rs"]
-pub mod kind;
 #[path = "../../runtime-http/src/store/methods.rs"]
 pub mod methods;
 #[path = "../../runtime-http/src/store/name.rs"]

@@ -11,7 +11,6 @@ use std::{
 use http::StatusCode;
 
 use crate::{
-    api::problem::Problem,
     failures::Failed,
     invocation::{Failure, InvocationId, Outcome, microseconds},
     metrics::FunctionMetrics,
@@ -116,7 +115,7 @@ impl Record {
             status: self.answered.get().map(|answered| answered.status.as_u16()),
             code,
             is_error,
-            failure: failure.map(|failure| Problem::from(failure.clone()).code.as_str()),
+            failure: failure.map(|failure| failure.code().as_str()),
             evicted: matches!(failure, Some(Failure::Evicted)),
             compile: self.compile.get().copied(),
             queue: self.queue.get().map(|(from, time)| (since(*from), since(*from) + *time)),

@@ -5,12 +5,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use serde::Serialize;
 
 use crate::{
     api::{
         Api,
-        answer::{TEXT, whole},
+        answer::{TEXT, json, whole},
         problem::{Code, Problem},
         without_body,
     },
@@ -108,9 +107,4 @@ impl Admin {
             (None, None) => true,
         }
     }
-}
-
-pub fn json(document: &impl Serialize) -> Response<ResponseBody> {
-    let text_of = serde_json::to_string_pretty(document).expect("names and numbers are representable in JSON");
-    whole(StatusCode::OK, "application/json", text_of + "\n")
 }

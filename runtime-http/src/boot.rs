@@ -1,32 +1,27 @@
 //! Puts the parts of a box together, in the order in which they need each other.
 
-use std::{env, io::ErrorKind, iter, path::PathBuf, sync::Arc};
+use std::{io::ErrorKind, iter, path::PathBuf, sync::Arc};
 
 use crate::{
+    artifacts::{ArtifactCache, CacheError},
     cgroup::{CgroupError, Cgroups},
-    config::{CacheDir, Config, Tiers, traces::CA_SETTING},
-    engine::{EngineError, Engines},
+    config::{CacheDir, Config, places::default_cache_dir, traces::CA_SETTING},
+    engine::{EngineError, Engines, tier::Tiers},
     epoch,
     invocation::PreopenRoot,
     keyvalue::Keyvalue,
     metrics::Metrics,
     node::client::CompileService,
-    sandbox::{
-        Toolchain,
-        outbound::{
-            OutboundAccess,
-            tls::{Roots, RootsError},
-        },
-    },
+    sandbox::{Toolchain, outbound::OutboundAccess},
     store::{
         ModuleStore, StoreBounds, StoreThreads,
-        artifact::{ArtifactCache, CacheError},
         compiler::{Caches, Compiler, CompilerSettings, NodeCache},
         file::FunctionsDir,
         function::Defaults,
         settings::OperatorGrants,
     },
     threads,
+    tls::{Roots, RootsError},
     traces::{Exporter, Traces},
 };
 
@@ -190,8 +185,12 @@ pub fn store(
     threads: StoreThreads,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<ModuleStore>, BootError> {
-    let defaults =
-        Defaults { limits: config.defaults, caps: config.caps, buffer_limit: config.output_buffer.as_usize() };
+    let defaults = Defaults {
+        limits: config.defaults,
+        caps: config.caps,
+        buffer_limit: config.output_buffer.as_usize(),
+        log_rate: config.function_log_rate,
+    };
     let grants = OperatorGrants {
         reuse: Some(config.reuse.most),
         preopen_roots: preopen_roots(config)?,
@@ -271,13 +270,6 @@ fn open_node(config: &Config) -> Result<Option<NodeCache>, CacheError> {
     let Some(node) = &config.node else { return Ok(None) };
     let cache = ArtifactCache::open_mapped(&node.cache_dir)?;
     Ok(Some(NodeCache::new(cache, node.compile_socket.clone().map(CompileService::new))))
-}
-
-/// XDG Base Directory Specification.
-pub fn default_cache_dir() -> Option<PathBuf> {
-    let directory = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = directory("XDG_CACHE_HOME").or_else(|| directory("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("wasmbox"))
 }
 
 #[cfg(test)]

@@ -1,21 +1,20 @@
 //! The command line. [`watching`]: of those who look at a running box.
 
-mod watching;
-
 use std::{env, path::PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use self::watching::{BoxArgs, StatusArgs, TopArgs};
 use crate::{
     api::problem::Code,
     config::{Settings, with_environment_in_help},
+    confined::CompileConfinedArgs,
     deploy::{ListArgs, RmArgs, RollbackArgs, logs::LogsArgs, pull::PullArgs, push::PushArgs},
     develop::{build::BuildArgs, dev::DevArgs, invoke::InvokeArgs, new::NewArgs},
     explain::CodeParser,
     invocation::{HostDirectory, Preopen},
-    limits::{ByteSize, ConfigDuration, CpuQuota, InvocationTimeout, MemoryRequest},
-    node,
+    limits::{CpuQuota, InvocationTimeout, MemoryRequest},
+    node::service::CompileServiceArgs,
+    terminal::arguments::{StatusArgs, TopArgs},
 };
 
 /// Serves WebAssembly functions on HTTP, each invocation in a sandbox of its own, with limits.
@@ -250,53 +249,6 @@ pub struct CompileArgs {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: Settings,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct CompileServiceArgs {
-    /// The node's cache, root's, which boxes see read-only; DIR.locks beside it is for locks
-    #[arg(long, value_name = "DIR")]
-    pub cache_dir: PathBuf,
-    /// Most compiled code in that directory
-    #[arg(long, value_name = "SIZE", default_value = "2Gi")]
-    pub cache_size: ByteSize,
-    /// Largest module
-    #[arg(long, value_name = "SIZE", default_value = "256Mi")]
-    pub max_module_size: ByteSize,
-    /// How long a module may take to arrive
-    #[arg(long, value_name = "TIME", default_value_t = node::RECEIVE_TIME)]
-    pub receive_time: ConfigDuration,
-    /// How long compiling may take
-    #[arg(long, value_name = "TIME", default_value_t = node::COMPILE_TIME)]
-    pub compile_time: ConfigDuration,
-    /// Most memory of one compilation
-    #[arg(long, value_name = "SIZE", default_value = "4Gi")]
-    pub compile_memory: ByteSize,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct CompileConfinedArgs {
-    /// Who starts it, and with whom it ends
-    #[arg(long)]
-    pub parent: Option<i32>,
-    /// The user to become, in namespaces of its own; takes root
-    #[arg(long)]
-    pub user: Option<u32>,
-    /// Most private memory, bytes
-    #[arg(long)]
-    pub memory: u64,
-    /// Most CPU time
-    #[arg(long)]
-    pub cpu_seconds: u64,
-    /// Most code, bytes
-    #[arg(long)]
-    pub code: u64,
-    /// Baseline code, if optimised code takes longer than a moment
-    #[arg(long)]
-    pub soon: bool,
-    /// Nobody waits for it
-    #[arg(long)]
-    pub later: bool,
 }
 
 fn parse_variable(text: &str) -> Result<(String, String), String> {

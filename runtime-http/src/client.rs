@@ -30,6 +30,17 @@ pub enum ClientError {
     Silent,
 }
 
+/// `HOST:PORT`, with the brackets that an IPv6 address needs.
+pub fn address(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The address by which a server that is bound to `host` is reached from the same machine.
+pub fn reachable(host: &str, port: u16) -> String {
+    let every = matches!(host.trim_matches(['[', ']']), "" | "0.0.0.0" | "::");
+    address(if every { "127.0.0.1" } else { host }, port)
+}
+
 /// What follows `http://`, which need not be there.
 pub fn host_and_port(address: &str) -> &str {
     let address = address.strip_prefix("http://").unwrap_or(address);

@@ -6,7 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     boot,
-    config::{Config, Tiers},
+    config::Config,
+    engine::tier::Tiers,
     metrics::Metrics,
     store::{compiler::Prepared, file::FunctionsDir, name::ModuleName},
 };

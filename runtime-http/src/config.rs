@@ -3,7 +3,7 @@
 //! [`Settings`] names each setting once; the three sources are three values of that type. [`Config`] is what comes out: checked, complete.
 //!
 //! - [`settings`]: reading them from the three sources
-//! - [`admitted`]: what is admitted where nothing is set
+//! - [`admitted`]: what is admitted where something is set
 //! - [`places`], [`admin`], [`invocation`], [`instances`], [`cpu`], [`capacity`], [`reports`], [`modules`], [`outbound`], [`keyvalue`], [`confinement`], [`upload`],
 //!   [`pages`], [`traces`]: the settings in groups, with their defaults and bounds
 
@@ -24,35 +24,34 @@ pub mod settings;
 pub mod traces;
 pub mod upload;
 
-use std::{fmt::Display, path::PathBuf, time::Duration};
+use std::{fmt::Display, num::NonZeroU64, path::PathBuf, time::Duration};
 
 pub use self::{
     admin::AdminSettings,
+    confinement::Confine,
     instances::ReuseConfig,
-    keyvalue::{KeyvalueConfig, KeyvaluePlace, RedisUrl},
-    modules::{Tiers, WasmRuntime},
-    outbound::OutboundConfig,
+    modules::WasmRuntime,
     pages::PageConfig,
     places::CacheDir,
     settings::{Settings, with_environment_in_help, without_secrets},
     upload::UploadConfig,
 };
-use admitted::AdmittedByLimit;
-
 use crate::{
     admission::Capacity,
     cgroup::{self, CgroupSettings},
     confined::Allowance,
     container::Container,
-    engine::{self, EngineSize},
+    engine::{self, EngineSize, tier::Tiers},
     exchange::budget::Budgets,
+    keyvalue::place::KeyvalueConfig,
     limits::{ByteSize, ConfigDuration, Fraction, LimitCaps, Limits},
     logging::LogFormat,
-    privileges::Confine,
     readiness::ReadinessSettings,
     reporter::ReporterSettings,
     sampler::Thresholds,
+    sandbox::outbound::OutboundConfig,
     server::patience::Timeouts,
+    sizing::admitted::AdmittedByLimit,
     traces::ExporterSettings,
     worker::Inline,
 };
@@ -125,6 +124,8 @@ pub struct Config {
     /// `None`: to nobody.
     pub reporter: Option<ReporterSettings>,
     pub log_level: String,
+    /// What one function may write to the log, bytes a second; `None`: as much as it likes.
+    pub function_log_rate: Option<NonZeroU64>,
     pub log_format: LogFormat,
     /// What the log is to say of variables that are ignored.
     pub ignored: Vec<String>,
@@ -250,6 +251,7 @@ impl Config {
                 .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
             readiness: reports.readiness()?,
             reporter: reports.reporter()?,
+            function_log_rate: NonZeroU64::new(places.function_log_rate.unwrap_or(ByteSize::of_mebibytes(1)).bytes()),
             log_level: places.log_level.unwrap_or_else(|| "info".into()),
             log_format: places.log_format.unwrap_or(LogFormat::Text),
             ignored,

@@ -11,7 +11,7 @@ use clap::{
     builder::{EnumValueParser, PossibleValue, TypedValueParser},
 };
 
-use crate::api::problem::{Code, TYPE};
+use crate::code::{Code, TYPE};
 
 /// A symlink to the document, so that it belongs to this package.
 const ERRORS: &str = include_str!("../errors.md");

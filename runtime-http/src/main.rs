@@ -11,8 +11,8 @@ use wasmbox::{
     confined, deploy,
     develop::{build, dev, invoke, local_box, new},
     doctor::{self, first::FirstProcess},
-    explain, manual, node, run, serve, status,
-    terminal::top,
+    explain, manual, node, run, serve,
+    terminal::{status, top},
 };
 
 /// What one thread allocates another frees, for each invocation several times: the system's allocator takes a lock for that, this does not.
@@ -52,7 +52,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::ServeLocal(arguments) => {
-            local_box::end_with_parent(&arguments)?;
+            local_box::end_with_parent(arguments.parent)?;
             serve::serve(configuration(arguments.serve.config, arguments.serve.settings)?)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -66,7 +66,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Status(arguments) => {
             let settings = settings(None, Settings { admin: arguments.place.admin.clone(), ..Settings::default() })?;
-            Ok(status::command::status(&arguments, &settings)?)
+            Ok(status::status(&arguments, &settings)?)
         }
         Command::Top(arguments) => {
             let settings = settings(None, Settings { admin: arguments.place.admin.clone(), ..Settings::default() })?;

@@ -12,7 +12,7 @@ mod keyvalue;
 pub mod openmetrics;
 mod outbound;
 mod tier;
-mod traces;
+pub mod traces;
 mod upload;
 mod worker;
 

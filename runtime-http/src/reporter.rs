@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{container::Container, cpu_window::CpuWindow, metrics::Metrics, server::address};
+use crate::{client::address, container::Container, cpu_window::CpuWindow, metrics::Metrics};
 
 /// Connecting, handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use clap::{FromArgMatches, ValueEnum};
 use wasmbox::{
-    api::problem::{Code, TYPE},
     cli::{self, Cli, Command},
+    code::{Code, TYPE},
     config::Config,
     develop::templates::Language,
     engine::features::{Enabled, FEATURES},

@@ -19,8 +19,8 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 use wasmbox::{
-    config::{Config, Settings},
-    privileges::{self, Confine},
+    config::{Config, Confine, Settings},
+    privileges,
 };
 
 /// A directory of its own, with `functions`, `cache`, `data`, and a file `secret` that nobody is to see.

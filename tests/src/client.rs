@@ -4,9 +4,9 @@ use std::{convert::Infallible, net::SocketAddr, sync::OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, Version, header, request::Builder};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    body::Incoming,
+    body::{Frame, Incoming},
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -14,6 +14,9 @@ use serde_json::Value;
 use tokio::{net::TcpStream, runtime::Runtime, task::JoinHandle};
 
 use crate::patience::PATIENCE;
+
+/// In which a box is asked.
+pub const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 
 /// An answer, complete.
 #[derive(Debug, Clone)]
@@ -115,12 +118,13 @@ impl Http2 {
         self.begin(Request::get(format!("http://{}{path}", self.address)).body(Full::default().boxed_unsync()))
     }
 
-    /// Sends a body with trailers after it.
+    /// Sends a body whose length is not announced, with trailers after it.
     ///
     /// # Panics
     /// If it is not answered.
     pub fn post(&self, path: &str, body: impl Into<Bytes>, trailers: HeaderMap) -> Answer {
-        let body = Full::new(body.into()).with_trailers(async { Some(Ok(trailers)) });
+        let frames = [Frame::data(body.into()), Frame::trailers(trailers)].map(Ok);
+        let body = StreamBody::new(futures_util::stream::iter(frames));
         let request = Request::post(format!("http://{}{path}", self.address)).body(body.boxed_unsync());
         let request = self.begin(request);
         runtime().block_on(async {

@@ -6,12 +6,13 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{Request, request::Builder};
+use http::{Request, Version, request::Builder};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -44,6 +45,7 @@ pub struct WasmBox {
     /// The function port and the admin port.
     address: SocketAddr,
     admin: SocketAddr,
+    is_http2: AtomicBool,
 }
 
 /// By default a request may ask for half of a box, which are small here.
@@ -189,7 +191,7 @@ impl Launch {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        let server = WasmBox { launch: self, child: Some(child), address, admin };
+        let server = WasmBox { launch: self, child: Some(child), address, admin, is_http2: AtomicBool::default() };
         server.get("/-/live").ok();
         server
     }
@@ -289,9 +291,16 @@ impl WasmBox {
         self.try_call(request, body).expect("a whole answer")
     }
 
+    /// Sends requests in `version` from now on, unless they are written byte by byte.
+    pub fn speak(&self, version: Version) {
+        self.is_http2.store(version == Version::HTTP_2, Ordering::Relaxed);
+    }
+
     /// # Errors
     /// [`Broken`] if there is no whole answer.
     pub fn try_call(&self, request: Builder, body: impl Into<Bytes>) -> Result<Answer, Broken> {
+        let is_http2 = self.is_http2.load(Ordering::Relaxed);
+        let request = if is_http2 { request.version(Version::HTTP_2) } else { request };
         exchange(self.address, request, body)
     }
 

@@ -1,7 +1,11 @@
 //! Commands as CGI programs: methods, paths below a name, bodies of unknown length, an environment of their own.
 
-use http::Method;
-use wasmbox_tests::{Request, WasmBox, guest};
+use http::{HeaderMap, Method};
+use wasmbox_tests::{
+    Request, WasmBox,
+    client::{Http2, VERSIONS},
+    guest,
+};
 
 /// A CGI program that answers with its environment.
 fn program() -> String {
@@ -27,20 +31,23 @@ fn methods_are_those_of_the_settings() {
         .function("all.wat", program())
         .function("all.toml", "output = 'cgi'\nmethods = ['OPTIONS', 'POST']")
         .start();
-    for method in ["GET", "PUT", "DELETE", "PURGE"] {
-        let answer = server.call(request(method, "/rest"), "").ok();
-        assert!(answer.text().contains(&format!("REQUEST_METHOD={method}\0")), "{method}: {}", answer.text());
+    for version in VERSIONS {
+        server.speak(version);
+        for method in ["GET", "PUT", "DELETE", "PURGE"] {
+            let answer = server.call(request(method, "/rest"), "").ok();
+            assert!(answer.text().contains(&format!("REQUEST_METHOD={method}\0")), "{method}: {}", answer.text());
+        }
+        assert_eq!(server.call(request("HEAD", "/rest"), "").ok().body, "");
+        for method in ["POST", "PATCH", "purge"] {
+            let answer = server.call(request(method, "/rest"), "");
+            answer.problem(405, "method-not-allowed").names(&[method]);
+            assert_eq!(answer.header("allow"), "GET, HEAD, PUT, DELETE, PURGE, OPTIONS");
+        }
+        let asked = server.call(request("OPTIONS", "/rest"), "");
+        assert_eq!((asked.status, asked.header("allow")), (204, "GET, HEAD, PUT, DELETE, PURGE, OPTIONS"));
+        assert!(server.call(request("OPTIONS", "/all"), "").ok().text().contains("REQUEST_METHOD=OPTIONS\0"));
+        server.get("/all").problem(405, "method-not-allowed");
     }
-    assert_eq!(server.call(request("HEAD", "/rest"), "").ok().body, "");
-    for method in ["POST", "PATCH", "purge"] {
-        let answer = server.call(request(method, "/rest"), "");
-        answer.problem(405, "method-not-allowed").names(&[method]);
-        assert_eq!(answer.header("allow"), "GET, HEAD, PUT, DELETE, PURGE, OPTIONS");
-    }
-    let asked = server.call(request("OPTIONS", "/rest"), "");
-    assert_eq!((asked.status, asked.header("allow")), (204, "GET, HEAD, PUT, DELETE, PURGE, OPTIONS"));
-    assert!(server.call(request("OPTIONS", "/all"), "").ok().text().contains("REQUEST_METHOD=OPTIONS\0"));
-    server.get("/all").problem(405, "method-not-allowed");
 }
 
 #[test]
@@ -65,21 +72,24 @@ fn paths_below_a_program_are_its_own() {
         .function("files.toml", "output = 'cgi'\npath = 'prefix'")
         .function("plain.wat", program())
         .start();
-    for (path, info) in [
-        ("/files/", "/"),
-        ("/files/a/b%20c/%C3%A9?x=/y", "/a/b c/é"),
-        ("/files/../etc", "/../etc"),
-        ("/files//x", "//x"),
-    ] {
-        let answer = server.get(path).ok();
-        assert!(answer.text().contains(&format!("\0PATH_INFO={info}\0")), "{path}: {}", answer.text());
-        assert!(answer.text().contains("\0SCRIPT_NAME=/files\0"));
+    for version in VERSIONS {
+        server.speak(version);
+        for (path, info) in [
+            ("/files/", "/"),
+            ("/files/a/b%20c/%C3%A9?x=/y", "/a/b c/é"),
+            ("/files/../etc", "/../etc"),
+            ("/files//x", "//x"),
+        ] {
+            let answer = server.get(path).ok();
+            assert!(answer.text().contains(&format!("\0PATH_INFO={info}\0")), "{path}: {}", answer.text());
+            assert!(answer.text().contains("\0SCRIPT_NAME=/files\0"));
+        }
+        assert!(!server.get("/files").ok().text().contains("PATH_INFO"));
+        for path in ["/files/%00", "/files/%ff"] {
+            server.get(path).problem(400, "bad-argument").names(&["path"]);
+        }
+        server.get("/plain/below").problem(404, "module-not-found").names(&["prefix"]);
     }
-    assert!(!server.get("/files").ok().text().contains("PATH_INFO"));
-    for path in ["/files/%00", "/files/%ff"] {
-        server.get(path).problem(400, "bad-argument").names(&["path"]);
-    }
-    server.get("/plain/below").problem(404, "module-not-found").names(&["prefix"]);
 }
 
 #[test]
@@ -94,6 +104,12 @@ fn a_body_of_unknown_length_gets_one() {
         assert!(answer.text().contains(&format!("\0CONTENT_LENGTH={}\0", body.len())), "{}", answer.text());
         assert!(answer.text().ends_with(&body) && !answer.text().contains("TRANSFER_ENCODING"));
     }
+    let client = Http2::connect(server.address());
+    for body in ["", "hello"] {
+        let answer = client.post("/reader", body.as_bytes().to_vec(), HeaderMap::new()).ok();
+        assert!(answer.text().contains(&format!("\0CONTENT_LENGTH={}\0", body.len())), "{}", answer.text());
+        assert!(answer.text().ends_with(body));
+    }
     // With a length, it is streamed as ever.
     let longer = "y".repeat(3 << 20);
     assert!(server.post("/reader", longer.clone()).ok().text().ends_with(&longer));
@@ -105,5 +121,8 @@ fn an_environment_of_the_settings_alone() {
         .function("own.wat", guest::command("(call $print_environment)"))
         .function("own.toml", "environment = 'settings'\nenv = { GREETING = 'hello' }")
         .start();
-    assert_eq!(server.call(Request::post("/own").header("x-test", "1"), "abc").ok().text(), "GREETING=hello\0");
+    for version in VERSIONS {
+        server.speak(version);
+        assert_eq!(server.call(Request::post("/own").header("x-test", "1"), "abc").ok().text(), "GREETING=hello\0");
+    }
 }

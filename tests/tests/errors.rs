@@ -235,14 +235,20 @@ fn guest_exit() {
 
 #[test]
 fn not_implemented() {
-    let server = WasmBox::with("echo.wat", guest::echo());
+    let server = WasmBox::launch()
+        .function("echo.wat", guest::echo())
+        .function("http.wasm", component::http_guest())
+        .function("p3.wasm", component::p3_guest())
+        .start();
     for codings in ["gzip, chunked", "gzip\r\nTransfer-Encoding: chunked", "identity, chunked"] {
         let head = format!("POST /echo HTTP/1.1\r\nHost: box\r\nTransfer-Encoding: {codings}\r\n\r\n0\r\n\r\n");
         let coding = codings.split([',', '\r']).next().unwrap_or_default();
         server.wire(head).answer().problem(501, "not-implemented").names(&[coding]);
     }
-    let upgrade = "GET /echo HTTP/1.1\r\nHost: box\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    server.wire(upgrade).answer().problem(501, "not-implemented").names(&["WebSocket"]);
+    for path in ["echo", "http/request", "p3/request"] {
+        let upgrade = format!("GET /{path} HTTP/1.1\r\nHost: box\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        server.wire(upgrade).answer().problem(501, "not-implemented").names(&["WebSocket"]);
+    }
 }
 
 /// What cannot run says what to build instead.

@@ -1,6 +1,6 @@
 //! What components import beyond WASI itself: configuration and lines for the log; and what is said of what there is not.
 
-use wasmbox_tests::{WasmBox, component, server::Launch};
+use wasmbox_tests::{WasmBox, client::VERSIONS, component, server::Launch};
 
 fn launch() -> Launch {
     WasmBox::launch().function("http.wasm", component::http_guest()).function("p3.wasm", component::p3_guest())
@@ -13,13 +13,16 @@ fn configuration_is_the_functions_own() {
         .function("p3.toml", "config = { greeting = 'good day' }\n")
         .function("other.wasm", component::http_guest())
         .start();
-    assert_eq!(server.get("/http/config").ok().text(), "greeting=hello\nwith space=\n");
-    assert_eq!(server.get("/http/config?greeting").ok().text(), "Some(\"hello\")");
-    assert_eq!(server.get("/http/config?other").ok().text(), "None");
-    assert_eq!(server.get("/other/config").ok().text(), "");
-    assert_eq!(server.get("/p3/config?greeting").ok().text(), "Some(\"good day\")");
-    // It is no environment.
-    assert_eq!(server.get("/http/environment").ok().text(), "");
+    for version in VERSIONS {
+        server.speak(version);
+        assert_eq!(server.get("/http/config").ok().text(), "greeting=hello\nwith space=\n");
+        assert_eq!(server.get("/http/config?greeting").ok().text(), "Some(\"hello\")");
+        assert_eq!(server.get("/http/config?other").ok().text(), "None");
+        assert_eq!(server.get("/other/config").ok().text(), "");
+        assert_eq!(server.get("/p3/config?greeting").ok().text(), "Some(\"good day\")");
+        // It is no environment.
+        assert_eq!(server.get("/http/environment").ok().text(), "");
+    }
 }
 
 #[test]
@@ -33,9 +36,12 @@ fn configuration_is_bounded() {
         .function("number.wasm", component::http_guest())
         .function("number.toml", "[config]\nk = 1\n")
         .start();
-    server.get("/many/config").problem(422, "module-invalid").names(&["[config]", "257", "256"]);
-    server.get("/large/config").problem(422, "module-invalid").names(&["[config]", "32769", "32768"]);
-    server.get("/number/config").problem(422, "module-invalid").names(&["number.toml", "line 2", "string"]);
+    for version in VERSIONS {
+        server.speak(version);
+        server.get("/many/config").problem(422, "module-invalid").names(&["[config]", "257", "256"]);
+        server.get("/large/config").problem(422, "module-invalid").names(&["[config]", "32769", "32768"]);
+        server.get("/number/config").problem(422, "module-invalid").names(&["number.toml", "line 2", "string"]);
+    }
 }
 
 #[test]
@@ -102,7 +108,10 @@ fn what_there_is_not_is_said_with_who_has_it() {
         launch.function(&format!("{function}.wat"), component(name))
     });
     let server = launch.start();
-    for (function, name, advice) in cases {
-        server.get(&format!("/{function}")).problem(422, "module-invalid").names(&[name, advice]);
+    for version in VERSIONS {
+        server.speak(version);
+        for (function, name, advice) in cases {
+            server.get(&format!("/{function}")).problem(422, "module-invalid").names(&[name, advice]);
+        }
     }
 }

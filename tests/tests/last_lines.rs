@@ -1,6 +1,6 @@
 //! What a failed function wrote to standard error last is in its error, and in no other.
 
-use wasmbox_tests::{WasmBox, component, guest};
+use wasmbox_tests::{WasmBox, client::VERSIONS, component, guest};
 
 /// Copies its input to standard error, then does what `end` says.
 fn complaining(end: &str) -> String {
@@ -36,28 +36,37 @@ fn they_are_in_the_detail_of_a_trap_and_an_exit() {
 #[test]
 fn they_are_those_of_this_invocation_alone() {
     let server = launch().flag("--max-invocations", 1).start();
-    server.post("/traps", "secret").problem(500, "guest-trap").names(&["secret"]);
-    for path in ["/silent", "/traps", "/exits"] {
-        let answer = server.post(path, "");
-        let text = answer.text();
-        assert!(!text.contains("secret") && !text.contains("standard error"), "{text}");
+    for version in VERSIONS {
+        server.speak(version);
+        server.post("/traps", "secret").problem(500, "guest-trap").names(&["secret"]);
+        for path in ["/silent", "/traps", "/exits"] {
+            let answer = server.post(path, "");
+            let text = answer.text();
+            assert!(!text.contains("secret") && !text.contains("standard error"), "{text}");
+        }
     }
 }
 
 #[test]
 fn a_flood_leaves_its_end() {
     let server = launch().start();
-    let flood = "all the same\n".repeat(300_000) + "the end";
-    let answer = server.post("/traps", flood);
-    let detail = answer.problem(500, "guest-trap").member("detail").to_string();
-    assert!(detail.len() < 2048 && detail.ends_with("all the same\\nthe end\""), "{detail}");
+    for version in VERSIONS {
+        server.speak(version);
+        let flood = "all the same\n".repeat(300_000) + "the end";
+        let answer = server.post("/traps", flood);
+        let detail = answer.problem(500, "guest-trap").member("detail").to_string();
+        assert!(detail.len() < 2048 && detail.ends_with("all the same\\nthe end\""), "{detail}");
+    }
 }
 
 #[test]
 fn a_component_has_them_too() {
     let server = WasmBox::with("http.wasm", component::http_guest());
-    let answer = server.get("/http/trap");
-    answer.problem(500, "guest-trap").names(&["; its standard error ended with:\n", "panicked at", "as asked"]);
+    for version in VERSIONS {
+        server.speak(version);
+        let answer = server.get("/http/trap");
+        answer.problem(500, "guest-trap").names(&["; its standard error ended with:\n", "panicked at", "as asked"]);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The log: what operators see of each invocation, and what functions write to standard error.
 
 use serde_json::Value;
-use wasmbox_tests::{Request, WasmBox, component::http_guest, guest, guest::command_with};
+use wasmbox_tests::{Request, WasmBox, component::http_guest, eventually, guest, guest::command_with};
 
 /// Writes its input to standard error.
 fn complains() -> String {
@@ -156,4 +156,32 @@ fn levels() {
     let log = server.stop();
     let log = std::fs::read_to_string(log.directory().join("log")).expect("the log is there");
     assert!(!log.contains("invocation:") && !log.contains("guest:"), "{log}");
+}
+
+/// What one function writes is bounded in time, too, and that of others is there as ever.
+#[test]
+fn one_function_does_not_push_out_the_lines_of_others() {
+    let server = WasmBox::launch()
+        .function("noisy.wat", complains())
+        .function("quiet.wat", complains())
+        .function("http.wasm", http_guest())
+        .flag("--function-log-rate", "8Ki")
+        .start();
+    let flood = format!("{}\n", "noise".repeat(50)).repeat(20);
+    for _ in 0..20 {
+        server.post("/noisy", flood.clone()).ok();
+    }
+    server.get("/http/log?info,shop,sold,200").ok();
+    for function in ["noisy", "http"] {
+        server.logged(&["WARN", "guest", &format!("function={function}"), "dropped_bytes=", "--function-log-rate"]);
+    }
+    server.post("/quiet", "whispered\n").ok();
+    server.logged(&["function=quiet", "stderr=whispered"]);
+    let lines = server.log().lines().filter(|line| line.contains("noisenoise")).count();
+    assert!((16..200).contains(&lines), "{lines} of 400 lines");
+    // It may write again.
+    eventually("its bucket is filled", || {
+        server.post("/noisy", "once more\n").ok();
+        server.log().contains("once more").then_some(())
+    });
 }

@@ -1,7 +1,12 @@
 //! Components of WASI 0.3: what 0.2 has, they have; and their tasks run beside each other, also after they have answered.
 
 use http::Request;
-use wasmbox_tests::{Upstream, WasmBox, client::Http2, component, guest, patience::eventually};
+use wasmbox_tests::{
+    Upstream, WasmBox,
+    client::{Http2, VERSIONS},
+    component, guest,
+    patience::eventually,
+};
 
 fn server() -> WasmBox {
     WasmBox::launch()
@@ -26,29 +31,35 @@ fn a_handler_gets_the_request() {
 #[test]
 fn a_short_answer_is_whole_before_it_is_sent() {
     let server = server();
-    let answer = server.get("/p3/status?418");
-    assert_eq!((answer.status, answer.header("content-length"), answer.text()), (418, "8", "as asked"));
-    assert!(answer.number("wasmbox-cpu-time-us") > 0.0 && answer.number("wasmbox-memory-peak-bytes") > 0.0);
-    // What a guest says of the length must be true.
-    for lengths in ["5,9", "9,5", "0,1", "1,0"] {
-        server.get(&format!("/p3/length?{lengths}")).problem(500, "guest-no-response");
+    for version in VERSIONS {
+        server.speak(version);
+        let answer = server.get("/p3/status?418");
+        assert_eq!((answer.status, answer.header("content-length"), answer.text()), (418, "8", "as asked"));
+        assert!(answer.number("wasmbox-cpu-time-us") > 0.0 && answer.number("wasmbox-memory-peak-bytes") > 0.0);
+        // What a guest says of the length must be true.
+        for lengths in ["5,9", "9,5", "0,1", "1,0"] {
+            server.get(&format!("/p3/length?{lengths}")).problem(500, "guest-no-response");
+        }
+        assert_eq!(server.get("/p3/length?7,7").ok().text(), "xxxxxxx");
     }
-    assert_eq!(server.get("/p3/length?7,7").ok().text(), "xxxxxxx");
 }
 
 #[test]
 fn bodies_are_streamed_both_ways() {
     let server = server();
-    assert_eq!(server.get("/p3/write?50000000").ok().body.len(), 50_000_000);
-    assert_eq!(server.get("/p3/slowly?20").ok().text(), "one two three");
-    let body: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
-    // The guest copies it; or it passes it on unseen, and has ended before most of it has come.
-    for path in ["/p3/copy", "/p3/pass"] {
-        assert!(server.post(path, body.clone()).ok().body == body, "{path}");
-    }
-    for path in ["/p3/copy", "/p3/pass"] {
-        assert_eq!(server.post(path, "short").ok().header("content-length"), "5", "{path}");
-        server.post(path, "").ok();
+    for version in VERSIONS {
+        server.speak(version);
+        assert_eq!(server.get("/p3/write?50000000").ok().body.len(), 50_000_000);
+        assert_eq!(server.get("/p3/slowly?20").ok().text(), "one two three");
+        let body: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        // The guest copies it; or it passes it on unseen, and has ended before most of it has come.
+        for path in ["/p3/copy", "/p3/pass"] {
+            assert!(server.post(path, body.clone()).ok().body == body, "{path}");
+        }
+        for path in ["/p3/copy", "/p3/pass"] {
+            assert_eq!(server.post(path, "short").ok().header("content-length"), "5", "{path}");
+            server.post(path, "").ok();
+        }
     }
     let limited = WasmBox::launch().function("p3.wasm", component::p3_guest()).flag("--max-body", "100Ki").start();
     let over = || Request::post("/p3/pass").header("Transfer-Encoding", "chunked");
@@ -93,33 +104,39 @@ fn tasks_run_beside_each_other_and_after_the_answer() {
 #[test]
 fn failures_have_their_codes() {
     let server = server();
-    server.get("/p3/trap").problem(500, "guest-trap").names(&["unreachable", "as asked"]);
-    server.get("/p3/error").problem(500, "guest-no-response").names(&["as asked"]);
-    server.get("/p3/memory").problem(500, "guest-memory-limit");
-    for path in ["loop", "sleep"] {
-        let request = Request::get(format!("/p3/{path}")).header("Invocation-Timeout", "300");
+    for version in VERSIONS {
+        server.speak(version);
+        server.get("/p3/trap").problem(500, "guest-trap").names(&["unreachable", "as asked"]);
+        server.get("/p3/error").problem(500, "guest-no-response").names(&["as asked"]);
+        server.get("/p3/memory").problem(500, "guest-memory-limit");
+        for path in ["loop", "sleep"] {
+            let request = Request::get(format!("/p3/{path}")).header("Invocation-Timeout", "300");
+            server.call(request, "").problem(504, "deadline-exceeded");
+        }
+        assert!(server.try_call(Request::get("/p3/trap-later"), "").is_err(), "it is broken off");
+        server.logged(&["function=p3", "failure=", "unreachable"]);
+        for (query, code) in [("arg=exit&arg=200", 200), ("arg=error", 1)] {
+            let answer = server.get(&format!("/command?{query}"));
+            assert_eq!(answer.problem(500, "guest-exit").member("exit_code"), code);
+        }
+        let request = Request::get("/command?arg=loop").header("Invocation-Timeout", "300");
         server.call(request, "").problem(504, "deadline-exceeded");
+        server.get("/hello").ok();
     }
-    assert!(server.try_call(Request::get("/p3/trap-later"), "").is_err(), "it is broken off");
-    server.logged(&["function=p3", "failure=", "unreachable"]);
-    for (query, code) in [("arg=exit&arg=200", 200), ("arg=error", 1)] {
-        let answer = server.get(&format!("/command?{query}"));
-        assert_eq!(answer.problem(500, "guest-exit").member("exit_code"), code);
-    }
-    let request = Request::get("/command?arg=loop").header("Invocation-Timeout", "300");
-    server.call(request, "").problem(504, "deadline-exceeded");
-    server.get("/hello").ok();
 }
 
 #[test]
 fn commands() {
     let server = server();
-    assert_eq!(server.post("/command?arg=echo", "said").ok().text(), "said");
-    let body = vec![b'x'; 3_000_000];
-    assert!(server.post("/command?arg=echo", body.clone()).ok().body == body);
-    assert_eq!(server.get("/command?arg=write&arg=20000000").ok().body.len(), 20_000_000);
-    assert!(server.get("/command?arg=environment").ok().text().contains("REQUEST_METHOD=GET\n"));
-    assert_eq!(server.get("/command?arg=leaves").ok().text(), "left");
+    for version in VERSIONS {
+        server.speak(version);
+        assert_eq!(server.post("/command?arg=echo", "said").ok().text(), "said");
+        let body = vec![b'x'; 3_000_000];
+        assert!(server.post("/command?arg=echo", body.clone()).ok().body == body);
+        assert_eq!(server.get("/command?arg=write&arg=20000000").ok().body.len(), 20_000_000);
+        assert!(server.get("/command?arg=environment").ok().text().contains("REQUEST_METHOD=GET\n"));
+        assert_eq!(server.get("/command?arg=leaves").ok().text(), "left");
+    }
     let limited = WasmBox::launch()
         .function("command.wasm", component::p3_command())
         .flag("--max-output", "256Ki")

@@ -123,16 +123,42 @@ fn the_sandbox_of_baseline_code_is_the_same() {
 }
 
 /// Real programs, each with both.
+/// Products, sums and differences of numbers of 128 bits, as bytes.
+const WIDE: &str = r#"(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\20\00\00\00\00\20\00\00")
+  (global $end (mut i32) (i32.const 32))
+  (func $put (param $low i64) (param $high i64)
+    (i64.store (global.get $end) (local.get $low))
+    (i64.store offset=8 (global.get $end) (local.get $high))
+    (global.set $end (i32.add (global.get $end) (i32.const 16))))
+  (func (export "_start") (local $a i64) (local $b i64)
+    (local.set $a (i64.const 0x123456789abcdef))
+    (local.set $b (i64.const -0x3210fedcba987654))
+    (loop $more
+      (call $put (i64.mul_wide_u (local.get $a) (local.get $b)))
+      (call $put (i64.mul_wide_s (local.get $a) (local.get $b)))
+      (call $put (i64.add128 (local.get $a) (local.get $b) (local.get $b) (local.get $a)))
+      (call $put (i64.sub128 (local.get $a) (local.get $b) (local.get $b) (local.get $a)))
+      (local.set $a (i64.add (i64.mul (local.get $a) (i64.const 6364136223846793005)) (i64.const 1442695040888963407)))
+      (local.set $b (i64.rotl (local.get $b) (local.get $a)))
+      (br_if $more (i32.lt_u (global.get $end) (i32.const 8224))))
+    (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+
 #[test]
 fn both_tiers_compute_the_same() {
     let programs = [
+        ("wide", ""),
         ("scrypt", "?arg=3&arg=256&arg=8&arg=1"),
         ("lz4", "?arg=500&arg=100&arg=7"),
         ("pdf", "?arg=20&arg=7"),
         ("rsa-keygen", "?arg=512&arg=7"),
     ];
-    let mut launch = WasmBox::launch();
-    for (name, _) in programs {
+    let mut launch = WasmBox::launch()
+        .function("wide.wat", WIDE)
+        .function("wide-new.wasm", binary::with_much_code(&wat::parse_str(WIDE).expect("a module")));
+    for (name, _) in &programs[1..] {
         let module =
             fs::read(wasmbox_tests::workspace::example(&format!("{name}.wasm"))).expect("the example can be read");
         launch = launch.function(&format!("{name}-new.wasm"), binary::with_much_code(&module));

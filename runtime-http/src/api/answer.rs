@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
 
 use crate::{
     engine::tier::Tier,
@@ -144,6 +145,12 @@ pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Byt
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// A document of the server's own.
+pub fn json(document: &impl Serialize) -> Response<ResponseBody> {
+    let text_of = serde_json::to_string_pretty(document).expect("names and numbers are representable in JSON");
+    whole(StatusCode::OK, "application/json", text_of + "\n")
 }
 
 /// A duration as a header; mostly zero, since a worker keeps its cgroup.

@@ -6,12 +6,13 @@
 //! - [`route`], [`head`], [`arguments`], [`input`], [`cgi`], [`call`]: reading requests
 //! - [`setup`]: what an admitted invocation is given
 //! - [`finish`]: from what came of it to the answer
-//! - [`response`], [`answer`], [`root_page`], [`problem`]: making answers; [`problem`] alone decides statuses
+//! - [`response`], [`answer`], [`root_page`], [`content_policy`], [`problem`]: making answers; [`problem`] alone decides statuses
 
 pub mod answer;
 pub mod arguments;
 mod call;
 pub mod cgi;
+pub mod content_policy;
 mod finish;
 mod head;
 pub mod input;
@@ -48,7 +49,7 @@ use crate::{
         response_body::ResponseBody,
         trailers::Accepted,
     },
-    invocation::{CancelOnDrop, CancelReason, CancelToken, Failure, InvocationId},
+    invocation::{CancelOnDrop, CancelReason, CancelToken, Failure, InvocationId, trace_id::TraceId},
     limits::{Fraction, LimitCaps, Limits, RequestedLimits},
     sandbox::{self, KeepLast, Reply},
     store::{
@@ -56,7 +57,7 @@ use crate::{
         methods::{Methods, Use},
         name::ModuleName,
     },
-    traces::{Traces, context::TraceId},
+    traces::Traces,
     worker::{InFlight, Job, run::Invocation},
 };
 

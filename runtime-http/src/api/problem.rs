@@ -1,15 +1,13 @@
-//! Every error a client can be told, as `application/problem+json` (RFC 9457). [`code`] alone decides statuses.
-
-mod code;
-mod upload;
+//! Every error a client can be told, as `application/problem+json` (RFC 9457). [`crate::code`] alone decides statuses.
 
 use http::{HeaderValue, header};
 use serde_json::{Map, Value, json};
 
-pub use self::code::Code;
 use super::arguments::BadArgument;
+pub use crate::code::Code;
 use crate::{
     admission::Refused,
+    code::TYPE,
     confined::CompilerError,
     excerpt::excerpt,
     exchange::response_body::ResponseBody,
@@ -17,9 +15,6 @@ use crate::{
     limits::BadLimit,
     store::{LoadError, StoreError, compiler::CompileError, file::FileError, name::BadModuleName},
 };
-
-/// What the type of a problem begins with, before the code.
-pub const TYPE: &str = "urn:wasmbox:problem:";
 
 /// Seconds: how long a module takes is an estimate, and it may be ready before.
 const LONGEST_RETRY_AFTER: f64 = 60.0;
@@ -46,7 +41,13 @@ impl Problem {
         let method = excerpt(method);
         let listed = allow.to_str().unwrap_or_default();
         let detail = format!("{method} is not among the methods of this function: {listed}");
-        Problem { allow: Some(allow.clone()), ..Problem::new(Code::MethodNotAllowed, detail) }
+        Problem::new(Code::MethodNotAllowed, detail).allowing(allow.clone())
+    }
+
+    /// With the methods that there are, for 405.
+    #[must_use]
+    pub fn allowing(self, allow: HeaderValue) -> Self {
+        Problem { allow: Some(allow), ..self }
     }
 
     fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -122,7 +123,7 @@ impl From<StoreError> for Problem {
     }
 }
 
-fn load_error_code(error: &LoadError) -> Code {
+pub fn load_error_code(error: &LoadError) -> Code {
     match error {
         LoadError::File(FileError::NotFound { .. } | FileError::NotRegular { .. }) => Code::ModuleNotFound,
         LoadError::File(FileError::Unsettled { .. }) => Code::Compiling,
@@ -168,32 +169,19 @@ impl From<Refused> for Problem {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let detail = failure.to_string();
+        let problem = Problem::new(failure.code(), failure.to_string());
         match failure {
-            Failure::Exit { code } => Problem::new(Code::GuestExit, detail).with("exit_code", code),
-            Failure::Trap { trap } => Problem::new(Code::GuestTrap, detail).with("trap", trap),
-            Failure::MemoryLimit { wanted, limit } => {
-                Problem::new(Code::GuestMemoryLimit, detail).with("limit_bytes", limit).with("wanted_bytes", wanted)
-            }
-            Failure::OutputLimit { limit } => Problem::new(Code::GuestOutputLimit, detail).with("limit_bytes", limit),
-            Failure::BadHeader { .. } => Problem::new(Code::GuestBadHeader, detail),
-            Failure::NoResponse { .. } => Problem::new(Code::GuestNoResponse, detail),
-            Failure::Reported { failure, .. } => Problem { detail, ..Problem::from(*failure) },
-            Failure::BodyTooLarge { limit } => Problem::new(Code::BodyTooLarge, detail).with("limit_bytes", limit),
-            Failure::BodyUnreadable { .. } => Problem::new(Code::BodyUnreadable, detail),
-            Failure::DeadlineExceeded { .. } => Problem::new(Code::DeadlineExceeded, detail),
-            Failure::PreopenUnavailable { .. } => Problem::new(Code::PreopenUnavailable, detail),
-            Failure::Draining => Problem::new(Code::Draining, detail),
-            Failure::Evicted => Problem::new(Code::Evicted, detail),
-            // No slot is free although a permit was: its components need several memories each.
-            Failure::NoSlot => Problem::new(Code::QueueFull, detail),
-            // Nobody reads this.
-            Failure::ClientGone => Problem::new(Code::Internal, detail),
+            Failure::Exit { code } => problem.with("exit_code", code),
+            Failure::Trap { trap } => problem.with("trap", trap),
+            Failure::MemoryLimit { wanted, limit } => problem.with("limit_bytes", limit).with("wanted_bytes", wanted),
+            Failure::OutputLimit { limit } | Failure::BodyTooLarge { limit } => problem.with("limit_bytes", limit),
+            Failure::Reported { failure, .. } => Problem { detail: problem.detail, ..Problem::from(*failure) },
             // The reason may name what is none of the client's business, like paths of the host.
-            Failure::Internal { .. } => Problem::new(
-                Code::Internal,
-                "internal error; the server's log says why, under this Wasmbox-Invocation-Id",
-            ),
+            Failure::Internal { .. } => {
+                let detail = "internal error; the server's log says why, under this Wasmbox-Invocation-Id".into();
+                Problem { detail, ..problem }
+            }
+            _ => problem,
         }
     }
 }

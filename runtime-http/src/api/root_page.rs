@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::answer::whole;
-use crate::{exchange::response_body::ResponseBody, live_page, store::name::ModuleName};
+use super::content_policy::source;
+use crate::{exchange::response_body::ResponseBody, store::name::ModuleName};
 
 const STYLE: &str =
     "body { font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 2rem auto; padding: 0 1rem }";
@@ -45,7 +46,7 @@ impl RootPage {
         page.push_str("</main>\n");
         let policy = format!(
             "default-src 'none'; style-src {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-            live_page::source(STYLE)
+            source(STYLE)
         );
         RootPage { page: page.into(), policy: HeaderValue::try_from(policy).expect("hashes and keywords are ASCII") }
     }

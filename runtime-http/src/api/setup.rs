@@ -32,7 +32,8 @@ impl Api {
             None => {
                 core.instances.make_slot(core.admission.in_flight());
                 let stderr = Stderr::new(function.name.clone(), id, self.settings.stderr_in_errors)
-                    .followed(function.metrics.log().cloned());
+                    .followed(function.metrics.log().cloned())
+                    .within(function.log_allowance.clone());
                 (stderr, core.memory.reserve(id, exchange.cancel.clone()))
             }
         };

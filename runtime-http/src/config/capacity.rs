@@ -1,6 +1,6 @@
 //! How much runs at once, and what happens when memory is short.
 
-use super::{ConfigError, admitted::Admitted, settings::settings, within};
+use super::{ConfigError, settings::settings, within};
 use crate::{
     admission::OverbookingRatio,
     engine::invocations_that_fit,
@@ -8,6 +8,7 @@ use crate::{
     sampler::Thresholds,
     sandbox::ADVANCE,
     server::patience::Timeouts,
+    sizing::admitted::Admitted,
     worker::Inline,
 };
 

@@ -1,7 +1,16 @@
 //! What the box gives up when it starts.
 
 use super::settings::settings;
-use crate::privileges::Confine;
+
+/// Whether the box gives up anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Confine {
+    /// What the kernel has no means for, or forbids, is not given up, with a warning.
+    Auto,
+    /// It does not start then.
+    True,
+    False,
+}
 
 settings! {
     /// What the box gives up when it starts.

@@ -1,8 +1,9 @@
 //! Limits of an invocation.
 
-use super::{ConfigError, admitted::Admitted, settings::settings, within};
+use super::{ConfigError, settings::settings, within};
 use crate::{
     limits::{ByteSize, CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest, PlainBytes},
+    sizing::admitted::Admitted,
     store::settings::LARGEST_OUTPUT_BUFFER,
 };
 

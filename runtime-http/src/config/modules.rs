@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{ConfigError, settings::settings, within};
 use crate::{
     confined::{self, Allowance},
+    engine::tier::Tiers,
     limits::{ByteSize, ConfigDuration},
 };
 
@@ -14,15 +15,6 @@ pub enum WasmRuntime {
     Wasmtime,
     /// Accepted; wasmtime runs its modules.
     Wasmedge,
-}
-
-/// In how many steps new modules are compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Tiers {
-    /// Large ones in two: baseline code answers soon, optimised code takes its place.
-    Auto,
-    /// In one: optimised code answers.
-    Off,
 }
 
 settings! {

@@ -1,9 +1,9 @@
 //! HTTP requests that functions send.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use super::{ConfigError, settings::settings, within};
-use crate::{invocation::OutboundGrant, limits::ConfigDuration};
+use crate::{invocation::OutboundGrant, limits::ConfigDuration, sandbox::outbound::OutboundConfig};
 
 settings! {
     /// HTTP requests that functions send.
@@ -18,15 +18,6 @@ settings! {
         #[arg(long, value_name = "TIME")]
         outbound_idle_timeout: ConfigDuration = ["OUTBOUND_IDLE_TIMEOUT"],
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutboundConfig {
-    pub allow: Vec<OutboundGrant>,
-    /// Certificates of those who vouch for servers; `None`: the system's.
-    pub ca: Option<PathBuf>,
-    /// How long a connection may be idle.
-    pub idle: Duration,
 }
 
 impl OutboundSettings {

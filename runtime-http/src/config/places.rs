@@ -1,9 +1,9 @@
 //! Where things are: directories, addresses, the log.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{env, ffi::OsString, path::PathBuf};
 
 use super::{ConfigError, NodeSettings, settings::settings};
-use crate::logging::LogFormat;
+use crate::{limits::ByteSize, logging::LogFormat};
 
 /// Where compiled code is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,9 @@ settings! {
         /// How log lines look [default: text]
         #[arg(long, value_name = "FORMAT")]
         log_format: LogFormat = ["LOG_FORMAT"],
+        /// What one function may write to the log a second, and twice as much at once; 0: as much as it likes [default: 1Mi]
+        #[arg(long, value_name = "SIZE")]
+        function_log_rate: ByteSize = ["FUNCTION_LOG_RATE"],
     }
 }
 
@@ -75,4 +78,11 @@ impl PlaceSettings {
             }),
         }
     }
+}
+
+/// XDG Base Directory Specification.
+pub fn default_cache_dir() -> Option<PathBuf> {
+    let directory = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = directory("XDG_CACHE_HOME").or_else(|| directory("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("wasmbox"))
 }

@@ -30,7 +30,7 @@ use rustix::{
     },
 };
 
-use crate::cli::CompileConfinedArgs;
+use super::CompileConfinedArgs;
 
 /// The numbers from here on belong to nobody: above those of containers, below those that are reserved (systemd, "Users, Groups, UIDs and
 /// GIDs on systemd systems"). Process numbers are below 2^22.

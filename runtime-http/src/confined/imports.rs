@@ -15,6 +15,9 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use super::{advice, instances::Instances};
 use crate::engine::MOST_CONCURRENT_COMPONENTS;
 
+/// What is said of a module that is no program.
+pub const NO_START: &str = "the module exports no function `_start` without parameters and results; build it as a WASI command, not as a library";
+
 /// The packages of WASI 0.2 of which the box has interfaces.
 const P2_PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
 /// And those of WASI 0.3.
@@ -89,7 +92,7 @@ pub fn check_module(engine: &Engine, bytes: &[u8]) -> Result<()> {
         }
     }
     if !starts {
-        bail!(crate::sandbox::ProgramError::NoStart);
+        bail!(NO_START);
     }
     Ok(())
 }

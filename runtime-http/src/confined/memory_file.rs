@@ -9,7 +9,7 @@ use std::{
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use crate::store::mapping::Mapping;
+use crate::artifacts::mapping::Mapping;
 
 /// One that can still be written.
 pub struct MemoryFile(File);

@@ -44,6 +44,31 @@ use self::{
 };
 use crate::{engine::tier::CodeMaker, excerpt::excerpt};
 
+#[derive(Debug, clap::Args)]
+pub struct CompileConfinedArgs {
+    /// Who starts it, and with whom it ends
+    #[arg(long)]
+    pub parent: Option<i32>,
+    /// The user to become, in namespaces of its own; takes root
+    #[arg(long)]
+    pub user: Option<u32>,
+    /// Most private memory, bytes
+    #[arg(long)]
+    pub memory: u64,
+    /// Most CPU time
+    #[arg(long)]
+    pub cpu_seconds: u64,
+    /// Most code, bytes
+    #[arg(long)]
+    pub code: u64,
+    /// Baseline code, if optimised code takes longer than a moment
+    #[arg(long)]
+    pub soon: bool,
+    /// Nobody waits for it
+    #[arg(long)]
+    pub later: bool,
+}
+
 /// The most code of one module.
 pub const LARGEST_CODE: u64 = 1 << 30;
 /// What is read of a reason, before it is made an excerpt.

@@ -9,23 +9,20 @@ use rayon::ThreadPoolBuilder;
 use wasmtime::Engine;
 
 use super::{
-    advice, confinement,
+    CompileConfinedArgs, advice, confinement,
     imports::{self, Wasi},
     memory_file::Sealed,
     syscalls,
 };
 use crate::{
-    cli::CompileConfinedArgs,
+    artifacts::mapping::Mapping,
     engine::{
         Concurrency, EngineError, EngineSize,
         features::Feature,
         tier::{CodeMaker, HAS_WINCH},
     },
     excerpt::excerpt,
-    store::{
-        kind::{self, Format},
-        mapping::Mapping,
-    },
+    module_format::{self, Format},
 };
 
 /// How the process ends, if nobody else ends it.
@@ -159,7 +156,7 @@ impl Confined {
         let text;
         let (format, binary) = match Format::of(&self.module) {
             Some(Format::Text) => {
-                kind::check_text(self.module.len())?;
+                module_format::check_text(self.module.len())?;
                 text = wat::parse_bytes(&self.module)?;
                 (Format::of(&text), &text[..])
             }

@@ -16,6 +16,7 @@ use super::{
     table,
 };
 use crate::{
+    module_format::Format,
     registry::{
         Reference, Registry, RegistryError,
         artifact::{self, SETTINGS},
@@ -24,7 +25,6 @@ use crate::{
         landing::{Aside, Landing},
         signature::key::Keys,
     },
-    store::kind::Format,
 };
 
 #[derive(Debug, clap::Args)]

@@ -24,7 +24,6 @@ use super::{
 use crate::{
     client::{self, ClientError},
     config::Settings,
-    server,
     store::{file::FunctionsDir, listing::ListedLimits, name::ModuleName},
 };
 
@@ -74,14 +73,14 @@ async fn of_running(arguments: &InvokeArgs, settings: &Settings) -> anyhow::Resu
         Some(address) => client::host_and_port(address).to_owned(),
         None => {
             let places = &settings.places;
-            server::reachable(places.host(), places.port())
+            client::reachable(places.host(), places.port())
         }
     };
     let target = arguments.target.as_deref().unwrap_or_default();
     let mut summary = call(arguments, &address, target).await?;
     // It may be of another machine, and of no interest then.
     let host = address.rsplit_once(':').map_or(&*address, |(host, _)| host);
-    let admin = server::address(host, settings.admin.port());
+    let admin = client::address(host, settings.admin.port());
     summary.limited(&arguments.call.limits, usual_limits(&admin, target).await);
     Ok(show(&summary, arguments))
 }

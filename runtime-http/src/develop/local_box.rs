@@ -17,7 +17,6 @@ use tokio::{
 };
 
 use super::log_line::LogLine;
-use crate::cli::ServeLocalArgs;
 
 /// How long the box may take to end beyond the drain time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -126,15 +125,15 @@ impl LocalBox {
 fn reachable(address: &str) -> String {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     port.parse()
-        .map_or_else(|_| address.to_owned(), |port| crate::server::reachable(host.trim_matches(['[', ']']), port))
+        .map_or_else(|_| address.to_owned(), |port| crate::client::reachable(host.trim_matches(['[', ']']), port))
 }
 
 /// In the child, first of all: whoever has started it may be gone, or go.
 ///
 /// # Errors
 /// If it cannot be told, or is gone.
-pub fn end_with_parent(arguments: &ServeLocalArgs) -> anyhow::Result<()> {
+pub fn end_with_parent(parent: i32) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::TERM))?;
-    anyhow::ensure!(getppid() == Pid::from_raw(arguments.parent), "process {} has ended", arguments.parent);
+    anyhow::ensure!(getppid() == Pid::from_raw(parent), "process {parent} has ended");
     Ok(())
 }

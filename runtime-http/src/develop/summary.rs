@@ -10,7 +10,7 @@ use super::{
     palette::Palette,
     request::Limit,
 };
-use crate::{status::screen::bytes, store::listing::ListedLimits};
+use crate::{store::listing::ListedLimits, terminal::status_screen::bytes};
 
 /// Microseconds as milliseconds.
 pub fn milliseconds(micros: u64) -> String {

@@ -15,7 +15,7 @@ use crate::{
     },
     config::Config,
     container::Container,
-    status::screen::bytes,
+    terminal::status_screen::bytes,
 };
 
 /// Threads beside the workers.

@@ -9,9 +9,10 @@ use rustix::fs::{Access, access};
 
 use super::Finding;
 use crate::{
+    artifacts::cache_directory::{self, CacheError},
     boot,
+    config::places::default_cache_dir,
     config::{CacheDir, Config},
-    store::cache_directory::{self, CacheError},
 };
 
 pub fn functions(config: &Config) -> Finding {
@@ -43,7 +44,7 @@ pub fn cache(config: &Config) -> Finding {
             }
         }
         None if config.node.is_some() => Finding::ok("none of its own: there is the node's"),
-        None => match boot::default_cache_dir() {
+        None => match default_cache_dir() {
             Some(path) => match usable(&path) {
                 Ok(state) => Finding::ok(format!("{}, {state}", path.display())),
                 Err(reason) => {

@@ -8,9 +8,10 @@ use wasmtime::PoolingAllocationConfig;
 
 use super::Finding;
 use crate::{
-    config::{Config, Tiers},
+    config::{Config, Confine},
+    engine::tier::Tiers,
     engine::{EngineError, Engines},
-    privileges::{self, Confine},
+    privileges,
 };
 
 /// Descriptors beside those of connections: the log, event loops, modules that are read, guests' directories.

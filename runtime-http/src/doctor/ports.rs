@@ -3,7 +3,7 @@
 use std::{io, net::TcpListener};
 
 use super::Finding;
-use crate::{client, config::Config, server, status};
+use crate::{client, config::Config, terminal};
 
 pub fn functions(config: &Config) -> Finding {
     free(&config.host, config.port, "--port (WEBSERVER_PORT)", |address| {
@@ -14,18 +14,18 @@ pub fn functions(config: &Config) -> Finding {
 
 pub fn admin(config: &Config) -> Finding {
     free(&config.admin_host, config.admin_port, "--admin-port (HEALTHCHECK_PORT)", |address| {
-        let box_there = status::command::ask(address).ok()?;
+        let box_there = terminal::status::ask(address).ok()?;
         Some(format!("in use by a box that runs (version {}, pid {})", box_there.version, box_there.pid))
     })
 }
 
 /// `ask` says which box has it, if one has.
 fn free(host: &str, port: u16, setting: &str, ask: impl Fn(&str) -> Option<String>) -> Finding {
-    let address = server::address(host, port);
+    let address = client::address(host, port);
     match TcpListener::bind(&address) {
         Ok(_) if port == 0 => Finding::ok(format!("{address}: any free port")),
         Ok(_) => Finding::ok(format!("{address} is free")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match ask(&server::reachable(host, port)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match ask(&client::reachable(host, port)) {
             Some(user) => Finding::ok(format!("{address} is {user}")),
             None => Finding::fail(
                 format!("{address} is in use, not by a box"),

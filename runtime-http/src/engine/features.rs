@@ -1,7 +1,7 @@
 //! The WebAssembly features that modules may use: each is decided here, none is left to what wasmtime turns on by itself.
 //!
-//! A feature is on if a toolchain emits it for WASI and wasmtime counts it as finished (tier 1, fuzzed all the time). What nothing emits is
-//! only more compiler for a hostile module to try.
+//! A feature is on if a toolchain emits it for WASI, and wasmtime has finished and fuzzes it (all of its tier 1, some of its tier 2). What
+//! nothing emits is only more compiler for a hostile module to try.
 
 use wasmtime::{Config, WasmFeatures};
 
@@ -81,7 +81,7 @@ pub const FEATURES: &[Feature] = &[
     off("legacy_exceptions", "wasmtime has no code for it; recompile with the exceptions of Wasm 3.0"),
     on("gc_types", "what values of gc are made of"),
     off("stack_switching", NOT_FINISHED),
-    off("wide_arithmetic", NOT_FINISHED),
+    on("wide_arithmetic", "cryptography and large numbers (C and Rust, with -mwide-arithmetic)"),
     off("cm_values", NOT_FINISHED),
     off("cm_nested_names", NOT_FINISHED),
     concurrent(

@@ -26,6 +26,15 @@ impl Tier {
     }
 }
 
+/// In how many steps new modules are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tiers {
+    /// Large ones in two: baseline code answers soon, optimised code takes its place.
+    Auto,
+    /// In one: optimised code answers.
+    Off,
+}
+
 /// What makes code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeMaker {

@@ -10,10 +10,7 @@ use tokio::{
 };
 
 use super::{FunctionLogs, line::Shown};
-use crate::{
-    exchange::{budget::Hold, response_body::ResponseBody},
-    sandbox::outbound::Owned,
-};
+use crate::tasks::Owned;
 
 /// What is sent at once, as it is encoded, but for the line with which it is more: the longest one has 8 KiB of text, and what is escaped is six
 /// times as long.
@@ -22,14 +19,19 @@ const PIECE: usize = 8 << 10;
 const QUIET: Duration = Duration::from_secs(30);
 
 impl FunctionLogs {
-    /// The body of an answer with the lines of `function`; with `follow` it ends with the box, or its client. `place` is held as long.
-    pub fn read(self: &Arc<Self>, function: Arc<str>, follow: bool, place: OwnedSemaphorePermit) -> ResponseBody {
+    /// The lines of `function` as pieces of a body; with `follow` it ends with the box, or its client. The task that sends them and `place` are
+    /// held as long.
+    pub fn read(
+        self: &Arc<Self>,
+        function: Arc<str>,
+        follow: bool,
+        place: OwnedSemaphorePermit,
+    ) -> (mpsc::Receiver<Bytes>, (Owned<()>, OwnedSemaphorePermit)) {
         // One piece is in it, one is on its way.
         let (pieces, body) = mpsc::channel(1);
         let logs = self.clone();
         let task = Owned(tokio::spawn(async move { logs.send(&function, follow, QUIET, &pieces).await }));
-        let hold: Hold = Box::new((task, place));
-        ResponseBody::pieces(body, hold)
+        (body, (task, place))
     }
 
     async fn send(&self, function: &str, mut follow: bool, quiet: Duration, to: &mpsc::Sender<Bytes>) {

@@ -25,7 +25,7 @@ pub use self::{
     sender::{FunctionLog, LogSender},
 };
 use self::{line::Line, rings::Rings, sender::Queue};
-use crate::sandbox::file_access::ThreadStart;
+use crate::threads::ThreadStart;
 
 /// What all rings may hold: this part of the box's memory, at most and at least so many bytes.
 const PART: u64 = 128;

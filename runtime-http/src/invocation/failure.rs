@@ -1,6 +1,8 @@
 //! Every way in which an invocation ends without an answer of its own.
 
-/// Why an invocation failed. What the client is told is decided in [`crate::api`].
+use crate::code::Code;
+
+/// Why an invocation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     #[error("the function exited with code {code}")]
@@ -41,6 +43,29 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What the client is told.
+    pub fn code(&self) -> Code {
+        match self {
+            Failure::Exit { .. } => Code::GuestExit,
+            Failure::Trap { .. } => Code::GuestTrap,
+            Failure::MemoryLimit { .. } => Code::GuestMemoryLimit,
+            Failure::OutputLimit { .. } => Code::GuestOutputLimit,
+            Failure::BadHeader { .. } => Code::GuestBadHeader,
+            Failure::NoResponse { .. } => Code::GuestNoResponse,
+            Failure::Reported { failure, .. } => failure.code(),
+            Failure::BodyTooLarge { .. } => Code::BodyTooLarge,
+            Failure::BodyUnreadable { .. } => Code::BodyUnreadable,
+            Failure::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+            Failure::PreopenUnavailable { .. } => Code::PreopenUnavailable,
+            Failure::Draining => Code::Draining,
+            Failure::Evicted => Code::Evicted,
+            // No slot is free although a permit was: its components need several memories each.
+            Failure::NoSlot => Code::QueueFull,
+            // Nobody reads that of a client that is gone.
+            Failure::ClientGone | Failure::Internal { .. } => Code::Internal,
+        }
+    }
+
     /// Without the guest's standard error: for the log, where that is already.
     pub fn without_stderr(&self) -> &Failure {
         match self {

@@ -1,6 +1,6 @@
 //! What all parts of the box know of one invocation, in types that depend on none of those parts.
 //!
-//! - [`id`]: its name in logs and headers
+//! - [`id`]: its name in logs and headers; [`trace_id`]: that of its trace
 //! - [`grants`]: what it may reach beyond computing; [`outbound_grant`]: where its HTTP requests may go
 //! - [`cancel`]: ending it from another thread
 //! - [`usage`]: what it used; [`failure`]: all ways to fail; [`outcome`]: both together, when it has ended
@@ -11,6 +11,7 @@ pub mod grants;
 pub mod id;
 pub mod outbound_grant;
 pub mod outcome;
+pub mod trace_id;
 pub mod usage;
 
 pub use self::{

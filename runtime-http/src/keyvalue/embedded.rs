@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{Account, KeyvalueError, PAGE_KEYS, Page, Result, entry_bytes, number};
-use crate::{by_name::ByName, sandbox::file_access::ThreadStart};
+use crate::{by_name::ByName, threads::ThreadStart};
 
 /// Threads that read and write, of all functions, and of one.
 const THREADS: usize = 16;

@@ -4,11 +4,13 @@
 //! is read is charged to an [`Account`] before it is held.
 //!
 //! - [`embedded`]: a database for each function, below a directory; [`redis`]: a server that several boxes may share
+//! - [`place`]: which of them the operator names
 //! - [`account`]: who has room for what is read; [`error`]: why not
 
 pub mod account;
 pub mod embedded;
 pub mod error;
+pub mod place;
 pub mod redis;
 
 use std::{
@@ -22,12 +24,12 @@ use std::{
 };
 
 pub use self::{account::Account, embedded::make_directory, error::KeyvalueError};
-use self::{embedded::Embedded, redis::Redis};
-use crate::{
-    config::{KeyvalueConfig, KeyvaluePlace},
-    metrics::KeyvalueMetrics,
-    sandbox::file_access::ThreadStart,
+use self::{
+    embedded::Embedded,
+    place::{KeyvalueConfig, KeyvaluePlace},
+    redis::Redis,
 };
+use crate::{metrics::KeyvalueMetrics, threads::ThreadStart};
 
 /// The largest key and the largest value, bytes.
 pub const MOST_KEY: usize = 1 << 10;

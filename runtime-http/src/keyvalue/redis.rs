@@ -16,12 +16,8 @@ use tokio::{
     sync::{Mutex, Semaphore},
 };
 
-use super::{Account, KeyvalueError, PAGE_KEYS, Page, Result};
-use crate::{
-    by_name::ByName,
-    config::RedisUrl,
-    sandbox::{file_access::ThreadStart, outbound::Owned},
-};
+use super::{Account, KeyvalueError, PAGE_KEYS, Page, Result, place::RedisUrl};
+use crate::{by_name::ByName, tasks::Owned, threads::ThreadStart};
 
 /// Requests under way, of all functions, and of one.
 const REQUESTS: usize = 64;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{MOST_FUNCTIONS, SECONDS};
-use crate::traces::context::TraceId;
+use crate::invocation::trace_id::TraceId;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The histogram that has them.

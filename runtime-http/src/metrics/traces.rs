@@ -5,7 +5,6 @@ use std::sync::Arc;
 use prometheus::{IntCounter, IntCounterVec};
 
 use super::{declare::Declare, openmetrics::Exemplars};
-use crate::traces::exporter::Lost;
 
 /// Counts are of invocations, each of which has some spans.
 #[derive(Debug, Clone)]
@@ -39,5 +38,25 @@ impl TraceMetrics {
     /// For whatever reason.
     pub fn all_dropped(&self) -> u64 {
         Lost::ALL.into_iter().map(|reason| self.dropped.with_label_values(&[reason.as_str()]).get()).sum()
+    }
+}
+
+/// Why spans were not taken by the collector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    Queue,
+    Unreachable,
+    Refused,
+}
+
+impl Lost {
+    pub const ALL: [Lost; 3] = [Lost::Queue, Lost::Unreachable, Lost::Refused];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Lost::Queue => "queue",
+            Lost::Unreachable => "unreachable",
+            Lost::Refused => "refused",
+        }
     }
 }

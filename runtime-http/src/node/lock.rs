@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::store::cache_directory::{CacheError, check_directory};
+use crate::artifacts::cache_directory::{CacheError, check_directory};
 
 /// A private directory of lock files.
 pub struct Locks(PathBuf);

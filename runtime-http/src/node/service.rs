@@ -14,11 +14,11 @@ use std::{
 };
 
 use super::{
-    Answer, Greeting, SLOT_TIME,
+    Answer, COMPILE_TIME, Greeting, RECEIVE_TIME, SLOT_TIME,
     lock::{Held, Locks},
 };
 use crate::{
-    cli::CompileServiceArgs,
+    artifacts::{ArtifactCache, ArtifactKey, CacheError},
     confined::{
         self, Allowance, CompilerError, Isolation, Wanted,
         confinement::{self, ConfinementError},
@@ -26,8 +26,30 @@ use crate::{
         ready,
     },
     engine::{EngineError, EngineSize, Engines},
-    store::artifact::{ArtifactCache, ArtifactKey, CacheError},
+    limits::{ByteSize, ConfigDuration},
 };
+
+#[derive(Debug, clap::Args)]
+pub struct CompileServiceArgs {
+    /// The node's cache, root's, which boxes see read-only; DIR.locks beside it is for locks
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: PathBuf,
+    /// Most compiled code in that directory
+    #[arg(long, value_name = "SIZE", default_value = "2Gi")]
+    pub cache_size: ByteSize,
+    /// Largest module
+    #[arg(long, value_name = "SIZE", default_value = "256Mi")]
+    pub max_module_size: ByteSize,
+    /// How long a module may take to arrive
+    #[arg(long, value_name = "TIME", default_value_t = RECEIVE_TIME)]
+    pub receive_time: ConfigDuration,
+    /// How long compiling may take
+    #[arg(long, value_name = "TIME", default_value_t = COMPILE_TIME)]
+    pub compile_time: ConfigDuration,
+    /// Most memory of one compilation
+    #[arg(long, value_name = "SIZE", default_value = "4Gi")]
+    pub compile_memory: ByteSize,
+}
 
 /// How many compile at once on a node, unless it has more cores.
 const SLOTS: u64 = 4;

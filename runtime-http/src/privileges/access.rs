@@ -18,10 +18,10 @@ use procfs::process::{MMapPath, Process};
 use wasmbox_cgroup::hierarchy::CgroupMounts;
 
 use crate::{
-    boot,
     cgroup::root,
-    config::{CacheDir, Config, RedisUrl},
+    config::{CacheDir, Config, places::default_cache_dir},
     invocation::{Host, OutboundGrant},
+    keyvalue::place::RedisUrl,
 };
 
 /// Whatever of it a kernel knows is asked for.
@@ -158,7 +158,7 @@ fn cache_dir(config: &Config) -> Option<PathBuf> {
         Some(CacheDir::None) => None,
         Some(CacheDir::Path(path)) => Some(path.clone()),
         None if config.node.is_some() => None,
-        None => boot::default_cache_dir(),
+        None => default_cache_dir(),
     }
 }
 

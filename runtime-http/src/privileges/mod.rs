@@ -19,17 +19,7 @@ use std::fmt;
 use landlock::{ABI, LandlockStatus, PathFd, RestrictionStatus, RulesetStatus};
 use rustix::io::Errno;
 
-use crate::config::Config;
-
-/// Whether the box gives up anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Confine {
-    /// What the kernel has no means for, or forbids, is not given up, with a warning.
-    Auto,
-    /// It does not start then.
-    True,
-    False,
-}
+use crate::config::{Config, Confine};
 
 /// What could not be given up.
 #[derive(Debug, thiserror::Error)]

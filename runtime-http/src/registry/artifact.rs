@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     excerpt::excerpt,
+    module_format::{Format, check_text},
     store::{
         LARGEST_SETTINGS,
-        kind::{Format, check_text},
         settings::{BadSettings, FunctionSettings},
     },
 };

@@ -6,7 +6,7 @@ use http::StatusCode;
 use indicatif::HumanBytes;
 
 use super::{digest::Digest, reference::BadReference, signature::refusal::Refusals};
-use crate::sandbox::outbound::tls::RootsError;
+use crate::tls::RootsError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {

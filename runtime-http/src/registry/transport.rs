@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{RegistryError, origin::Origin};
-use crate::sandbox::outbound::tls::{HTTP_1, Roots, TlsClient};
+use crate::tls::{HTTP_1, Roots, TlsClient};
 
 /// For a connection, with TLS.
 const CONNECT: Duration = Duration::from_secs(15);

@@ -17,7 +17,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::by_name::ByName;
+use crate::{by_name::ByName, threads::ThreadStart};
 
 /// Of one invocation: each takes a descriptor of the process.
 pub const MOST_FILES: u32 = 256;
@@ -28,9 +28,6 @@ const MOST_THREADS_EVER: usize = 32;
 const SHARE: usize = 2;
 /// Invocations of a function that were ended while its threads were occupied, and whose work may still be queued there.
 const MOST_ABANDONED: usize = 64;
-
-/// What a thread does first.
-pub type ThreadStart = Arc<dyn Fn() + Send + Sync>;
 
 /// What all functions together may occupy.
 pub struct FileQuotas {

@@ -11,7 +11,7 @@
 //! - [`mod@reply`]: the one way back to whoever waits
 //! - [`guest`]: a call that is to run; [`executor`]: what drives it, until its end, its deadline, or its cancellation
 //! - [`limiter`]: memory; [`populate`]: memory made resident ahead; [`failure`]: what an error of a guest's call was
-//! - [`stdin`], [`stdout`], [`stderr`]: the guest's streams; [`logging`]: lines that it gives to the log
+//! - [`stdin`], [`stdout`], [`stderr`]: the guest's streams; [`logging`]: lines that it gives to the log; [`log_allowance`]: how many
 //! - [`file_access`]: what the files of a function's guests may occupy; [`listing`]: directories that they list
 //! - [`guest_config`]: its function's configuration; [`keyvalue`]: its way to what its function keeps
 //! - [`outbound`]: HTTP requests of guests, denied unless granted
@@ -29,6 +29,7 @@ pub mod instances;
 mod keyvalue;
 mod limiter;
 mod listing;
+pub mod log_allowance;
 mod logging;
 pub mod outbound;
 mod p3;
@@ -242,6 +243,8 @@ async fn run(call: Call, setup: Arc<Setup>, reply: ReplySender) -> Ended {
     if let Some(files) = files.as_ref().filter(|_| setup.memory.cancel.reason().is_some()) {
         files.abandon();
     }
+    // Before its client can call the function again, whose lines come after these.
+    setup.stderr.end();
     let result = ended.result.map_err(|failure| failure.with_stderr(setup.stderr.last_lines()));
     Ended { result, remains: Remains { files, ..ended.remains }, ..ended }
 }

@@ -16,6 +16,7 @@ use super::{
     outbound::{sockets_p2, sockets_p3},
 };
 use crate::{
+    confined::imports::NO_START,
     engine::{EngineError, Engines},
     excerpt::excerpt,
 };
@@ -62,9 +63,7 @@ pub enum ProgramError {
     /// With the names that the module chose, as an excerpt.
     #[error("{0}")]
     Link(String),
-    #[error(
-        "the module exports no function `_start` without parameters and results; build it as a WASI command, not as a library"
-    )]
+    #[error("{NO_START}")]
     NoStart,
     #[error(
         "the component exports none of wasi:http/incoming-handler (WASI 0.2), wasi:http/handler (WASI 0.3), and wasi:cli/run (either)"

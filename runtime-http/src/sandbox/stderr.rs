@@ -14,6 +14,7 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError},
 };
 
+use super::log_allowance::LogAllowance;
 use crate::{
     function_log::{Entry, FunctionLog},
     invocation::InvocationId,
@@ -91,6 +92,8 @@ struct Lines {
     unended: Vec<u8>,
     /// What it may still write.
     left: usize,
+    /// What its function may write beside that; `None`: as much as it likes.
+    allowance: Option<Arc<LogAllowance>>,
     /// What was not logged because it was too much.
     dropped: usize,
     /// Where whoever follows the function finds it, too.
@@ -103,6 +106,13 @@ struct Lines {
 impl Stderr {
     pub fn new(function: Arc<str>, id: InvocationId, keep: KeepLast) -> Self {
         Stderr(Arc::new(Mutex::new(Lines::new(function, id, keep))))
+    }
+
+    /// Its lines are among those that its function may write.
+    #[must_use]
+    pub fn within(self, allowance: Option<Arc<LogAllowance>>) -> Self {
+        self.lines().allowance = allowance;
+        self
     }
 
     /// The same lines go there, too.
@@ -122,9 +132,9 @@ impl Stderr {
     /// From now on it is that of another invocation in the same instance, as if it were new.
     pub fn renew(&self, id: InvocationId) {
         let mut lines = self.lines();
-        let (function, keep, log) = (lines.function.clone(), lines.keep, lines.log.clone());
-        *lines = Lines::new(function, id, keep);
-        lines.log = log;
+        let (log, allowance) = (lines.log.clone(), lines.allowance.clone());
+        *lines = Lines::new(lines.function.clone(), id, lines.keep);
+        (lines.log, lines.allowance) = (log, allowance);
     }
 
     /// The last lines that were written, whole ones if they are not too long; empty if there are none, or they are not kept.
@@ -171,7 +181,7 @@ fn escaped_length(text: &str) -> usize {
 impl Lines {
     fn new(function: Arc<str>, id: InvocationId, keep: KeepLast) -> Lines {
         let (unended, last) = (Vec::new(), Vec::new());
-        Lines { function, id, unended, left: MOST_BYTES, dropped: 0, log: None, keep, last }
+        Lines { function, id, unended, left: MOST_BYTES, allowance: None, dropped: 0, log: None, keep, last }
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -200,22 +210,35 @@ impl Lines {
         }
     }
 
+    /// Whether a line of `size` bytes may be logged. The first one that is too much for the invocation is its last one.
+    fn take(&mut self, size: usize) -> bool {
+        if size > self.left {
+            self.left = 0;
+            return false;
+        }
+        if self.allowance.as_ref().is_some_and(|allowance| !allowance.take(size)) {
+            return false;
+        }
+        self.left -= size;
+        true
+    }
+
     fn log(&mut self) {
-        let line = String::from_utf8_lossy(self.unended.strip_suffix(b"\n").unwrap_or(&self.unended));
+        let mut unended = std::mem::take(&mut self.unended);
+        let line = String::from_utf8_lossy(unended.strip_suffix(b"\n").unwrap_or(&unended));
         let text = logged(&line);
         // An empty line costs the log as much as a short one, and a control character is escaped.
         let size = LINE_BYTES + escaped_length(text);
-        if size <= self.left {
-            self.left -= size;
+        if self.take(size) {
             tracing::info!(target: "guest", function = %self.function, id = %self.id, stderr = text);
             if let Some(log) = self.log.as_ref().filter(|_| Severity::Info.is_logged()) {
                 log.push(self.id, Entry::Stderr(text.into()));
             }
         } else {
-            self.left = 0;
-            self.dropped += self.unended.len();
+            self.dropped += unended.len();
         }
-        self.unended.clear();
+        unended.clear();
+        self.unended = unended;
     }
 
     fn entry(&mut self, severity: Severity, context: &str, message: &str) {
@@ -225,17 +248,12 @@ impl Lines {
         // Not `level`, which each line has already.
         let (severity_name, mut rest) = (severity.as_str(), message);
         loop {
-            if self.left == 0 {
+            let text = beginning(rest, LONGEST_LINE);
+            let size = LINE_BYTES + escaped_length(context) + escaped_length(text);
+            if !self.take(size) {
                 self.dropped += rest.len();
                 return;
             }
-            let text = beginning(rest, LONGEST_LINE);
-            let size = LINE_BYTES + escaped_length(context) + escaped_length(text);
-            if size > self.left {
-                self.left = 0;
-                continue;
-            }
-            self.left -= size;
             at_level!(severity, event, , function = %self.function, id = %self.id, severity = severity_name, context, log = text);
             if let Some(log) = &self.log {
                 log.push(self.id, Entry::Log { severity: severity_name, context: context.into(), text: text.into() });
@@ -253,7 +271,7 @@ impl Lines {
         }
         if self.dropped > 0 {
             let dropped_bytes = std::mem::take(&mut self.dropped);
-            tracing::warn!(target: "guest", function = %self.function, id = %self.id, dropped_bytes, "what it wrote beyond 1 MiB was not logged");
+            tracing::warn!(target: "guest", function = %self.function, id = %self.id, dropped_bytes, "what it wrote beyond 1 MiB, or its function beyond --function-log-rate, was not logged");
             if let Some(log) = self.log.as_ref().filter(|_| Severity::Warn.is_logged()) {
                 log.push(self.id, Entry::Dropped { bytes: dropped_bytes });
             }

@@ -44,6 +44,7 @@ use self::{
 };
 use crate::{
     api::Peers,
+    client,
     exchange::{
         budget::{Budgets, HTTP2_CONNECTION, HTTP2_STREAM, Reservation, SMALL_HEAD},
         response_body::ResponseBody,
@@ -94,17 +95,6 @@ pub struct Ending {
     pub close: CancellationToken,
 }
 
-/// `HOST:PORT`, with the brackets that an IPv6 address needs.
-pub fn address(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// The address by which a server that is bound to `host` is reached from the same machine.
-pub fn reachable(host: &str, port: u16) -> String {
-    let every = matches!(host.trim_matches(['[', ']']), "" | "0.0.0.0" | "::");
-    address(if every { "127.0.0.1" } else { host }, port)
-}
-
 type Http = auto::Builder<TokioExecutor>;
 
 fn http() -> Http {
@@ -136,7 +126,7 @@ impl Server {
         budgets: Budgets,
         gauge: IntGauge,
     ) -> Result<Server, ListenError> {
-        let address = address(host, port);
+        let address = client::address(host, port);
         let error = |source| ListenError { address: address.clone(), setting, source };
         let listener = TcpListener::bind(&address).await.map_err(error)?;
         // listen(2): on a socket that listens already, this changes its backlog.

@@ -1,38 +1,69 @@
-//! Who begins as clients of HTTP/2 do, and then says something else, is told so in HTTP/2 (RFC 9113, section 3.4).
+//! Who speaks HTTP/2 badly from the first line on is told so in HTTP/2 (RFC 9113, section 3.4).
 //!
-//! hyper takes for HTTP/1 whatever is not the whole preface, and answers it with a 400 that such a client cannot read.
+//! hyper takes for HTTP/1 whatever is not the whole preface, and answers it with a 400 that such a client cannot read. So that is left to
+//! clients whose first line may be one of HTTP/1, if a bad one (RFC 9112, section 3): of up to two words, or with a target, or a version.
 
 /// What only clients of HTTP/2 begin with: the first line of their preface.
 const BEGINNING: &[u8; 16] = b"PRI * HTTP/2.0\r\n";
+/// What the third word of a request line begins with.
+const VERSION: &[u8; 5] = b"HTTP/";
 
 /// The server's own preface, which is an empty SETTINGS frame, and GOAWAY: no stream, PROTOCOL_ERROR.
 pub const REFUSAL: &[u8] =
     b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01";
 
 /// How a connection begins.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Beginning {
-    /// How many of its bytes are those of [`BEGINNING`]; `None` when one was not.
-    same: Option<usize>,
+    preface: Prefix,
+    version: Prefix,
+    /// Whether the second word may be the target of a request: a path, a URL, a host with its port, or `*`.
+    has_target: bool,
+    /// Of the first line.
+    spaces: u32,
+    is_over: bool,
 }
 
-impl Default for Beginning {
-    fn default() -> Self {
-        Beginning { same: Some(0) }
+/// How much of something is as expected.
+#[derive(Debug, Default)]
+struct Prefix {
+    same: usize,
+    is_other: bool,
+}
+
+impl Prefix {
+    /// The next byte, if `expected` is not there as a whole.
+    fn read(&mut self, byte: u8, expected: &[u8]) {
+        match expected.get(self.same) {
+            Some(next) if *next == byte && !self.is_other => self.same += 1,
+            Some(_) => self.is_other = true,
+            None => {}
+        }
     }
 }
 
 impl Beginning {
     /// The connection's next bytes.
     pub fn read(&mut self, bytes: &[u8]) {
-        let Some(same) = self.same.filter(|same| *same < BEGINNING.len()) else { return };
-        let more = bytes.len().min(BEGINNING.len() - same);
-        self.same = (bytes[..more] == BEGINNING[same..same + more]).then_some(same + more);
+        for byte in bytes {
+            if self.is_over {
+                return;
+            }
+            self.preface.read(*byte, BEGINNING);
+            match byte {
+                b'\n' => self.is_over = true,
+                b' ' => self.spaces += 1,
+                b'\r' => {}
+                b'/' | b':' | b'*' if self.spaces == 1 => self.has_target = true,
+                _ if self.spaces == 2 => self.version.read(*byte, VERSION),
+                _ => {}
+            }
+        }
     }
 
-    /// Whether it is that of HTTP/2.
+    /// Whether no client of HTTP/1 begins so.
     pub fn is_http2(&self) -> bool {
-        self.same == Some(BEGINNING.len())
+        self.preface.same == BEGINNING.len() || self.version.is_other && !self.has_target
     }
 }
 
@@ -40,23 +71,40 @@ impl Beginning {
 mod tests {
     use super::*;
 
+    fn is_http2(text: &[u8], size: usize) -> bool {
+        let mut beginning = Beginning::default();
+        text.chunks(size).for_each(|bytes| beginning.read(bytes));
+        beginning.is_http2()
+    }
+
     #[test]
     fn however_it_comes() {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         for size in 1..=preface.len() {
-            let mut beginning = Beginning::default();
-            preface.chunks(size).for_each(|bytes| beginning.read(bytes));
-            assert!(beginning.is_http2(), "{size}");
+            assert!(is_http2(preface, size), "{size}");
             for wrong in 0..BEGINNING.len() {
                 let mut other = *preface;
                 other[wrong] ^= 1;
-                let mut beginning = Beginning::default();
-                other.chunks(size).for_each(|bytes| beginning.read(bytes));
-                assert!(!beginning.is_http2(), "{size}, {wrong}");
+                // With another byte for `*` there is still a version.
+                assert!(!is_http2(&other, size), "{size}, {wrong}");
+            }
+            for (text, expected) in [
+                (&preface[..15], false),
+                (b"INVALID CONNECTION PREFACE\r\n\r\n", true),
+                (b"GET / HTTP/1.1\r\nHost: a\r\nno such header here\r\n", false),
+                (b"GET / HTTP/9\r\n", false),
+                (b"GET / HTTX/1.1\r\n", false),
+                (b"GET /a b HTTP/1.1\r\n", false),
+                (b"GET a HTTX/1.1\r\n", true),
+                (b"CONNECT a:1 b\r\n", false),
+                (b"GET /\r\nHost: a b c\r\n", false),
+                (b"\r\na b c", false),
+                (b"a  b", true),
+                (b"a b ", false),
+                (b"", false),
+            ] {
+                assert_eq!(is_http2(text, size), expected, "{}, {size}", text.escape_ascii());
             }
         }
-        let mut short = Beginning::default();
-        short.read(&preface[..15]);
-        assert!(!short.is_http2());
     }
 }

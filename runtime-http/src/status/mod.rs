@@ -1,10 +1,4 @@
-//! The live state of a box as one document: `/status` of the admin port, and `wasmbox status`, which shows it.
-//!
-//! - [`command`]: asks a box, and prints
-//! - [`screen`]: the document for people
-
-pub mod command;
-pub mod screen;
+//! The live state of a box as one document: `/status` of the admin port.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 

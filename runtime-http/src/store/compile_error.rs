@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::kind::TextTooLarge;
 use crate::confined::CompilerError;
+use crate::module_format::TextTooLarge;
 
 /// Why the bytes of a file cannot become a program.
 #[derive(Debug, thiserror::Error)]

@@ -13,25 +13,24 @@ use std::{
 
 pub use super::compile_error::CompileError;
 use super::{
-    artifact::{ArtifactCache, ArtifactKey},
-    file_identity::FileIdentity,
-    kind::{self, Format},
     native::{Code, Native},
     pace::Pace,
 };
 use crate::{
-    config::Tiers,
+    artifacts::{ArtifactCache, ArtifactKey, file_identity::FileIdentity},
     confined::{
         self, Allowance, CompilerError, Isolation, Made, Wanted,
         memory_file::{MemoryFile, Sealed},
         stop::Stop,
     },
+    engine::tier::Tiers,
     engine::{
         Engines,
         tier::{CodeMaker, Tier},
     },
     excerpt::excerpt,
     metrics::Metrics,
+    module_format::{self, Format},
     node::client::{CompileService, Outcome},
     sandbox::{Program, ProgramError, Toolchain},
 };
@@ -188,7 +187,7 @@ impl Compiler {
     /// [`CompileError`].
     pub fn prepare(&self, bytes: Vec<u8>, file: Option<&FileIdentity>) -> Result<Prepared, CompileError> {
         match Format::of(&bytes).ok_or(CompileError::UnknownFormat)? {
-            Format::Text => kind::check_text(bytes.len())?,
+            Format::Text => module_format::check_text(bytes.len())?,
             Format::Module | Format::Component => {}
             Format::Native if !self.settings.trust_precompiled => return Err(CompileError::PrecompiledUntrusted),
             Format::Native => {

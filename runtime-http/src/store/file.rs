@@ -17,10 +17,8 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
-    file_identity::{FileIdentity, SETTLED},
-    name::ModuleName,
-};
+use super::name::ModuleName;
+use crate::artifacts::file_identity::{FileIdentity, SETTLED};
 
 /// How long to wait, in all, for a file that is being written.
 const PATIENCE: Duration = Duration::from_secs(2);

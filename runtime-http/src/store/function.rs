@@ -1,6 +1,9 @@
 //! A function that is ready to be invoked.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    sync::Arc,
+};
 
 use prometheus::IntCounter;
 
@@ -21,6 +24,7 @@ use crate::{
     sandbox::{
         GuestConfig, KeptInstances, Program, Reuse,
         file_access::FileAccess,
+        log_allowance::LogAllowance,
         outbound::{FunctionAccess, InvocationAccess},
     },
     traces::Propagated,
@@ -68,6 +72,8 @@ pub struct Function {
     pub share: Arc<Share>,
     /// What its invocations have used of their quotas.
     pub cpu_budget: Arc<CpuBudget>,
+    /// What they may write to the log; `None`: as much as they like.
+    pub log_allowance: Option<Arc<LogAllowance>>,
 }
 
 /// What functions have by name: a new version of a file goes on with it.
@@ -75,6 +81,7 @@ pub struct Function {
 pub struct ByFunction {
     shares: ByName<Share>,
     cpu_budgets: ByName<CpuBudget>,
+    log_allowances: ByName<LogAllowance>,
 }
 
 /// The operator's values, which settings refine.
@@ -83,6 +90,8 @@ pub struct Defaults {
     pub limits: Limits,
     pub caps: LimitCaps,
     pub buffer_limit: usize,
+    /// Of one function to the log, bytes a second; `None`: as much as it likes.
+    pub log_rate: Option<NonZeroU64>,
 }
 
 /// A CGI header block must be whole before the response starts.
@@ -108,6 +117,9 @@ impl Function {
             estimate: Arc::default(),
             share: functions.shares.of(&name, Share::new),
             cpu_budget: functions.cpu_budgets.of(&name, CpuBudget::default),
+            log_allowance: defaults
+                .log_rate
+                .map(|rate| functions.log_allowances.of(&name, || LogAllowance::new(rate.get()))),
             name,
             version,
             program,

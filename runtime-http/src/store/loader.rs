@@ -12,11 +12,11 @@ use super::{
     compile_queue::CompileQueue,
     compiler::{CompileError, Compiled, Compiler, Prepared},
     file::{FileError, FileVersion, FunctionsDir, settings_file, stem},
-    file_identity::FileIdentity,
     function::{ByFunction, Defaults, Function},
     settings::{BadSettings, FunctionSettings, GrantedSettings, OperatorGrants},
 };
 use crate::{
+    artifacts::file_identity::FileIdentity,
     confined::{Wanted, stop::Stop},
     keyvalue::Keyvalue,
     metrics::Metrics,

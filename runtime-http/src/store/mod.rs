@@ -4,27 +4,21 @@
 //! who wait for it, never on the threads that serve connections, and goes on when they leave. What a file's content made fail stays failed until
 //! it changes; what may pass is tried again. The store does not run anything and knows nothing of HTTP.
 //!
-//! - [`name`]: names of modules; [`mod@file`]: the functions directory, with [`file_identity`]: what tells contents apart; [`kind`]: what a file is
+//! - [`name`]: names of modules; [`mod@file`]: the functions directory
 //! - [`cache`]: what is in memory; [`loader`]: how it gets there; [`compile_queue`]: who compiles next
 //! - [`listing`]: what there is, for operators
 //! - [`settings`]: per-function settings; [`unknown_key`]: what was meant in them; [`function`]: the ready function
 //! - [`promotion`]: whose baseline code is replaced, and when; [`pace`]: how long compiling may take
-//! - [`compiler`], [`native`], [`artifact`]: compiling, loading native code, the AOT cache on disk; [`cache_directory`]: whether that can be
-//!   trusted; [`mapping`]: its files in memory
+//! - [`compiler`], [`native`]: compiling, loading native code
 
-pub mod artifact;
 pub mod cache;
-pub mod cache_directory;
 mod compile_error;
 mod compile_queue;
 pub mod compiler;
 pub mod file;
-mod file_identity;
 pub mod function;
-pub mod kind;
 pub mod listing;
 pub mod loader;
-pub mod mapping;
 pub mod methods;
 pub mod name;
 pub mod native;
@@ -61,7 +55,8 @@ use crate::{
     engine::tier::Tier,
     keyvalue::Keyvalue,
     metrics::{Metrics, gauge},
-    sandbox::{ProgramKind, file_access::ThreadStart, outbound::OutboundAccess},
+    sandbox::{ProgramKind, outbound::OutboundAccess},
+    threads::ThreadStart,
 };
 
 #[derive(Debug, thiserror::Error)]

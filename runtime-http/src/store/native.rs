@@ -6,7 +6,7 @@ use std::{fs::File, os::fd::AsRawFd};
 
 use wasmtime::{Engine, Module, Precompiled, component::Component};
 
-use super::artifact::Artifact;
+use crate::artifacts::Artifact;
 use crate::{
     confined::memory_file::Sealed,
     engine::{Engines, tier::CodeMaker},

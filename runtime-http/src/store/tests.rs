@@ -55,7 +55,11 @@ impl Drop for TestStore {
 #[test]
 fn loading_that_panics_has_failed_and_is_not_loading_for_ever() {
     let test = TestStore::new("panic");
-    let version = FileVersion { file: "f".into(), module: file_identity::FileIdentity::numbered(1), settings: None };
+    let version = FileVersion {
+        file: "f".into(),
+        module: crate::artifacts::file_identity::FileIdentity::numbered(1),
+        settings: None,
+    };
     let (sender, result) = watch::channel(None);
     let waiting = Waiting { result, until: Instant::now() };
     let ticket = test.store.cache().start(&version, waiting.clone(), Instant::now());

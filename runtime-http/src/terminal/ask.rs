@@ -5,10 +5,10 @@ use std::net::ToSocketAddrs;
 use http::StatusCode;
 
 use super::plain;
+use super::status::StatusError;
 use crate::{
     client,
     overview::{Overview, query::Query},
-    status::command::StatusError,
 };
 
 /// What the box whose admin port is at `address` does.

@@ -5,9 +5,12 @@
 //!
 //! - [`ask`]: asking a box; [`session`]: asking again and again, and keys; [`screen`]: what is drawn; [`top`]: the command, and its list as text
 
+pub mod arguments;
 pub mod ask;
 pub mod screen;
 pub mod session;
+pub mod status;
+pub mod status_screen;
 pub mod top;
 
 use crate::excerpt::excerpt;

@@ -8,11 +8,9 @@ use ratatui::{
     widgets::{Cell, LineGauge, Paragraph, Row, Table},
 };
 
+use super::status_screen::bytes;
 use super::{bound, plain, plain_lines, rate};
-use crate::{
-    overview::{Overview, query::Query},
-    status::screen::bytes,
-};
+use crate::overview::{Overview, query::Query};
 
 /// What is shown beside the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

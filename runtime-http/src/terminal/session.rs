@@ -12,14 +12,12 @@ use std::{
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
+use super::status::StatusError;
 use super::{
     ask::ask,
     screen::{self, Shows},
 };
-use crate::{
-    overview::{Overview, query::Query},
-    status::command::StatusError,
-};
+use crate::overview::{Overview, query::Query};
 
 /// Between two looks at the box.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -5,13 +5,13 @@ use std::{
     process::ExitCode,
 };
 
-use super::{ask::ask, bound, plain, rate, screen::Shows, session};
+use super::{
+    arguments::TopArgs, ask::ask, bound, plain, rate, screen::Shows, session, status::StatusError, status_screen::bytes,
+};
 use crate::{
-    cli::TopArgs,
     config::Settings,
     deploy::table::aligned,
     overview::{Overview, query::Query},
-    status::{command::StatusError, screen::bytes},
 };
 
 /// Shows them until a key ends it, or once.

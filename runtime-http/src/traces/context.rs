@@ -3,10 +3,11 @@
 //!
 //! Whoever sends a request chooses both. What is not exactly as specified is not there: then a new trace begins.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::{fmt, hash::BuildHasher, hash::RandomState, sync::OnceLock};
+use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::invocation::trace_id::{TraceId, not_zero};
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -19,10 +20,6 @@ const MOST_ENTRIES: usize = 32;
 const MOST_STATE: usize = 512;
 const LONG_ENTRY: usize = 128;
 const SAMPLED: u8 = 1;
-
-/// The name of a trace. Never all zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceId([u8; 16]);
 
 /// The name of a span within its trace. Never all zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,44 +41,6 @@ pub struct Received {
     pub state: Option<Box<str>>,
 }
 
-/// Numbers that nobody can foresee, and that do not come again.
-pub(super) fn random() -> u64 {
-    static KEYS: OnceLock<RandomState> = OnceLock::new();
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    // Keyed by the operating system's randomness.
-    KEYS.get_or_init(RandomState::new).hash_one(NUMBER.fetch_add(1, Ordering::Relaxed))
-}
-
-fn not_zero() -> u64 {
-    loop {
-        if let number @ 1.. = random() {
-            return number;
-        }
-    }
-}
-
-impl TraceId {
-    /// A new one, all of which is random.
-    pub fn new() -> TraceId {
-        TraceId((u128::from(random()) << 64 | u128::from(not_zero())).to_be_bytes())
-    }
-
-    pub fn bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// The part by which a share of all traces is drawn.
-    pub fn low(&self) -> u64 {
-        u128::from_be_bytes(self.0) as u64
-    }
-}
-
-impl Default for TraceId {
-    fn default() -> Self {
-        TraceId::new()
-    }
-}
-
 impl SpanId {
     pub fn new() -> SpanId {
         SpanId(not_zero().to_be_bytes())
@@ -95,12 +54,6 @@ impl SpanId {
 impl Default for SpanId {
     fn default() -> Self {
         SpanId::new()
-    }
-}
-
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
@@ -134,7 +87,7 @@ impl TraceContext {
         let trace = hexadecimal::<16>(&known[3..35]).filter(|id| *id != [0; 16])?;
         let span = hexadecimal::<8>(&known[36..52]).filter(|id| *id != [0; 8])?;
         let sampled = hexadecimal::<1>(&known[53..])?[0] & SAMPLED != 0;
-        Some(TraceContext { trace: TraceId(trace), span: SpanId(span), sampled })
+        Some(TraceContext { trace: TraceId::of(trace), span: SpanId(span), sampled })
     }
 
     pub fn header(&self) -> HeaderValue {
@@ -299,7 +252,8 @@ mod tests {
 
     #[test]
     fn new_names_differ() {
-        let names: std::collections::HashSet<_> = (0..1000).map(|_| (TraceId::new().0, SpanId::new().0)).collect();
+        let names: std::collections::HashSet<_> =
+            (0..1000).map(|_| (*TraceId::new().bytes(), SpanId::new().0)).collect();
         assert_eq!(names.len(), 1000);
     }
 }

@@ -18,10 +18,7 @@ use super::{
     endpoint::{Endpoint, OtlpHeaders},
     otlp::ExportResponse,
 };
-use crate::{
-    sandbox::outbound::{Owned, tls::TlsClient},
-    server::address,
-};
+use crate::{client::address, tasks::Owned, tls::TlsClient};
 
 /// The most of an answer's head, and of its body. What is longer is not read.
 const MOST_HEAD: usize = 16 << 10;

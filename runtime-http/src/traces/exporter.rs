@@ -23,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Traces,
-    context::random,
     delivery::{Answered, Delivery},
     endpoint::{Endpoint, OtlpHeaders, ResourceAttributes},
     invocation::Ended,
@@ -32,11 +31,11 @@ use super::{
     spans::spans,
 };
 use crate::{
+    invocation::trace_id::random,
     metrics::TraceMetrics,
-    sandbox::{
-        file_access::ThreadStart,
-        outbound::tls::{HTTP_1, Roots, TlsClient},
-    },
+    metrics::traces::Lost,
+    threads::ThreadStart,
+    tls::{HTTP_1, Roots, TlsClient},
 };
 
 /// Invocations that are sent together: some hundred spans, less than 1 MiB.
@@ -93,26 +92,6 @@ impl ExporterSettings {
             }
         }
         Resource { attributes }
-    }
-}
-
-/// Why spans were not taken by the collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lost {
-    Queue,
-    Unreachable,
-    Refused,
-}
-
-impl Lost {
-    pub const ALL: [Lost; 3] = [Lost::Queue, Lost::Unreachable, Lost::Refused];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Lost::Queue => "queue",
-            Lost::Unreachable => "unreachable",
-            Lost::Refused => "refused",
-        }
     }
 }
 

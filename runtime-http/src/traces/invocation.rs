@@ -9,9 +9,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::{
     Traces,
-    context::{Received, SpanId, TRACEPARENT, TRACESTATE, TraceContext, TraceId},
+    context::{Received, SpanId, TRACEPARENT, TRACESTATE, TraceContext},
 };
 use crate::{
+    invocation::trace_id::TraceId,
     invocation::{CgroupTimes, InvocationId, Usage},
     limits::Limits,
 };

@@ -24,12 +24,12 @@ use std::{sync::Arc, time::Instant};
 use http::{Request, StatusCode};
 use tokio::sync::mpsc;
 
-use self::{context::TraceId, invocation::Ended, sampler::Sampler};
 pub use self::{
     exporter::{Exporter, ExporterSettings},
     invocation::{InvocationTrace, Propagated},
 };
-use crate::{limits::Limits, metrics::TraceMetrics};
+use self::{invocation::Ended, sampler::Sampler};
+use crate::{invocation::trace_id::TraceId, limits::Limits, metrics::TraceMetrics, metrics::traces::Lost};
 
 /// The traces of a box that has a collector.
 pub struct Traces {
@@ -71,7 +71,7 @@ impl Traces {
 
     fn export(&self, ended: Ended) {
         if self.queue.try_send(ended).is_err() {
-            self.metrics.dropped(exporter::Lost::Queue, 1);
+            self.metrics.dropped(Lost::Queue, 1);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Of which invocations spans are recorded.
 
-use super::context::{TraceContext, TraceId};
+use super::context::TraceContext;
+use crate::invocation::trace_id::TraceId;
 use crate::limits::Fraction;
 
 /// The names are those of `OTEL_TRACES_SAMPLER` (OpenTelemetry, SDK environment variables).

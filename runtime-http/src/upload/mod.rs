@@ -16,6 +16,7 @@ pub mod error;
 pub mod etag;
 pub mod history;
 pub mod list;
+mod problem;
 pub mod receive;
 pub mod routes;
 pub mod serving;
@@ -50,8 +51,9 @@ use crate::{
     },
     function_log::FunctionLogs,
     metrics::Metrics,
+    module_format::Format,
     sandbox::ProgramKind,
-    store::{LARGEST_SETTINGS, LoadError, ModuleStore, compiler::CompileError, kind::Format, name::ModuleName},
+    store::{LARGEST_SETTINGS, LoadError, ModuleStore, compiler::CompileError, name::ModuleName},
 };
 
 /// Bodies that arrive, or are looked at, at once: each has three descriptors, a thread now and then, and a piece of memory.

@@ -14,8 +14,10 @@ use super::{
     receive,
 };
 use crate::{
-    admin::json,
-    api::{answer::whole, problem::Problem},
+    api::{
+        answer::{json, whole},
+        problem::Problem,
+    },
     excerpt::excerpt,
     exchange::{request_body::RequestBody, response_body::ResponseBody},
     store::name::{BadModuleName, ModuleName},
@@ -188,7 +190,8 @@ impl Uploads {
             self.change(name, Conditions::default(), |change| change.describe()).await?;
         }
         let place = logs.place().ok_or(UploadError::Followers)?;
-        let mut answer = Response::new(logs.read(name.as_str().into(), follow, place));
+        let (pieces, reader) = logs.read(name.as_str().into(), follow, place);
+        let mut answer = Response::new(ResponseBody::pieces(pieces, Box::new(reader)));
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

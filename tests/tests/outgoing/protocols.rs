@@ -3,6 +3,10 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -117,11 +121,14 @@ fn an_answer_that_breaks_off_is_no_whole_one() {
     }
 }
 
-/// Answers each request with `bytes`, and then resets its connection.
-fn resetting(bytes: &'static [u8]) -> SocketAddr {
+/// Answers each request with `bytes`, and then resets its connection; counts the connections.
+fn resetting(bytes: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("a bound socket");
-    let reset = |mut stream: TcpStream| {
+    let connections = Arc::<AtomicUsize>::default();
+    let count = connections.clone();
+    let reset = move |mut stream: TcpStream| {
+        count.fetch_add(1, Ordering::SeqCst);
         let mut buffer = [0; 4096];
         let _ = stream.read(&mut buffer);
         let _ = stream.write_all(bytes);
@@ -130,20 +137,22 @@ fn resetting(bytes: &'static [u8]) -> SocketAddr {
         set_socket_linger(&stream, Some(std::time::Duration::ZERO)).expect("a socket");
     };
     thread::spawn(move || listener.incoming().flatten().for_each(reset));
-    address
+    (address, connections)
 }
 
 #[test]
 fn a_proxy_that_resets() {
-    let before = resetting(b"");
-    let within = resetting(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfirst");
-    let garbage = resetting(b"SSH-2.0-OpenSSH_9.2\r\n\r\n");
+    let (before, before_count) = resetting(b"");
+    let (within, within_count) = resetting(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfirst");
+    let (garbage, garbage_count) = resetting(b"SSH-2.0-OpenSSH_9.2\r\n\r\n");
     let grants = [before, within, garbage].map(|address| address.to_string());
     let server: WasmBox = granted("http", &grants).flag("--allow-outbound", grants.join(",")).start();
-    // It is not tried again.
     has(&fetch(&server, &format!("GET,http://{before}/")), &["error=", "ConnectionTerminated"]);
     has(&fetch(&server, &format!("GET,http://{within}/")), &["status=200", "first", "body-error="]);
     has(&fetch(&server, &format!("GET,http://{garbage}/")), &["error=", "HttpProtocolError"]);
     has(&fetch(&server, &format!("GET,https://{before}/")), &["error=", "ConnectionTerminated"]);
     has(&fetch(&server, &format!("GET,https://{garbage}/")), &["error=", "Tls"]);
+    // To try again is the guest's business.
+    let connections = [before_count, within_count, garbage_count].map(|count| count.load(Ordering::SeqCst));
+    assert_eq!(connections, [2, 1, 2]);
 }

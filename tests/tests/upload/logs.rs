@@ -113,7 +113,11 @@ fn what_comes_is_followed_until_the_box_ends() {
 
 #[test]
 fn who_reads_slowly_is_told_how_many_lines_are_gone() {
-    let server = launch().function("writes.wat", writes()).flag("--memory-limit", "256Mi").start();
+    let server = launch()
+        .function("writes.wat", writes())
+        .flag("--memory-limit", "256Mi")
+        .flag("--function-log-rate", 0)
+        .start();
     let mut wire = follow(&server, "writes");
     // Some megabytes of lines, of which the box keeps 128 KiB; what is on its way holds not much more.
     let body = "x".repeat(1000) + "\n";

@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -19,21 +20,21 @@ use tokio::{
 
 use super::{
     Destination,
-    connection::{Account, Connection, IDLE_BYTES, Owned},
+    connection::{Account, Connection, IDLE_BYTES},
     dial::{LOOKUP_THREADS, LOOKUPS},
     meter::Meter,
     pool::IdlePool,
     refusal::Refusals,
     sockets::Sockets,
-    tls::{HTTP_2_AND_1, Roots, TlsClient},
 };
 use crate::{
     by_name::ByName,
-    config::OutboundConfig,
     exchange::budget::ByteBudget,
     invocation::{InvocationId, OutboundGrant},
     metrics::FunctionMetrics,
-    sandbox::file_access::ThreadStart,
+    tasks::Owned,
+    threads::ThreadStart,
+    tls::{HTTP_2_AND_1, Roots, TlsClient},
     traces::Propagated,
 };
 
@@ -43,6 +44,16 @@ const MOST_OF_INVOCATION: usize = 16;
 const SHARE: usize = 4;
 /// How often idle connections are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// What the operator says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundConfig {
+    pub allow: Vec<OutboundGrant>,
+    /// Certificates of those who vouch for servers; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// How long a connection may be idle.
+    pub idle: Duration,
+}
 
 /// What all functions share.
 pub struct OutboundAccess {

@@ -16,12 +16,11 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, mpsc},
-    task::JoinHandle,
 };
 use wasmtime_wasi_http::Error;
 
 use super::{failure, request_body::RequestBody};
-use crate::{allocator::HeldBytes, exchange::budget::Reservation};
+use crate::{allocator::HeldBytes, exchange::budget::Reservation, tasks::Owned};
 
 /// The largest head of a response, and the most that is read or written at once, bytes.
 const BUFFER: usize = 32 << 10;
@@ -35,16 +34,6 @@ pub const SECURE_BYTES: usize = 512 << 10;
 pub const IDLE_BYTES: u64 = 64 << 10;
 /// Tasks of hyper's for one connection with one request; three are known.
 const TASKS: usize = 16;
-
-/// A task that ends with its owner.
-#[derive(Debug)]
-pub struct Owned<T>(pub JoinHandle<T>);
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// A connection. Dropping it closes it.
 pub struct Connection {

@@ -15,14 +15,17 @@ use super::{
     access::{FunctionAccess, InvocationAccess},
     connection::{Account, Connection, Unanswered},
     dial::{self, ATTEMPTS, NoAddress},
-    failure::TlsFailure,
     head,
     refusal::Refusal,
     request_body::{Gone, RequestBody},
     response_body::ResponseBody,
-    tls,
 };
-use crate::{allocator::HeldBytes, memory::MemoryReservation, metrics::FunctionMetrics};
+use crate::{
+    allocator::HeldBytes,
+    memory::MemoryReservation,
+    metrics::FunctionMetrics,
+    tls::{self, TlsFailure},
+};
 
 /// Unless the guest says another time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

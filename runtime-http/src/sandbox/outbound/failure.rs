@@ -2,32 +2,9 @@
 
 use std::{error::Error as _, io};
 
-use rustls::CertificateError;
 use wasmtime_wasi_http::Error;
 
-/// Why there is no TLS connection.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsFailure {
-    #[error("its name cannot be in a certificate")]
-    Name,
-    #[error("{0}")]
-    Certificate(CertificateError),
-    #[error("{0}")]
-    Tls(rustls::Error),
-    #[error("{0}")]
-    Io(io::Error),
-}
-
-impl TlsFailure {
-    /// rustls' errors come inside of those of the socket.
-    pub(super) fn of(error: io::Error) -> TlsFailure {
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(reason)) => TlsFailure::Certificate(reason.clone()),
-            Some(other) => TlsFailure::Tls(other.clone()),
-            None => TlsFailure::Io(error),
-        }
-    }
-}
+use crate::tls::TlsFailure;
 
 impl From<TlsFailure> for Error {
     fn from(failure: TlsFailure) -> Error {

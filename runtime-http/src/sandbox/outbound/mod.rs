@@ -27,15 +27,13 @@ mod response_body;
 mod sockets;
 pub mod sockets_p2;
 pub mod sockets_p3;
-pub mod tls;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
 pub use self::{
-    access::{FunctionAccess, InvocationAccess, OutboundAccess},
-    connection::Owned,
+    access::{FunctionAccess, InvocationAccess, OutboundAccess, OutboundConfig},
     sockets::CurrentOutbound,
 };
 use self::{
@@ -47,6 +45,7 @@ use super::Setup;
 use crate::{
     invocation::{Grants, Host},
     memory::MemoryReservation,
+    tasks::Owned,
 };
 
 /// What a guest may write at once, and how often before its reader must take something.

@@ -11,8 +11,11 @@ use std::{
 
 use wasmtime_wasi_http::Error;
 
-use super::{Destination, failure::TlsFailure};
-use crate::invocation::{Host, InvocationId};
+use super::Destination;
+use crate::{
+    invocation::{Host, InvocationId},
+    tls::TlsFailure,
+};
 
 /// Lines for one invocation; the last one says that there are no more.
 const MOST_LINES: u32 = 8;

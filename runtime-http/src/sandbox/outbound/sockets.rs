@@ -19,13 +19,13 @@ use super::{
     Destination, Outbound,
     access::FunctionAccess,
     address,
-    connection::Owned,
     dial::{self, MOST_ADDRESSES},
     refusal::Refusal,
 };
 use crate::{
     allocator::HeldBytes,
     invocation::{Host, OutboundGrant},
+    tasks::Owned,
 };
 
 /// Sockets that one invocation may make, in all: each keeps its descriptor's place until the invocation ends, since streams of a socket can

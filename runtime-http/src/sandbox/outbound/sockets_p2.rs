@@ -21,11 +21,8 @@ use wasmtime_wasi::{
     sockets::WasiSocketsView,
 };
 
-use super::{
-    connection::Owned,
-    sockets::{BUFFER, Unresolved},
-};
-use crate::sandbox::component::ComponentHost;
+use super::sockets::{BUFFER, Unresolved};
+use crate::{sandbox::component::ComponentHost, tasks::Owned};
 
 /// As wasmtime has them: what is defined here takes the place of its own.
 const CREATE: &str = "wasi:sockets/tcp-create-socket@0.2.12";

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::file_identity::FileIdentity;
+use crate::artifacts::file_identity::FileIdentity;
 
 type TestCache = Cache<u32, &'static str, u32>;
 

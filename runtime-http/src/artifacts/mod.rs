@@ -19,15 +19,18 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, OFlags};
 
+pub use self::cache_directory::CacheError;
 use self::checked::CheckedImages;
-pub use super::cache_directory::CacheError;
-use super::{
+use self::{
     cache_directory::{check_directory, check_mapped_directory, is_root},
     file_identity::FileIdentity,
     mapping::Mapping,
 };
 
+pub mod cache_directory;
 mod checked;
+pub mod file_identity;
+pub mod mapping;
 
 const KEY_FILE: &str = "key";
 const KEY_BYTES: usize = 32;

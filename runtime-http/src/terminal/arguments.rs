@@ -4,7 +4,6 @@ use crate::{
     client,
     config::{AdminSettings, Settings},
     overview::query::Sort,
-    server,
 };
 
 #[derive(Debug, clap::Args)]
@@ -54,7 +53,7 @@ impl BoxArgs {
     pub fn address(&self, settings: &Settings) -> String {
         match &self.address {
             Some(address) => client::host_and_port(address).to_owned(),
-            None => server::reachable(settings.admin.host(), settings.admin.port()),
+            None => client::reachable(settings.admin.host(), settings.admin.port()),
         }
     }
 }

@@ -2,8 +2,12 @@
 
 use http::HeaderValue;
 
-use super::{Code, Problem, load_error_code};
-use crate::{exchange::request_body::BodyError, invocation::Failure, upload::UploadError};
+use super::UploadError;
+use crate::{
+    api::problem::{Code, Problem, load_error_code},
+    exchange::request_body::BodyError,
+    invocation::Failure,
+};
 
 impl From<UploadError> for Problem {
     fn from(error: UploadError) -> Self {
@@ -15,8 +19,7 @@ impl From<UploadError> for Problem {
                 Code::ModuleNotFound
             }
             UploadError::Method { allow, .. } => {
-                let allow = Some(HeaderValue::from_static(allow));
-                return Problem { allow, ..Problem::new(Code::MethodNotAllowed, detail) };
+                return Problem::new(Code::MethodNotAllowed, detail).allowing(HeaderValue::from_static(allow));
             }
             UploadError::Name(error) => return error.into(),
             UploadError::Query { .. } | UploadError::Condition(_) => Code::BadRequest,

@@ -9,13 +9,12 @@ use std::{
 
 use http::StatusCode;
 
-use super::{Status, screen::Screen};
+use super::{arguments::StatusArgs, screen::Shows, session, status_screen::Screen};
 use crate::{
-    cli::StatusArgs,
     client::{self, ClientError},
     config::Settings,
     overview::query::Query,
-    terminal::{screen::Shows, session},
+    status::Status,
 };
 
 /// Between two looks of `--watch`.

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::Status;
-use crate::terminal::plain;
+use super::plain;
+use crate::status::Status;
 
 /// Functions and codes shown at most; the document has all.
 const MOST_SHOWN: usize = 20;

@@ -17,7 +17,7 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::{ArtifactKey, KEY_BYTES};
-use crate::store::file_identity::FileIdentity;
+use crate::artifacts::file_identity::FileIdentity;
 
 const FILE: &str = "checked";
 const SLOTS: u64 = 1 << 16;

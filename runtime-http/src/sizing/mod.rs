@@ -3,11 +3,14 @@
 //! Capacity, the default of `Memory-Request` and its cap follow, and readiness, the marks of the [`crate::sampler`] and the status read the
 //! limit here. What was reserved at the start stays: slots for invocations, budgets of connections, allowances for compiling.
 
+pub mod admitted;
+
 use std::sync::{PoisonError, RwLock};
+
+use self::admitted::{Admitted, AdmittedByLimit};
 
 use crate::{
     admission::Capacity,
-    config::admitted::{Admitted, AdmittedByLimit},
     limits::{LimitCaps, Limits},
 };
 

@@ -2,6 +2,9 @@
 
 use http::StatusCode;
 
+/// What the type of a problem begins with, before the code.
+pub const TYPE: &str = "urn:wasmbox:problem:";
+
 /// The stable names of errors: `code` in the document, `Wasmbox-Error` in the head. docs/errors.md has a section on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Code {

@@ -1,12 +1,13 @@
 //! TLS to servers: who vouches for them, which versions of HTTP are offered. A server for which nobody vouches is not talked to.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    CertificateError, ClientConfig, RootCertStore,
     client::Resumption,
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -14,7 +15,6 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::failure;
 use crate::invocation::Host;
 
 /// The most bytes that wait to be encrypted or sent.
@@ -24,6 +24,30 @@ const BUFFER: usize = 16 << 10;
 pub enum RootsError {
     #[error("{setting} {}: {reason}; let it be a readable file with certificates in PEM", path.display())]
     File { setting: &'static str, path: PathBuf, reason: String },
+}
+
+/// Why there is no TLS connection.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFailure {
+    #[error("its name cannot be in a certificate")]
+    Name,
+    #[error("{0}")]
+    Certificate(CertificateError),
+    #[error("{0}")]
+    Tls(rustls::Error),
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+impl TlsFailure {
+    /// rustls' errors come inside of those of the socket.
+    fn of(error: io::Error) -> TlsFailure {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(reason)) => TlsFailure::Certificate(reason.clone()),
+            Some(other) => TlsFailure::Tls(other.clone()),
+            None => TlsFailure::Io(error),
+        }
+    }
 }
 
 /// Who vouches for servers.
@@ -128,13 +152,13 @@ impl TlsClient {
 
     /// # Errors
     /// If the server is none of TLS, or not `host` by the word of somebody who vouches.
-    pub async fn connect(&self, host: &Host, stream: TcpStream) -> Result<TlsStream<TcpStream>, failure::TlsFailure> {
+    pub async fn connect(&self, host: &Host, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsFailure> {
         let name = match host {
-            Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| failure::TlsFailure::Name)?,
+            Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| TlsFailure::Name)?,
             Host::Address(address) => ServerName::from(*address),
         };
         let connect = self.connector.connect_with(name, stream, |connection| connection.set_buffer_limit(Some(BUFFER)));
-        connect.await.map_err(failure::TlsFailure::of)
+        connect.await.map_err(TlsFailure::of)
     }
 }
 
