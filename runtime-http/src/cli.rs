@@ -109,7 +109,10 @@ pub enum Command {
     /// in FILE's place with the ending .toml go with it. A push that fails changes nothing, and `wasmbox rollback NAME` undoes one.
     ///
     /// The box must have been started with --upload-token-file; the token is shown with --token-file, or in WASMBOX_TOKEN. For instance:
-    /// kubectl port-forward deployment/wasmbox 8086, then wasmbox push hello.wasm --token-file token
+    /// wasmbox push hello.wasm --token-file token, or, of a Kubernetes cluster,
+    /// wasmbox push hello.wasm --token-file token --service default/wasmbox
+    ///
+    /// Boxes of one Service share their functions; one of them is asked, through the API server.
     ///
     /// With oci://REGISTRY/NAME:TAG after FILE it goes into that registry instead, as the CNCF's artifact of WebAssembly, with its settings in
     /// an annotation. Who may write there is what `docker login` and `podman login` have stored. FILE may itself be oci://..., on its way to a box:
@@ -146,6 +149,8 @@ pub enum Command {
     ///
     /// Each line has its time (UTC), its invocation and its text: what the function wrote to standard error or gave to the log, and why it failed. They are shown to
     /// whoever has a token of the box's --upload-token-file.
+    ///
+    /// The lines are in that box's memory: with --service they are those of the oldest of its boxes; --pod names another.
     Logs(LogsArgs),
     /// Check what a box needs of the machine, the container and its settings, and say the remedy for what is missing
     ///

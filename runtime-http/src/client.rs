@@ -8,7 +8,11 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
 /// For connecting, and for the whole exchange with what answers at once, however busy.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,6 +62,22 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let stream = timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| ClientError::Silent)??;
+    send_over(stream, request).await
+}
+
+/// The same, on a connection that there is.
+///
+/// # Errors
+/// The same.
+pub async fn send_over<B>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<B>,
+) -> Result<Response<Incoming>, ClientError>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // If it ends first, the exchange says how. It ends when the answer is read or dropped.
     tokio::spawn(connection);

@@ -23,6 +23,7 @@ func TestCluster(t *testing.T) {
 	// Last, since nothing is left after it.
 	defer t.Run("removal", func(t *testing.T) { c.removal(t, before) })
 	t.Run("kubectl", c.kubectl)
+	t.Run("push", c.push)
 	t.Run("mixed_pods", c.mixedPods)
 	t.Run("rolling_update", c.rollingUpdate)
 	t.Run("restarts", c.restarts)

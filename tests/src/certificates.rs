@@ -4,9 +4,10 @@ use std::{path::Path, sync::Arc};
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::{
-    ServerConfig,
+    ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier,
     crypto::ring,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::{WantsServerCert, WebPkiClientVerifier},
 };
 
 /// Whoever trusts it, trusts whom it names.
@@ -60,6 +61,20 @@ impl Authority {
         std::fs::write(key, pair.serialize_pem()).expect("a file for the key");
     }
 
+    /// A server that asks its clients for a certificate of this authority; who has none may come, too.
+    ///
+    /// # Panics
+    /// If keys cannot be made.
+    pub fn server_that_knows_clients(&self, names: &[&str]) -> Arc<ServerConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).expect("a certificate");
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+        let verifier = verifier.build().expect("an authority");
+        let issued = self.issue(names, |_| {});
+        Arc::new(server(issued, |builder| builder.with_client_cert_verifier(verifier)))
+    }
+
     fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (Certificate, KeyPair) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).expect("names that can be in a certificate");
@@ -75,15 +90,18 @@ impl Authority {
         protocols: &[&str],
         change: impl FnOnce(&mut CertificateParams),
     ) -> Arc<ServerConfig> {
-        let (certificate, key) = self.issue(names, change);
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider's versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .expect("its own key");
+        let mut config = server(self.issue(names, change), |builder| builder.with_no_client_auth());
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Arc::new(config)
     }
+}
+
+fn server(
+    (certificate, key): (Certificate, KeyPair),
+    clients: impl FnOnce(ConfigBuilder<ServerConfig, WantsVerifier>) -> ConfigBuilder<ServerConfig, WantsServerCert>,
+) -> ServerConfig {
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider's versions");
+    clients(builder).with_single_cert(vec![certificate.der().clone()], key).expect("its own key")
 }

@@ -14,6 +14,7 @@
 //! - [`pty`]: a terminal, and a program in it; [`outcome`]: how a command has ended
 //! - [`queue_proxy`]: what boxes report to
 //! - [`redis`]: a real Redis; [`registry`]: registries of images, a real one and those that lie, with [`signatures`]
+//! - [`api_server`]: a Kubernetes API server that forwards ports
 //! - [`collector`]: whom boxes send their traces to
 //! - [`upstream`]: whom functions send requests to, with [`certificates`] and [`names`] of its own
 //! - [`vm`]: a virtual machine with cgroup v2
@@ -21,6 +22,7 @@
 //!   [`streaming`] from them; [`task`]: the shim itself, without containerd
 //! - [`workspace`]: where things are; [`temporary`]: directories; [`patience`]: waiting
 
+pub mod api_server;
 pub mod attack;
 pub mod binary;
 pub mod certificates;
@@ -58,6 +60,7 @@ pub mod vm;
 pub mod wire;
 pub mod workspace;
 
+pub use api_server::ApiServer;
 pub use attack::Attack;
 pub use certificates::Authority;
 pub use cgroup::TestCgroup;

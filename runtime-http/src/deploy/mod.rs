@@ -3,9 +3,10 @@
 //! What is done with a box is what `curl` could do with the admin port; what may be done, and what is right, is the box's business
 //! ([`crate::upload`]). How registries are talked to is in [`crate::registry`].
 //!
-//! - [`remote`]: the box, and how it is asked; [`push`]: a file on its way; [`logs`]: lines as they come; [`table`]: lists
+//! - [`remote`]: the box, and how it is asked; [`cluster`]: one in a Kubernetes cluster; [`push`]: a file on its way; [`logs`]: lines as they come; [`table`]: lists
 //! - [`publish`]: functions on their way to a registry; [`pull`]: and back; [`session`]: what both need; [`progress`]: how it is shown
 
+pub mod cluster;
 pub mod logs;
 pub mod progress;
 pub mod publish;

@@ -1,4 +1,4 @@
-//! A box that is asked over its admin port, with a token.
+//! A box that is asked over its admin port, with a token: at an address, or in a cluster.
 
 use std::{env, fs, io, path::PathBuf, time::Duration};
 
@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::runtime::Runtime;
 
+use super::cluster::{Cluster, ClusterArgs, Forward, error::ClusterError};
 use crate::{
     client::{self, ClientError},
     registry::RegistryError,
@@ -30,15 +31,38 @@ pub struct RemoteArgs {
     /// File whose first line is a token of the box's --upload-token-file; without it, the token is that of the variable WASMBOX_TOKEN
     #[arg(long, value_name = "FILE", env = "WASMBOX_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 impl RemoteArgs {
     /// One that was said on the command line: what variables say is for all commands.
     pub fn said(&self) -> Option<&'static str> {
-        let url = self.url.as_ref().is_some_and(|url| env::var("WASMBOX_URL").as_ref() != Ok(url));
         let file = self.token_file.as_ref();
         let file = file.is_some_and(|file| env::var_os("WASMBOX_TOKEN_FILE").as_ref() != Some(&file.into()));
-        [(url, "--url"), (file, "--token-file")].into_iter().find_map(|(is_said, flag)| is_said.then_some(flag))
+        let flags = [(self.says_url(), "--url"), (file, "--token-file")];
+        flags.into_iter().find_map(|(is_said, flag)| is_said.then_some(flag)).or(self.cluster.said())
+    }
+
+    fn says_url(&self) -> bool {
+        self.url.as_ref().is_some_and(|url| env::var("WASMBOX_URL").as_ref() != Ok(url))
+    }
+
+    /// One box is named once.
+    fn check(&self) -> Result<(), RemoteError> {
+        match self.cluster.named() {
+            Some(_) if self.says_url() => Err(RemoteError::Flag {
+                flag: "--url",
+                what: "a box at an address",
+                remedy: "--service and --pod find one in a cluster; leave one of them out",
+            }),
+            None if self.cluster.context.is_some() => Err(RemoteError::Flag {
+                flag: "--context",
+                what: "a box in a cluster",
+                remedy: "name its Service with --service NAMESPACE/NAME, or leave the flag out",
+            }),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -51,17 +75,15 @@ pub enum RemoteError {
     #[error("--token-file {}: {reason}; its first line is the token", path.display())]
     Token { path: PathBuf, reason: String },
     #[error(
-        "--url {url}: the admin port speaks HTTP without TLS; go through `kubectl port-forward POD 8086`, or ssh -L"
+        "--url {url}: the admin port speaks HTTP without TLS; go through a cluster with --service NAMESPACE/NAME, `kubectl port-forward POD 8086`, or ssh -L"
     )]
     Tls { url: String },
-    #[error(
-        "no box answers at {address}: {source}; is `wasmbox serve` running? --url http://HOST:PORT (WASMBOX_URL) names another admin port"
-    )]
-    NoAnswer { address: String, source: ClientError },
-    #[error(
-        "what answers at {address} is not the admin port of a box: {reason}; --url http://HOST:PORT (WASMBOX_URL) names another"
-    )]
-    NoBox { address: String, reason: String },
+    #[error("no box answers at {}: {source}; is `wasmbox serve` running? {}", asked.name, asked.remedy)]
+    NoAnswer { asked: Asked, source: ClientError },
+    #[error("what answers at {} is not the admin port of a box: {reason}; {}", asked.name, asked.remedy)]
+    NoBox { asked: Asked, reason: String },
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     #[error("{detail}\n`wasmbox explain {code}` says more")]
     Refused { status: StatusCode, code: String, detail: String },
     #[error("{}: {source}", path.display())]
@@ -78,16 +100,65 @@ pub enum RemoteError {
     Output(io::Error),
 }
 
+/// Whom somebody asks, as errors name it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    name: String,
+    /// How to ask somebody else.
+    remedy: &'static str,
+}
+
 /// A box.
 pub struct Remote {
-    address: String,
+    way: Way,
+    asked: Asked,
     token: String,
     runtime: Runtime,
 }
 
+/// How each connection to it is made.
+enum Way {
+    Tcp { address: String },
+    Forwarded(Cluster),
+}
+
+impl Way {
+    fn new(arguments: &RemoteArgs, runtime: &Runtime) -> Result<Way, RemoteError> {
+        if let Some(cluster) = runtime.block_on(Cluster::find(&arguments.cluster))? {
+            return Ok(Way::Forwarded(cluster));
+        }
+        let url = arguments.url.as_deref().filter(|url| !url.is_empty()).unwrap_or(USUAL);
+        if url.starts_with("https://") {
+            return Err(RemoteError::Tls { url: url.to_owned() });
+        }
+        let host = client::host_and_port(url);
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        Ok(Way::Tcp { address: if has_port { host.to_owned() } else { format!("{host}{PORT}") } })
+    }
+
+    fn asked(&self) -> Asked {
+        match self {
+            Way::Tcp { address } => {
+                Asked { name: address.clone(), remedy: "--url http://HOST:PORT (WASMBOX_URL) names another admin port" }
+            }
+            Way::Forwarded(cluster) => {
+                Asked { name: cluster.to_string(), remedy: "--service and --pod name another pod" }
+            }
+        }
+    }
+
+    /// What the box is called in requests. A forwarded connection comes to it from its own machine.
+    fn host(&self) -> &str {
+        match self {
+            Way::Tcp { address } => address,
+            Way::Forwarded(_) => "localhost",
+        }
+    }
+}
+
 /// A good answer.
 pub struct Good {
-    address: String,
+    asked: Asked,
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -98,7 +169,7 @@ impl Good {
     /// [`RemoteError::NoBox`] if it is something else.
     pub fn document<T: DeserializeOwned>(&self) -> Result<T, RemoteError> {
         let no_box =
-            |error: serde_json::Error| RemoteError::NoBox { address: self.address.clone(), reason: error.to_string() };
+            |error: serde_json::Error| RemoteError::NoBox { asked: self.asked.clone(), reason: error.to_string() };
         serde_json::from_slice(&self.body).map_err(no_box)
     }
 }
@@ -117,15 +188,12 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`], if it is not said who is asked, or as whom.
     pub fn new(arguments: &RemoteArgs) -> Result<Remote, RemoteError> {
-        let url = arguments.url.as_deref().filter(|url| !url.is_empty()).unwrap_or(USUAL);
-        if url.starts_with("https://") {
-            return Err(RemoteError::Tls { url: url.to_owned() });
-        }
-        let host = client::host_and_port(url);
-        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if has_port { host.to_owned() } else { format!("{host}{PORT}") };
+        arguments.check()?;
+        let token = token(arguments)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Ok(Remote { address, token: token(arguments)?, runtime: runtime.map_err(RemoteError::Runtime)? })
+        let runtime = runtime.map_err(RemoteError::Runtime)?;
+        let way = Way::new(arguments, &runtime)?;
+        Ok(Remote { asked: way.asked(), way, token, runtime })
     }
 
     /// A request without a body.
@@ -185,11 +253,11 @@ impl Remote {
 
     /// What answers is something else.
     pub fn no_box(&self, reason: &str) -> RemoteError {
-        RemoteError::NoBox { address: self.address.clone(), reason: reason.to_owned() }
+        RemoteError::NoBox { asked: self.asked.clone(), reason: reason.to_owned() }
     }
 
     fn no_answer(&self, source: ClientError) -> RemoteError {
-        RemoteError::NoAnswer { address: self.address.clone(), source }
+        RemoteError::NoAnswer { asked: self.asked.clone(), source }
     }
 
     async fn whole(&self, body: Incoming) -> Result<Bytes, RemoteError> {
@@ -218,7 +286,7 @@ impl Remote {
         let (head, body) = self.begin(request, body).await?.into_parts();
         let body = self.whole(body).await?;
         if head.status.is_success() {
-            return Ok(Good { address: self.address.clone(), status: head.status, headers: head.headers, body });
+            return Ok(Good { asked: self.asked.clone(), status: head.status, headers: head.headers, body });
         }
         Err(self.refused(head.status, &body))
     }
@@ -229,12 +297,23 @@ impl Remote {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let address = self.address.clone();
         let request = request
-            .header(header::HOST, &address)
+            .header(header::HOST, self.way.host())
             .header(header::USER_AGENT, concat!("wasmbox/", env!("CARGO_PKG_VERSION")))
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .body(body)?;
-        client::send(&address, request).await.map_err(|source| self.no_answer(source))
+        let answer = match &self.way {
+            Way::Tcp { address } => client::send(address, request).await,
+            Way::Forwarded(cluster) => {
+                let Forward { stream, refusal } = cluster.connect().await?;
+                tokio::select! {
+                    // What the node says comes before the end of the stream.
+                    biased;
+                    Some(reason) = refusal => return Err(cluster.refused(&reason).into()),
+                    answer = client::send_over(stream, request) => answer,
+                }
+            }
+        };
+        answer.map_err(|source| self.no_answer(source))
     }
 }

@@ -6,6 +6,7 @@ mod interrupted;
 mod logs;
 mod races;
 mod requests;
+mod service;
 
 use std::{
     fs,
