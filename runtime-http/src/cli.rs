@@ -1,4 +1,4 @@
-//! The command line. [`watching`]: of those who look at a running box.
+//! The command line.
 
 use std::{env, path::PathBuf};
 

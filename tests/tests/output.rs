@@ -1,8 +1,12 @@
 //! What becomes of a command's output: the answer's body, streamed, with back-pressure.
 
-use std::{collections::HashSet, thread, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs, thread,
+    time::Duration,
+};
 
-use wasmbox_tests::{Request, WasmBox, eventually, guest};
+use wasmbox_tests::{Request, WasmBox, component, eventually, guest, workspace};
 
 /// The box itself is small; this is what it may need beside its guests' memory.
 const LITTLE: u64 = 100 << 20;
@@ -275,4 +279,27 @@ fn other_versions_and_methods_get_the_output_too() {
     // Whoever asks for the head only does not wait for the body, and ends the function.
     server.call(Request::head("/endless"), "").ok();
     server.wait_until_idle();
+}
+
+/// docs/api.md has a row for each header that the box adds, and no row for another.
+#[test]
+fn the_headers_of_an_answer_are_documented() {
+    let server = WasmBox::launch()
+        .function("http.wasm", component::http_guest())
+        .function("http.toml", "[instance]\nreuse = 2")
+        .start();
+    let answer = server.get("/http/instance").ok();
+    let own = ["content-type", "content-length", "date"];
+    let added: BTreeSet<&str> =
+        answer.headers.keys().map(http::HeaderName::as_str).filter(|name| !own.contains(name)).collect();
+    let document = fs::read_to_string(workspace::root().join("docs/api.md")).expect("a document");
+    let section = document.split("\n## Headers of an answer\n").nth(1).expect("the section");
+    let section = section.split("\n## ").next().unwrap_or_default().to_lowercase();
+    let rows: BTreeSet<&str> =
+        section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
+    assert!(added.is_subset(&rows), "{added:?} and {rows:?}");
+    // There is no CPU limit where there are no cgroups.
+    let limited = ["cgroup-creation-time", "cgroup-assign-time", "wasmbox-throttled-time-us"];
+    let missing: Vec<&&str> = rows.difference(&added).filter(|name| !limited.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

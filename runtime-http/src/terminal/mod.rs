@@ -3,7 +3,8 @@
 //! What is shown comes from guests, from functions' names, and from whatever answers at the address: [`plain`] lets no character of it do anything
 //! to the terminal.
 //!
-//! - [`ask`]: asking a box; [`session`]: asking again and again, and keys; [`screen`]: what is drawn; [`top`]: the command, and its list as text
+//! - [`arguments`]: of those who look at a box; [`status`], [`top`]: the commands, and what they print
+//! - [`ask`]: asking a box; [`session`]: asking again and again, and keys; [`screen`]: what is drawn; [`status_screen`]: `/status` for people
 
 pub mod arguments;
 pub mod ask;

@@ -7,7 +7,7 @@
 //!
 //! - [`access`]: what all functions share, what each has of it, and each invocation; [`pool`]: idle connections
 //! - [`mod@exchange`]: one request and its response; [`head`], [`request_body`], [`response_body`]: what of them is passed on
-//! - [`dial`]: from a name to a socket; [`address`]: which addresses a name may lead to; [`tls`]: who vouches for servers
+//! - [`dial`]: from a name to a socket; [`address`]: which addresses a name may lead to; who vouches for servers says [`crate::tls`]
 //! - [`connection`]: HTTP on a socket
 //! - [`sockets`]: connections of guests' own; [`sockets_p2`], [`sockets_p3`]: how guests are given them
 //! - [`refusal`]: what is refused, and what to do about it; [`failure`]: what went wrong otherwise; [`meter`]: the time that is spent
