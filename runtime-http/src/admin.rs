@@ -1,14 +1,14 @@
 //! The admin port: health for probes, metrics for Prometheus, the box's state, a live page and its functions for operators, who may put functions
 //! here.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use crate::{
     api::{
-        Api,
+        Api, Peers,
         answer::{TEXT, json, whole},
         problem::{Code, Problem},
         without_body,
@@ -36,10 +36,10 @@ pub struct Admin {
 
 impl Admin {
     /// Answers one request.
-    pub async fn handle(&self, request: Request<Incoming>, client: SocketAddr) -> Response<ResponseBody> {
+    pub async fn handle(&self, request: Request<Incoming>, peers: Peers) -> Response<ResponseBody> {
         let is_head = request.method() == Method::HEAD;
         let response = if Uploads::takes(&request) {
-            let answer = self.uploads.answer(request, client).await;
+            let answer = self.uploads.answer(request, &peers).await;
             // It has its own metric, and its own lines of the log: no function was called.
             answer.unwrap_or_else(Problem::into_response)
         } else {

@@ -164,18 +164,13 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         tokens,
         logs_of_functions.clone(),
         core.store.clone(),
-        &core.admin_budgets.bodies,
         runtime.handle().clone(),
         metrics.clone(),
     );
     let settings = ApiSettings {
         defaults: config.defaults,
         caps: config.caps,
-        body: BodyBounds {
-            length: config.max_body.bytes(),
-            pause: config.body_timeout,
-            budget: config.budgets.bodies.clone(),
-        },
+        body: BodyBounds { length: config.max_body.bytes(), pause: config.body_timeout },
         max_output: config.max_output.bytes(),
         stderr_in_errors: if config.stderr_in_errors { KeepLast::Lines } else { KeepLast::Nothing },
         preallocation: config.preallocation,
@@ -294,7 +289,7 @@ async fn serve_until_signal(
                 let port = port.clone();
                 async move {
                     match request {
-                        Ok(request) => port.handle(request, peers.client).await,
+                        Ok(request) => port.handle(request, peers).await,
                         Err(NoMemory) => port.api.no_memory(),
                     }
                 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt, fs,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -10,12 +11,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{WasmBox, cgroup::TestCgroup, guest, patience::PATIENCE, process::Process, server::Launch, victim::Victim};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+
+use crate::{
+    WasmBox,
+    cgroup::TestCgroup,
+    guest,
+    patience::PATIENCE,
+    process::Process,
+    server::Launch,
+    victim::{UPLOADS, Victim, Way},
+};
 
 /// How long an attack goes on that has no end of its own.
 pub const TIME: Duration = Duration::from_secs(3);
 /// What the victim is watched for at least.
 const LEAST_TIME: Duration = Duration::from_secs(2);
+/// An address of an attacker's own: the victim has 127.0.0.1.
+pub const ENEMY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Time between two looks at the process.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -26,6 +39,7 @@ pub struct Attack {
     container: TestCgroup,
     descriptors: usize,
     log_bytes: u64,
+    ways: &'static [Way],
 }
 
 /// What the box took at most while it was watched.
@@ -41,7 +55,14 @@ impl Attack {
     pub fn within(mebibytes: u64) -> Attack {
         let container = TestCgroup::with_memory(mebibytes);
         let launch = WasmBox::launch().within(&container).function("hello.wat", guest::hello());
-        Attack { mebibytes, launch, container, descriptors: 512, log_bytes: 16 << 20 }
+        Attack { mebibytes, launch, container, descriptors: 512, log_bytes: 16 << 20, ways: &Way::SMALL }
+    }
+
+    /// The victim also calls by HTTP/2, and posts bodies that need more than their connection: for enemies at other addresses.
+    #[must_use]
+    pub fn with_all_ways_to_call(mut self) -> Attack {
+        self.ways = &Way::ALL;
+        self.function(&format!("{UPLOADS}.wat"), guest::echo())
     }
 
     /// Adds a file to the functions directory.
@@ -84,13 +105,13 @@ impl Attack {
         // They are measured, so that each has the machine for itself.
         static ALONE: Mutex<()> = Mutex::new(());
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let Attack { mebibytes, launch, container, descriptors, log_bytes } = self;
+        let Attack { mebibytes, launch, container, descriptors, log_bytes, ways } = self;
         let server = launch.start();
         server.get("/hello").ok();
         let process = server.process();
         let begun = server.log().len() as u64;
         let watch = Watch::start(process, server.launched().log_file());
-        let victim = Victim::of(server.address());
+        let victim = Victim::of(server.address(), ways);
         let started = Instant::now();
         attack(&server);
         thread::sleep(LEAST_TIME.saturating_sub(started.elapsed()));
@@ -147,6 +168,17 @@ pub fn until_closed(what: &str, mut still_open: impl FnMut() -> usize) {
         assert!(Instant::now() < give_up, "{left} {what} are still open");
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// A connection from this address.
+///
+/// # Panics
+/// If it is none of the loopback interface's, or the port does not take it.
+pub fn connect_from(client: Ipv4Addr, server: SocketAddr) -> TcpStream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&socket, &SocketAddr::from((client, 0))).expect("an address of the loopback interface");
+    connect(&socket, &server).expect("the port takes it");
+    TcpStream::from(socket)
 }
 
 /// Looks at a process again and again.

@@ -94,7 +94,14 @@ impl Frames {
     /// # Panics
     /// If nobody listens there.
     pub fn connect(address: SocketAddr, values: &[(u16, u32)]) -> Frames {
-        let stream = TcpStream::connect(address).expect("the server accepts connections");
+        Frames::on(TcpStream::connect(address).expect("the server accepts connections"), values)
+    }
+
+    /// The same, on a connection that is there.
+    ///
+    /// # Panics
+    /// If the server closes it.
+    pub fn on(stream: TcpStream, values: &[(u16, u32)]) -> Frames {
         stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
         stream.set_write_timeout(Some(STALLED)).expect("the timeout is not zero");
         stream.set_nodelay(true).expect("an option of TCP");
@@ -161,6 +168,14 @@ impl Frames {
             }
         }
         Ok(())
+    }
+
+    /// Waits no longer than that for a frame.
+    ///
+    /// # Panics
+    /// If it is zero.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.0.set_read_timeout(Some(patience)).expect("the timeout is not zero");
     }
 
     /// The next frame.

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::cgroup::TestCgroup;
+use bytes::Bytes;
+use http::{Request, Version};
+
+use crate::{cgroup::TestCgroup, client::exchange_alone};
 
 /// Time between the beginnings of two calls.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -23,7 +26,31 @@ const LEAST: usize = 20;
 /// The bound on the time that 99 of 100 calls take.
 const P99: Duration = Duration::from_secs(1);
 
-/// Calls `/hello`, on a new connection each time and on one that is kept, until it is asked how it went.
+/// The victim's function that answers with what it gets.
+pub const UPLOADS: &str = "uploads";
+/// The body that it gets: more than a connection may hold without asking.
+const UPLOAD: usize = 32 << 10;
+
+/// How it calls.
+#[derive(Debug, Clone, Copy)]
+pub enum Way {
+    /// `/hello`, on a new connection each time.
+    New,
+    /// `/hello`, on a connection that is kept.
+    Kept,
+    /// `/hello` by HTTP/2, on a new connection each time.
+    Http2,
+    /// [`UPLOADS`], with a body.
+    Upload,
+}
+
+impl Way {
+    /// Those that need no more than their connection.
+    pub const SMALL: [Way; 2] = [Way::New, Way::Kept];
+    pub const ALL: [Way; 4] = [Way::New, Way::Kept, Way::Http2, Way::Upload];
+}
+
+/// Calls in some ways, all the time, until it is asked how it went.
 ///
 /// Its threads are in a cgroup with a high share of the CPU, as the box under attack is: what else the machine does is not counted.
 pub struct Victim {
@@ -41,17 +68,17 @@ pub struct Calls {
 
 impl Victim {
     /// Starts to call.
-    pub fn of(address: SocketAddr) -> Victim {
+    pub fn of(address: SocketAddr, ways: &[Way]) -> Victim {
         let cgroup = TestCgroup::cpu();
         let over = Arc::new(AtomicBool::new(false));
-        let threads = [false, true].map(|kept| {
-            let (over, join) = (over.clone(), cgroup.join_here());
+        let threads = Vec::from_iter(ways.iter().map(|way| {
+            let (way, over, join) = (*way, over.clone(), cgroup.join_here());
             thread::spawn(move || {
                 join();
-                Calls::until(&over, address, kept)
+                Calls::until(&over, address, way)
             })
-        });
-        Victim { over, threads: threads.into(), _cgroup: cgroup }
+        }));
+        Victim { over, threads, _cgroup: cgroup }
     }
 
     /// Ends the calls.
@@ -81,17 +108,20 @@ impl Drop for Victim {
 }
 
 impl Calls {
-    fn until(over: &AtomicBool, address: SocketAddr, kept: bool) -> Calls {
+    fn until(over: &AtomicBool, address: SocketAddr, way: Way) -> Calls {
         let mut calls = Calls::default();
         let mut connection = None;
         while !over.load(Ordering::Relaxed) {
             let started = Instant::now();
-            match call(&mut connection, address, kept) {
-                Ok(()) => {}
-                Err(error) => {
-                    calls.wrong.push(error);
-                    connection = None;
-                }
+            let answered = match way {
+                Way::New => call(&mut connection, address, false),
+                Way::Kept => call(&mut connection, address, true),
+                Way::Http2 => call_by_http2(address),
+                Way::Upload => upload(address),
+            };
+            if let Err(error) = answered {
+                calls.wrong.push(format!("{way:?}: {error}"));
+                connection = None;
             }
             let took = started.elapsed();
             calls.times.push(took);
@@ -178,4 +208,25 @@ fn call(connection: &mut Option<BufReader<TcpStream>>, address: SocketAddr, kept
         0 => Ok(()),
         _ => Err(format!("more than its answer: {:?}", String::from_utf8_lossy(&body))),
     }
+}
+
+fn call_by_http2(address: SocketAddr) -> Result<(), String> {
+    let request = Request::get("/hello").version(Version::HTTP_2).header("memory-request", "1");
+    whole(address, request, Bytes::new(), b"hello\n")
+}
+
+fn upload(address: SocketAddr) -> Result<(), String> {
+    let body = Bytes::from(vec![b'v'; UPLOAD]);
+    let request = Request::post(format!("/{UPLOADS}")).header("memory-request", "1");
+    whole(address, request, body.clone(), &body)
+}
+
+/// A call on a connection of its own, whose answer must be `expected`.
+fn whole(address: SocketAddr, request: http::request::Builder, body: Bytes, expected: &[u8]) -> Result<(), String> {
+    let answer = exchange_alone(address, request, body).map_err(|broken| format!("{broken:?}"))?;
+    if answer.status == 200 && answer.body == expected {
+        return Ok(());
+    }
+    let start = String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]).into_owned();
+    Err(format!("not its answer: {}, {start:?}", answer.status))
 }

@@ -221,7 +221,7 @@ fn parallel_requests_have_an_instance_each() {
 #[test]
 fn memory_that_is_kept_is_there_for_others() {
     let server = launch(100)
-        .function("grow.wat", guest::filling(180, 0))
+        .function("grow.wat", guest::filling(150, 0))
         .flag("--memory-limit", "256Mi")
         .flag("--kept-memory", "128Mi")
         .flag("--max-memory-request", "200Mi")

@@ -26,7 +26,7 @@ pub async fn call(
     request: Request<RequestBody>,
     name: &ModuleName,
     function: &Function,
-    peers: Peers,
+    peers: &Peers,
     deadline: Instant,
     limits: Limits,
 ) -> Result<Call, Problem> {
@@ -66,7 +66,7 @@ fn command_input(
     name: &ModuleName,
     function: &Function,
     body: ReadAhead,
-    peers: Peers,
+    peers: &Peers,
 ) -> Result<CommandInput, Problem> {
     let mut args = vec![name.to_string()];
     args.extend(function.grants.args.iter().cloned());

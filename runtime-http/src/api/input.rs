@@ -141,7 +141,10 @@ fn unreadable(reason: String) -> Problem {
 }
 
 fn no_memory() -> Problem {
-    Problem::new(Code::QueueFull, "too many request bodies wait in memory")
+    Problem::new(
+        Code::QueueFull,
+        "request bodies of this client, or of all, hold too much memory before they are admitted; try again, or send less at once",
+    )
 }
 
 /// Whether `start` is the start of `{"parameter":`, with white space between.

@@ -44,6 +44,7 @@ use crate::{
     admission::Refused,
     core::Core,
     exchange::{
+        budget::ClientBudgets,
         expectation,
         request_body::{BodyBounds, RequestBody},
         response_body::ResponseBody,
@@ -93,10 +94,12 @@ pub struct Api {
 }
 
 /// Both ends of a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Peers {
     pub server: SocketAddr,
     pub client: SocketAddr,
+    /// What the client may hold outside of invocations.
+    pub budgets: Arc<ClientBudgets>,
 }
 
 /// What the client's side holds of an invocation.
@@ -120,7 +123,7 @@ impl Api {
         let waits = request.extensions_mut().remove().unwrap_or_default();
         let is_expected = expectation::is_expected(&request);
         let request = request.map(|body| {
-            let body = RequestBody::new(body, &self.settings.body, waits);
+            let body = RequestBody::new(body, &self.settings.body, waits, &peers.budgets.bodies);
             if is_expected { body.expected() } else { body }
         });
         let expectation = request.body().expectation();
@@ -168,7 +171,7 @@ impl Api {
 
     /// Refuses a request for which there is no memory.
     pub fn no_memory(&self) -> Response<ResponseBody> {
-        self.rejected(Problem::new(Code::QueueFull, "too many requests hold memory without having been admitted"))
+        self.rejected(Problem::new(Code::QueueFull, "requests of this client, or of all, hold too much memory before they are admitted; try again, or send fewer at once"))
     }
 
     /// Refuses a request of which nothing is known.
@@ -289,7 +292,7 @@ impl Api {
     ) -> Result<Reply, Problem> {
         let function = exchange.function.clone();
         let deadline = exchange.arrived + limits.timeout.duration();
-        let call = call::call(request, name, &function, peers, deadline, limits).await?;
+        let call = call::call(request, name, &function, &peers, deadline, limits).await?;
         let queued = Instant::now();
         let permit = self
             .core
@@ -312,7 +315,7 @@ impl Api {
             record: exchange.record.clone(),
             estimate: function.estimate.clone(),
             spending,
-            answers: self.core.budgets.answers.clone(),
+            budgets: peers.budgets,
             in_flight: InFlight::new(function.metrics.clone()),
         };
         self.core.workers.run(job).map_err(|error| {

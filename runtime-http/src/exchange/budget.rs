@@ -2,94 +2,147 @@
 //!
 //! It is a fixed share of the box's memory, divided among the four things that hold some. Each holder reserves first; who gets nothing
 //! is refused or waits. So at any number of connections the sum is known, and guests' memory is what is left ([`crate::memory`]).
+//!
+//! What clients hold is reserved through a [`ClientBudget`], so that none takes all of it: as long as most is free, each has what it wants;
+//! the less is free, the less may one of them hold.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// What permits of the semaphore count: a permit is a `u32`, and bodies may have more bytes than that.
-const UNIT: u64 = 1 << 10;
-
-/// Memory that is given out in advance, in steps of 1 KiB.
+/// Memory that is given out in advance, in bytes.
 #[derive(Debug, Clone)]
-pub struct ByteBudget {
-    free: Arc<Semaphore>,
+pub struct ByteBudget(Arc<Pool>);
+
+#[derive(Debug)]
+struct Pool {
+    held: AtomicU64,
     total: u64,
 }
 
 /// Of the same size; for settings.
 impl PartialEq for ByteBudget {
     fn eq(&self, other: &Self) -> bool {
-        self.total == other.total
+        self.total() == other.total()
     }
+}
+
+/// How many times as much as it leaves free one client may hold: alone two thirds of a budget, beside another that takes all it can get two
+/// fifths. So who is alone, as a proxy is, has most of it; and there is always some for another one.
+const TIMES_FREE: u64 = 2;
+
+/// One client's access to a budget that it shares with others (T. Choudhury, E. L. Hahne: Dynamic queue length thresholds for shared-memory
+/// packet switches, 1998). Clones are of the same client.
+#[derive(Debug, Clone)]
+pub struct ClientBudget(Arc<Client>);
+
+#[derive(Debug)]
+struct Client {
+    /// Never less than what it holds; more while something is refused.
+    held: AtomicU64,
+    budget: ByteBudget,
 }
 
 /// Memory that its holder may use; given back when this is dropped.
 #[derive(Debug, Default)]
-pub struct Reservation(Option<OwnedSemaphorePermit>);
+pub struct Reservation {
+    bytes: u64,
+    /// `None` without bytes.
+    of: Option<Lender>,
+}
+
+#[derive(Debug)]
+enum Lender {
+    Budget(ByteBudget),
+    Client(ClientBudget),
+}
 
 /// What accounts for an answer until it is delivered: a [`Reservation`], or what its invocation held.
 pub type Hold = Box<dyn std::any::Any + Send + Sync>;
 
-/// `bytes` as permits.
-pub fn permits(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
-}
-
 impl ByteBudget {
-    pub fn new(bytes: u64) -> ByteBudget {
-        let permits = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        ByteBudget { free: Arc::new(Semaphore::new(permits)), total: permits as u64 * UNIT }
+    pub fn new(total: u64) -> ByteBudget {
+        ByteBudget(Arc::new(Pool { held: AtomicU64::new(0), total }))
     }
 
-    /// `bytes`, if they are free and nobody waits for some.
+    /// For a client that holds nothing yet.
+    pub fn client(&self) -> ClientBudget {
+        ClientBudget(Arc::new(Client { held: AtomicU64::new(0), budget: self.clone() }))
+    }
+
+    /// `bytes`, if they are free: for who does not share it.
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        if bytes == 0 {
-            return Some(Reservation::default());
-        }
-        self.free.clone().try_acquire_many_owned(permits(bytes)).ok().map(|permit| Reservation(Some(permit)))
+        self.take(bytes, |_| true).then(|| Reservation { bytes, of: Some(Lender::Budget(self.clone())) })
     }
 
-    /// For those who wait: its permits are of [`permits`].
-    pub fn semaphore(&self) -> Arc<Semaphore> {
-        self.free.clone()
+    /// Takes `bytes` if they are there, and what is left free then is `enough`.
+    fn take(&self, bytes: u64, enough: impl Fn(u64) -> bool) -> bool {
+        let Pool { held, total } = &*self.0;
+        let taken = |held: u64| held.checked_add(bytes).filter(|held| total.checked_sub(*held).is_some_and(&enough));
+        held.fetch_update(Relaxed, Relaxed, taken).is_ok()
     }
 
     /// All there is, in bytes.
     pub fn total(&self) -> u64 {
-        self.total
+        self.0.total
     }
 
     pub fn held(&self) -> u64 {
-        self.total - self.free.available_permits() as u64 * UNIT
+        self.0.held.load(Relaxed)
     }
 }
 
-impl From<OwnedSemaphorePermit> for Reservation {
-    fn from(permit: OwnedSemaphorePermit) -> Self {
-        Reservation(Some(permit))
+impl ClientBudget {
+    /// `bytes`, if they are free and not more than this client's part of them.
+    pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        if bytes == 0 {
+            return Some(Reservation::default());
+        }
+        let Client { held, budget } = &*self.0;
+        // First its own: so what is looked at below is never too little, whatever others of this client's do meanwhile.
+        let own = held.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        if budget.take(bytes, |free| own <= free.saturating_mul(TIMES_FREE)) {
+            return Some(Reservation { bytes, of: Some(Lender::Client(self.clone())) });
+        }
+        held.fetch_sub(bytes, Relaxed);
+        None
+    }
+}
+
+impl Lender {
+    fn take_back(&self, bytes: u64) {
+        match self {
+            Lender::Budget(budget) => budget.0.held.fetch_sub(bytes, Relaxed),
+            Lender::Client(client) => {
+                client.0.budget.0.held.fetch_sub(bytes, Relaxed);
+                client.0.held.fetch_sub(bytes, Relaxed)
+            }
+        };
     }
 }
 
 impl Reservation {
-    /// Adds what was reserved of the same budget.
-    pub fn add(&mut self, more: Reservation) {
-        match (&mut self.0, more.0) {
-            (Some(held), Some(more)) => held.merge(more),
-            (held @ None, more) => *held = more,
-            (Some(_), None) => {}
+    /// Adds what was reserved of the same budget by the same client.
+    pub fn add(&mut self, mut more: Reservation) {
+        if self.of.is_none() {
+            *self = more;
+        } else {
+            // Nothing is left in it that would be given back.
+            self.bytes += std::mem::take(&mut more.bytes);
         }
     }
 
-    /// Gives back what is more than `bytes`.
-    pub fn shrink_to(&mut self, bytes: u64) {
-        let Some(held) = &mut self.0 else { return };
-        let surplus = held.num_permits().saturating_sub(permits(bytes) as usize);
-        drop(held.split(surplus));
-    }
-
     pub fn bytes(&self) -> u64 {
-        self.0.as_ref().map_or(0, |held| held.num_permits() as u64 * UNIT)
+        self.bytes
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(lender) = &self.of {
+            lender.take_back(self.bytes);
+        }
     }
 }
 
@@ -128,6 +181,14 @@ pub struct Budgets {
     pub outbound: ByteBudget,
 }
 
+/// One client's access to those that it shares with others.
+#[derive(Debug)]
+pub struct ClientBudgets {
+    pub heads: ClientBudget,
+    pub bodies: ClientBudget,
+    pub answers: ClientBudget,
+}
+
 impl Budgets {
     /// For a box with `memory` bytes, and `connections` at most.
     pub fn new(memory: u64, connections: usize) -> Budgets {
@@ -148,6 +209,12 @@ impl Budgets {
         self
     }
 
+    /// For a client that holds nothing yet.
+    pub fn client(&self) -> Arc<ClientBudgets> {
+        let Budgets { heads, bodies, answers, .. } = self;
+        Arc::new(ClientBudgets { heads: heads.client(), bodies: bodies.client(), answers: answers.client() })
+    }
+
     /// What they can still take, with so many connections.
     pub fn free(&self, connections: u64) -> u64 {
         let held = connections * CONNECTION + self.heads.held() + self.bodies.held() + self.answers.held();
@@ -163,37 +230,4 @@ impl Budgets {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    #[test]
-    fn what_is_reserved_comes_back() {
-        let budget = ByteBudget::new(64 << 10);
-        let mut first = budget.reserve(40 << 10).unwrap();
-        assert!(budget.reserve(25 << 10).is_none());
-        first.add(budget.reserve(1).unwrap());
-        assert_eq!((first.bytes(), budget.held()), (41 << 10, 41 << 10));
-        first.shrink_to(1);
-        assert_eq!((first.bytes(), budget.held()), (1 << 10, 1 << 10));
-        first.shrink_to(5 << 10);
-        assert_eq!(first.bytes(), 1 << 10);
-        let mut nothing = budget.reserve(0).unwrap();
-        nothing.add(first);
-        drop(nothing);
-        assert_eq!(budget.held(), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn the_parts_are_never_more_than_the_whole(memory in 64 * MIB..1 << 40, connections in 1_usize..1_000_000) {
-            let budgets = Budgets::new(memory, connections);
-            prop_assert!(budgets.total() <= (memory / SHARE).max(LEAST));
-            prop_assert!(budgets.connections >= 1 && budgets.connections <= connections);
-            prop_assert!(budgets.bodies.total() >= 256 << 10);
-        }
-    }
-}
+mod tests;

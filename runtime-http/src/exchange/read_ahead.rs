@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     body_end::{BodyError, BodyStatus},
-    budget::{ByteBudget, Reservation},
+    budget::{ClientBudget, Reservation},
     pace::{BodyWaits, Discarding, Pace},
 };
 
@@ -30,12 +30,12 @@ pub(super) type NextFrame = Option<Result<Frame<Bytes>, BodyError>>;
 pub(super) struct Client {
     pace: Pace,
     pub(super) waits: BodyWaits,
-    budget: ByteBudget,
+    budget: ClientBudget,
 }
 
 impl Client {
     /// `pause`: how long it may send nothing.
-    pub fn new(pause: Duration, waits: BodyWaits, budget: ByteBudget) -> Client {
+    pub fn new(pause: Duration, waits: BodyWaits, budget: ClientBudget) -> Client {
         Client { pace: Pace::new(pause), waits, budget }
     }
 

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 
 use super::{
     body_end::BodyStatusOwner,
-    budget::{ByteBudget, Reservation},
+    budget::{ClientBudget, Reservation},
     expectation::Expectation,
     pace::BodyWaits,
     read_ahead::{Client, NextFrame, ReadAhead, discard, next_frame},
@@ -33,8 +33,6 @@ pub struct BodyBounds {
     pub length: u64,
     /// How long its client may pause.
     pub pause: Duration,
-    /// What is read ahead is reserved here.
-    pub budget: ByteBudget,
 }
 
 /// A request body.
@@ -65,12 +63,13 @@ enum Rest {
 }
 
 impl RequestBody {
-    pub fn new(incoming: Incoming, bounds: &BodyBounds, waits: BodyWaits) -> Self {
+    /// What is read ahead is reserved in `budget`.
+    pub fn new(incoming: Incoming, bounds: &BodyBounds, waits: BodyWaits, budget: &ClientBudget) -> Self {
         let limit = bounds.length;
         let rest = if incoming.is_end_stream() {
             Rest::Done
         } else {
-            Rest::Direct { incoming, client: Box::new(Client::new(bounds.pause, waits, bounds.budget.clone())) }
+            Rest::Direct { incoming, client: Box::new(Client::new(bounds.pause, waits, budget.clone())) }
         };
         let (ahead, reserved, status) = (Bytes::new(), Reservation::default(), BodyStatusOwner::default());
         RequestBody { ahead, reserved, rest, seen: 0, limit, status }
@@ -141,8 +140,8 @@ impl RequestBody {
     }
 
     /// The whole body, if nothing is outstanding.
-    pub fn into_buffered(mut self) -> Result<Bytes, Self> {
-        if matches!(self.rest, Rest::Done) { Ok(std::mem::take(&mut self.ahead)) } else { Err(self) }
+    pub fn take_buffered(&mut self) -> Option<Bytes> {
+        matches!(self.rest, Rest::Done).then(|| std::mem::take(&mut self.ahead))
     }
 
     /// From now on the body is read ahead by a task, within bounds, whether the function reads or not. For hyper looks at a connection only

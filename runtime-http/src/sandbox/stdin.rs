@@ -52,10 +52,10 @@ impl State {
 }
 
 impl Stdin {
-    pub fn new(body: RequestBody) -> Self {
-        let (buffer, rest) = match body.into_buffered() {
-            Ok(buffer) => (buffer, None),
-            Err(rest) => (Bytes::new(), Some(rest)),
+    pub fn new(mut body: RequestBody) -> Self {
+        let (buffer, rest) = match body.take_buffered() {
+            Some(buffer) => (buffer, None),
+            None => (Bytes::new(), Some(body)),
         };
         Stdin(Arc::new(Mutex::new(State { buffer, rest, error: None })))
     }

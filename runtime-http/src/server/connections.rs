@@ -21,6 +21,7 @@ use super::{
     activity::{Activity, Idle},
     patience::Order,
 };
+use crate::exchange::budget::{Budgets, ClientBudgets};
 
 /// How often a full port looks for an idle connection.
 const LOOK: Duration = Duration::from_millis(50);
@@ -33,6 +34,7 @@ const BATCH: usize = 16;
 /// The open connections.
 pub struct Connections {
     most: usize,
+    budgets: Budgets,
     places: Arc<Semaphore>,
     open: Mutex<Open>,
     next: AtomicU64,
@@ -43,8 +45,13 @@ pub struct Connections {
 #[derive(Default)]
 struct Open {
     by_key: HashMap<u64, (IpAddr, Arc<Activity>)>,
-    /// How many there are of each client's address.
-    by_peer: HashMap<IpAddr, usize>,
+    /// Each client's address of which there are some.
+    by_peer: HashMap<IpAddr, Peer>,
+}
+
+struct Peer {
+    connections: usize,
+    budgets: Arc<ClientBudgets>,
 }
 
 /// A client's address; of IPv6 what one client may choose of it is left out.
@@ -61,13 +68,18 @@ pub struct Place {
     key: u64,
     peer: IpAddr,
     pub activity: Arc<Activity>,
+    /// Of the client, while it has any connection. What it holds longer than that is missing in what is free, and so for itself, too.
+    pub budgets: Arc<ClientBudgets>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connections {
-    pub fn new(most: usize, gauge: IntGauge) -> Arc<Connections> {
+    /// As many as `budgets` has room for, whose clients share them.
+    pub fn new(budgets: Budgets, gauge: IntGauge) -> Arc<Connections> {
+        let most = budgets.connections;
         Arc::new(Connections {
             most,
+            budgets,
             places: Arc::new(Semaphore::new(most)),
             open: Mutex::default(),
             next: AtomicU64::new(0),
@@ -99,16 +111,19 @@ impl Connections {
         let (key, activity) = (self.next.fetch_add(1, Ordering::Relaxed), Activity::new());
         let mut open = self.open();
         open.by_key.insert(key, (peer, activity.clone()));
-        *open.by_peer.entry(peer).or_default() += 1;
+        let new = || Peer { connections: 0, budgets: self.budgets.client() };
+        let of_peer = open.by_peer.entry(peer).or_insert_with(new);
+        of_peer.connections += 1;
+        let budgets = of_peer.budgets.clone();
         drop(open);
         self.gauge.inc();
-        Some(Place { connections: self.clone(), key, peer, activity, _permit: permit })
+        Some(Place { connections: self.clone(), key, peer, activity, budgets, _permit: permit })
     }
 
     /// Closes connections, if there are any to close, for one of `newcomer`. Whether that one may wait for it.
     fn make_room(&self, newcomer: IpAddr, at_least: Duration) -> bool {
         let open = self.open();
-        let own = open.by_peer.get(&newcomer).copied().unwrap_or(0);
+        let own = open.by_peer.get(&newcomer).map_or(0, |peer| peer.connections);
         let peers = open.by_peer.len() + usize::from(own == 0);
         if peers == 1 {
             open.close_longest_idle(self.most / BATCH, at_least, |_| true);
@@ -119,7 +134,7 @@ impl Connections {
             return open.close_longest_idle(self.most / BATCH, at_least, |peer| peer == newcomer) > 0;
         }
         // Of those that have more than their part, a moment without progress is enough.
-        let greedy = |peer| open.by_peer.get(&peer).is_some_and(|has| *has > part);
+        let greedy = |peer| open.by_peer.get(&peer).is_some_and(|peer| peer.connections > part);
         if open.close_longest_idle(1, Duration::ZERO, greedy) == 0 {
             open.close_longest_idle(1, at_least, |_| true);
         }
@@ -153,9 +168,9 @@ impl Open {
 
     fn remove(&mut self, key: u64, peer: IpAddr) {
         self.by_key.remove(&key);
-        if let Some(number) = self.by_peer.get_mut(&peer) {
-            *number -= 1;
-            if *number == 0 {
+        if let Some(of_peer) = self.by_peer.get_mut(&peer) {
+            of_peer.connections -= 1;
+            if of_peer.connections == 0 {
                 self.by_peer.remove(&peer);
             }
         }

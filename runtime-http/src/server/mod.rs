@@ -46,7 +46,7 @@ use crate::{
     api::Peers,
     client,
     exchange::{
-        budget::{Budgets, HTTP2_CONNECTION, HTTP2_STREAM, Reservation, SMALL_HEAD},
+        budget::{Budgets, ClientBudget, HTTP2_CONNECTION, HTTP2_STREAM, Reservation, SMALL_HEAD},
         response_body::ResponseBody,
     },
     io::IoThreads,
@@ -79,7 +79,6 @@ pub struct Server {
     address: SocketAddr,
     connections: Arc<Connections>,
     timeouts: Timeouts,
-    budgets: Budgets,
 }
 
 /// What a request holds could not be reserved; it was dropped.
@@ -132,8 +131,8 @@ impl Server {
         // listen(2): on a socket that listens already, this changes its backlog.
         rustix::net::listen(&listener, BACKLOG).map_err(|errno| error(errno.into()))?;
         let address = listener.local_addr().map_err(error)?;
-        let connections = Connections::new(budgets.connections, gauge);
-        Ok(Server { listener, address, connections, timeouts, budgets })
+        let connections = Connections::new(budgets, gauge);
+        Ok(Server { listener, address, connections, timeouts })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -146,14 +145,14 @@ impl Server {
         F: Fn(Result<Request<Incoming>, NoMemory>, Peers) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<ResponseBody>> + Send + 'static,
     {
-        let Server { listener, address, connections, timeouts, budgets } = self;
+        let Server { listener, address, connections, timeouts } = self;
         let http = http();
         let start = |stream: std::net::TcpStream, client: SocketAddr, place: Place| {
             // A small answer must not wait for the client's acknowledgement of another.
             let _ = stream.set_nodelay(true);
-            let peers = Peers { server: stream.local_addr().unwrap_or(address), client };
-            let (http, budgets, handle) = (http.clone(), budgets.clone(), handle.clone());
-            let connection = connection(stream, peers, place, http, timeouts, budgets, handle);
+            let server = stream.local_addr().unwrap_or(address);
+            let peers = Peers { server, client, budgets: place.budgets.clone() };
+            let connection = connection(stream, peers, place, http.clone(), timeouts, handle.clone());
             io.next().spawn(connections.tasks.track_future(connection));
         };
         let accept = async |listener: &TcpListener| {
@@ -208,7 +207,6 @@ async fn connection<F, R>(
     place: Place,
     http: Http,
     timeouts: Timeouts,
-    budgets: Budgets,
     handle: F,
 ) where
     F: Fn(Result<Request<Incoming>, NoMemory>, Peers) -> R + Clone + Send + Sync + 'static,
@@ -220,13 +218,13 @@ async fn connection<F, R>(
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%client, "cannot serve a connection: {error}"),
     };
-    let socket = Socket::new(stream, activity.clone(), &budgets.heads);
+    let socket = Socket::new(stream, activity.clone(), peers.budgets.heads.clone());
     let service = {
         let activity = activity.clone();
         let windows = std::sync::Mutex::new(None);
         service_fn(move |mut request: Request<Incoming>| {
             let is_http1 = request.version() <= Version::HTTP_11;
-            let reserved = reserve(&request, &budgets, &windows);
+            let reserved = reserve(&request, &peers.budgets.heads, &windows);
             let in_flight = activity.begin(!is_http1);
             if !request.body().is_end_stream() {
                 request.extensions_mut().insert(activity.bodies.clone());
@@ -236,7 +234,7 @@ async fn connection<F, R>(
                 None => (Err(NoMemory), Reservation::default()),
             };
             // hyper keeps as much room for it as it takes, also while the connection is idle.
-            let answer = Box::pin(handle(request, peers));
+            let answer = Box::pin(handle(request, peers.clone()));
             async move {
                 let mut response = answer.await;
                 if is_http1 && in_flight.activity().order() != Order::Serve {
@@ -297,7 +295,7 @@ fn reset(sleep: Pin<&mut tokio::time::Sleep>, time: Duration) {
 /// What a request holds beyond what its connection may: a large head, on HTTP/2 its stream and, with the first one, the windows.
 fn reserve(
     request: &Request<Incoming>,
-    budgets: &Budgets,
+    budget: &ClientBudget,
     windows: &std::sync::Mutex<Option<Reservation>>,
 ) -> Option<Reservation> {
     let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
@@ -308,8 +306,8 @@ fn reserve(
         bytes += HTTP2_STREAM;
         let mut windows = windows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if windows.is_none() {
-            *windows = Some(budgets.heads.reserve(HTTP2_CONNECTION)?);
+            *windows = Some(budget.reserve(HTTP2_CONNECTION)?);
         }
     }
-    budgets.heads.reserve(bytes)
+    budget.reserve(bytes)
 }

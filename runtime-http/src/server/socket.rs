@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use rustix::{
@@ -15,41 +16,46 @@ use rustix::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
-use tokio_util::sync::PollSemaphore;
 
 use super::{
     LARGEST_HEAD,
     activity::Activity,
     preface::{Beginning, REFUSAL},
 };
-use crate::exchange::budget::{ByteBudget, Reservation, permits};
+use crate::exchange::budget::{ClientBudget, Reservation};
 
 /// The most that is read at once, and what of a head its connection may hold without asking. A frame of a body is no larger, either.
 const READ: u64 = 16 << 10;
+/// How often it is asked whether there is memory for more of a head.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A socket that hyper reads and writes.
 pub struct Socket {
     stream: Take<TcpStream>,
     activity: Arc<Activity>,
-    heads: PollSemaphore,
+    heads: ClientBudget,
     /// The request whose head is read now, by its number.
     request: u32,
     /// What was read of that head, and what is reserved for it.
     head: u64,
     reserved: Reservation,
+    /// Until it asks again for what there was not.
+    again: Option<Pin<Box<Sleep>>>,
     beginning: Beginning,
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, activity: Arc<Activity>, heads: &ByteBudget) -> Socket {
+    pub fn new(stream: TcpStream, activity: Arc<Activity>, heads: ClientBudget) -> Socket {
         Socket {
             stream: stream.take(READ),
             activity,
-            heads: PollSemaphore::new(heads.semaphore()),
+            heads,
             request: 0,
             head: 0,
             reserved: Reservation::default(),
+            again: None,
             beginning: Beginning::default(),
         }
     }
@@ -60,24 +66,28 @@ impl Socket {
     }
 
     /// How much may be read now.
-    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<u64>> {
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<u64> {
         let request = self.activity.requests();
         let no_head = self.reads_no_head();
         if request != self.request || no_head {
             (self.request, self.head, self.reserved) = (request, 0, Reservation::default());
         }
         if no_head {
-            return Poll::Ready(Ok(READ));
+            return Poll::Ready(READ);
         }
         // hyper holds no more of a head. What HTTP/2 sends beside it is not held.
         if self.reserved.bytes() >= LARGEST_HEAD as u64 {
-            return Poll::Ready(Ok(READ));
+            return Poll::Ready(READ);
         }
-        if READ + self.reserved.bytes() <= self.head {
-            let permit = ready!(self.heads.poll_acquire_many(context, permits(READ)));
-            self.reserved.add(permit.ok_or(io::ErrorKind::OutOfMemory)?.into());
+        while READ + self.reserved.bytes() <= self.head {
+            if let Some(again) = &mut self.again {
+                ready!(again.as_mut().poll(context));
+            }
+            let reserved = self.heads.reserve(READ);
+            self.again = reserved.is_none().then(|| Box::pin(sleep(AGAIN)));
+            self.reserved.add(reserved.unwrap_or_default());
         }
-        Poll::Ready(Ok((READ + self.reserved.bytes() - self.head).min(READ)))
+        Poll::Ready((READ + self.reserved.bytes() - self.head).min(READ))
     }
 }
 
@@ -87,7 +97,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = ready!(self.poll_room(context))?;
+        let room = ready!(self.poll_room(context));
         self.stream.set_limit(room);
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);

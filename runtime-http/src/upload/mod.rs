@@ -45,10 +45,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    exchange::{
-        budget::ByteBudget,
-        request_body::{BodyBounds, RequestBody},
-    },
+    exchange::request_body::{BodyBounds, RequestBody},
     function_log::FunctionLogs,
     metrics::Metrics,
     module_format::Format,
@@ -86,7 +83,6 @@ impl Uploads {
         tokens: Option<Tokens>,
         logs: Option<Arc<FunctionLogs>>,
         store: Arc<ModuleStore>,
-        memory: &ByteBudget,
         runtime: Handle,
         metrics: Arc<Metrics>,
     ) -> Arc<Uploads> {
@@ -96,7 +92,7 @@ impl Uploads {
             logs,
             volume: Volume::new(config.functions_dir.clone()),
             bounds: Bounds { module, functions: config.uploads.functions, versions: config.uploads.versions },
-            body: BodyBounds { length: module, pause: config.body_timeout, budget: memory.clone() },
+            body: BodyBounds { length: module, pause: config.body_timeout },
             space: Space::new(config.uploads.bytes),
             store,
             runtime,

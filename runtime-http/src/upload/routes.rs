@@ -1,7 +1,5 @@
 //! From requests below `/functions` to answers.
 
-use std::net::SocketAddr;
-
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -15,6 +13,7 @@ use super::{
 };
 use crate::{
     api::{
+        Peers,
         answer::{json, whole},
         problem::Problem,
     },
@@ -96,13 +95,9 @@ impl Uploads {
 
     /// # Errors
     /// The problem that is answered.
-    pub async fn answer(
-        &self,
-        request: Request<Incoming>,
-        client: SocketAddr,
-    ) -> Result<Response<ResponseBody>, Problem> {
+    pub async fn answer(&self, request: Request<Incoming>, peers: &Peers) -> Result<Response<ResponseBody>, Problem> {
         let reads = [Method::GET, Method::HEAD].contains(request.method());
-        let answer = self.route(request, client).await.map_err(Problem::from);
+        let answer = self.route(request, peers).await.map_err(Problem::from);
         if self.are_on() {
             let status = answer.as_ref().map_or_else(|problem| problem.code.status(), Response::status);
             self.metrics.uploads.answered(status, reads);
@@ -110,11 +105,12 @@ impl Uploads {
         answer
     }
 
-    async fn route(&self, request: Request<Incoming>, client: SocketAddr) -> Answer {
+    async fn route(&self, request: Request<Incoming>, peers: &Peers) -> Answer {
+        let client = peers.client;
         let (head, body) = {
             let (mut head, body) = request.into_parts();
             let waits = head.extensions.remove().unwrap_or_default();
-            (head, RequestBody::new(body, &self.body, waits))
+            (head, RequestBody::new(body, &self.body, waits, &peers.budgets.bodies))
         };
         // Who may not is told nothing else.
         let tokens = self.tokens.as_ref().ok_or(UploadError::Off)?;

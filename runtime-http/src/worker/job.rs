@@ -11,7 +11,7 @@ use crate::{
     access_log::Record,
     admission::Permit,
     exchange::{
-        budget::{ByteBudget, Hold},
+        budget::{ClientBudgets, Hold},
         request_body::FRAME,
     },
     metrics::FunctionMetrics,
@@ -26,7 +26,7 @@ pub struct Job {
     /// What it may use of its function's budget.
     pub spending: Spending,
     /// For an answer that is not delivered when it has ended.
-    pub answers: ByteBudget,
+    pub budgets: Arc<ClientBudgets>,
     /// Counts it while it runs.
     pub in_flight: InFlight,
 }
@@ -68,7 +68,7 @@ impl Job {
 
     /// Tells whoever waits, and gives back what it had.
     pub(super) fn end(self, mut finished: Finished) {
-        let Job { invocation, permit, record, estimate, spending, answers, in_flight } = self;
+        let Job { invocation, permit, record, estimate, spending, budgets, in_flight } = self;
         estimate.add(finished.outcome.usage.execution);
         // Before its client can come again.
         spending.end(finished.outcome.usage.cpu);
@@ -77,7 +77,7 @@ impl Job {
         // stays in the account of its invocation.
         let bytes = invocation.undelivered(&finished);
         let mut permit = Some(permit);
-        let hold = match answers.reserve(bytes) {
+        let hold = match budgets.answers.reserve(bytes) {
             _ if bytes <= FRAME => None,
             Some(reserved) => Some(Box::new(reserved) as Hold),
             None => permit.take().map(|permit| Box::new((permit, invocation.memory().clone())) as Hold),

@@ -113,7 +113,7 @@ impl Fixture {
             record: Record::new(id, function.clone(), Instant::now(), None),
             estimate: estimate.clone(),
             spending: Spending::Unlimited,
-            answers: Budgets::new(1 << 30, 1).answers,
+            budgets: Budgets::new(1 << 30, 1).client(),
             in_flight: InFlight::new(function.clone()),
         };
         (job, Client { reply, memory })

@@ -7,13 +7,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    net::{AddressFamily, SocketType, bind, connect, socket},
-    process::{Resource, getrlimit, setrlimit},
-};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use wasmbox_tests::{
     Attack,
-    attack::{TIME, goes_on, together, until_closed},
+    attack::{ENEMY, TIME, connect_from, goes_on, together, until_closed},
     frames::{PREFACE, frame, kind, request},
     guest,
 };
@@ -194,7 +191,8 @@ fn bodies_before_admission() {
 fn bodies_before_admission_of_another_client() {
     raise_descriptors();
     uploads(|address, head| {
-        let mut all: Vec<_> = (0..3000).map(|_| connect_from([127, 0, 0, 2], address)).collect();
+        let mut all: Vec<_> = (0..3000).map(|_| connect_from(ENEMY, address)).collect();
+        all.iter().for_each(|stream| stream.set_nonblocking(true).expect("an option of sockets"));
         // One that was closed already gets no more.
         all.retain_mut(|stream| stream.write_all(head).is_ok());
         all
@@ -214,14 +212,4 @@ fn uploads(connections: impl FnOnce(SocketAddr, &[u8]) -> Vec<TcpStream>) {
             }
         }
     });
-}
-
-/// A connection from this address, that does not block.
-fn connect_from(address: [u8; 4], server: SocketAddr) -> TcpStream {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-    bind(&socket, &SocketAddr::from((address, 0))).expect("an address of the loopback interface");
-    connect(&socket, &server).expect("the port takes it");
-    let stream = TcpStream::from(socket);
-    stream.set_nonblocking(true).expect("a socket");
-    stream
 }

@@ -13,9 +13,10 @@
 //! | with answers | [`framing`] |
 //! | with the log | [`log`] |
 //! | with requests to others | [`outgoing`] |
-//! | a client of HTTP/1.1, of HTTP/2 | [`http1`], [`http2`], [`connections`], [`requests`] |
+//! | a client of HTTP/1.1, of HTTP/2 | [`http1`], [`http2`], [`connections`], [`budgets`], [`requests`] |
 //! | a writer of the functions' volume, or of a preopened directory | [`volume`], [`preopens`] |
 
+mod budgets;
 mod connections;
 mod framing;
 mod handles;

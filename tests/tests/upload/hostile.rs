@@ -130,7 +130,10 @@ fn stalled_uploads_stop_nobody() {
     }
     drop(stalled);
     assert_nothing_left(&server.functions(), &["f.wasm"]);
-    put(&server, "f", guest::printing("after", "")).ok();
+    // Those who waited are gone in a moment, too.
+    eventually("there is a place again", || {
+        (put(&server, "f", guest::printing("after", "")).status == 200).then_some(())
+    });
 }
 
 /// As in a container: not root, no right, the files of others.

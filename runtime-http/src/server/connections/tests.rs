@@ -8,7 +8,7 @@ const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn connections(most: usize) -> Arc<Connections> {
-    Connections::new(most, IntGauge::new("open", "connections").unwrap())
+    Connections::new(Budgets::new(1 << 30, most), IntGauge::new("open", "connections").unwrap())
 }
 
 fn orders<const N: usize>(places: [&Place; N]) -> [Order; N] {
