@@ -280,7 +280,12 @@ fn memory_can_be_allocated_ahead() {
             .start();
         server.get("/hello").ok();
         server.call(Request::options("/untouched"), "");
-        let before = server.process().resident_bytes();
+        // What compiling has taken is given back in a moment.
+        let quiet = |_| {
+            thread::sleep(Duration::from_millis(50));
+            server.process().resident_bytes()
+        };
+        let before = (0..10).map(quiet).min().unwrap_or_default();
         let wire = server.wire("GET /untouched HTTP/1.1\r\nHost: box\r\nMemory-Request: 64\r\n\r\n");
         server.wait_until_running("untouched", 1);
         thread::sleep(Duration::from_millis(200));
