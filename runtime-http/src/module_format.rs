@@ -1,4 +1,4 @@
-//! What a file of the functions directory is, by its content; the file's name says nothing.
+//! What a file of the functions directory is, by its content; the file's name says nothing. And what kinds of programs there are.
 
 /// What the bytes of a module file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,25 @@ impl Format {
 fn looks_like_text(bytes: &[u8]) -> bool {
     let start = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(bytes.len());
     matches!(bytes.get(start..), Some([b'(', ..] | [b';', b';', ..])) && std::str::from_utf8(bytes).is_ok()
+}
+
+/// What can be invoked, as far as settings depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgramKind {
+    Core,
+    Command,
+    Http,
+}
+
+impl ProgramKind {
+    /// The word for it in logs and listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ProgramKind::Core => "command",
+            ProgramKind::Command => "command-component",
+            ProgramKind::Http => "http-component",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub use self::{
     guest_config::GuestConfig,
     instance::{Instance, InstanceUse, Reuse},
     instances::{InstanceBounds, KeptInstances},
-    program::{Program, ProgramError, ProgramKind, Toolchain},
+    program::{Program, ProgramError, Toolchain},
     reply::{Answer, Reply, ReplySender, Stream, reply},
     stderr::{KeepLast, Stderr},
 };

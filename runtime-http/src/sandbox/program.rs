@@ -19,6 +19,7 @@ use crate::{
     confined::imports::NO_START,
     engine::{EngineError, Engines},
     excerpt::excerpt,
+    module_format::ProgramKind,
 };
 
 /// Something that can be invoked.
@@ -26,14 +27,6 @@ pub enum Program {
     Core(Arc<CoreProgram>),
     Command(Arc<CommandComponent>),
     Http(Arc<HttpComponent>),
-}
-
-/// What can be invoked, as far as settings depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProgramKind {
-    Core,
-    Command,
-    Http,
 }
 
 /// A component that is a command: `wasi:cli/run`.
@@ -240,17 +233,6 @@ impl Program {
             Program::Core(_) => ProgramKind::Core,
             Program::Command(_) => ProgramKind::Command,
             Program::Http(_) => ProgramKind::Http,
-        }
-    }
-}
-
-impl ProgramKind {
-    /// The word for it in logs and listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ProgramKind::Core => "command",
-            ProgramKind::Command => "command-component",
-            ProgramKind::Http => "http-component",
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::{
     confined::{Wanted, stop::Stop},
     keyvalue::Keyvalue,
     metrics::Metrics,
-    sandbox::{Program, ProgramError, ProgramKind, file_access::FileQuotas, outbound::OutboundAccess},
+    module_format::ProgramKind,
+    sandbox::{Program, ProgramError, file_access::FileQuotas, outbound::OutboundAccess},
 };
 
 /// Why a function cannot be had.

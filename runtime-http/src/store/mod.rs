@@ -55,7 +55,8 @@ use crate::{
     engine::tier::Tier,
     keyvalue::Keyvalue,
     metrics::{Metrics, gauge},
-    sandbox::{ProgramKind, outbound::OutboundAccess},
+    module_format::ProgramKind,
+    sandbox::outbound::OutboundAccess,
     threads::ThreadStart,
 };
 

@@ -16,7 +16,7 @@ use crate::{
     excerpt::excerpt,
     invocation::{HostDirectory, OutboundGrant, Preopen, PreopenRoot},
     limits::{CpuQuota, InvocationTimeout, LimitCaps, Limits, MemoryRequest},
-    sandbox::ProgramKind,
+    module_format::ProgramKind,
 };
 
 /// The file as written. Unknown keys are refused, so that a misspelt limit is not silently no limit.

@@ -48,8 +48,7 @@ use crate::{
     exchange::request_body::{BodyBounds, RequestBody},
     function_log::FunctionLogs,
     metrics::Metrics,
-    module_format::Format,
-    sandbox::ProgramKind,
+    module_format::{Format, ProgramKind},
     store::{LARGEST_SETTINGS, LoadError, ModuleStore, compiler::CompileError, name::ModuleName},
 };
 

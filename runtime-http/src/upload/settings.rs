@@ -10,7 +10,7 @@ use super::{
     list::Described,
 };
 use crate::{
-    sandbox::ProgramKind,
+    module_format::ProgramKind,
     store::{
         file::settings_file,
         loader::Remembered,
