@@ -19,8 +19,9 @@ pub struct Beginning {
     version: Prefix,
     /// Whether the second word may be the target of a request: a path, a URL, a host with its port, or `*`.
     has_target: bool,
-    /// Of the first line.
-    spaces: u32,
+    /// How many words of the first line have ended, and whether a word has begun since.
+    words: u32,
+    in_word: bool,
     is_over: bool,
 }
 
@@ -52,11 +53,16 @@ impl Beginning {
             self.preface.read(*byte, BEGINNING);
             match byte {
                 b'\n' => self.is_over = true,
-                b' ' => self.spaces += 1,
+                b' ' => self.words += u32::from(std::mem::take(&mut self.in_word)),
                 b'\r' => {}
-                b'/' | b':' | b'*' if self.spaces == 1 => self.has_target = true,
-                _ if self.spaces == 2 => self.version.read(*byte, VERSION),
-                _ => {}
+                _ => {
+                    self.in_word = true;
+                    match (self.words, byte) {
+                        (1, b'/' | b':' | b'*') => self.has_target = true,
+                        (2, _) => self.version.read(*byte, VERSION),
+                        _ => {}
+                    }
+                }
             }
         }
     }
@@ -99,7 +105,9 @@ mod tests {
                 (b"CONNECT a:1 b\r\n", false),
                 (b"GET /\r\nHost: a b c\r\n", false),
                 (b"\r\na b c", false),
-                (b"a  b", true),
+                (b"a  b", false),
+                (b"a  b  c", true),
+                (b"GET  /hello  HTTP/1.1\r\n", false),
                 (b"a b ", false),
                 (b"", false),
             ] {
