@@ -56,7 +56,7 @@ fn looks_like_text(bytes: &[u8]) -> bool {
     matches!(bytes.get(start..), Some([b'(', ..] | [b';', b';', ..])) && std::str::from_utf8(bytes).is_ok()
 }
 
-/// What can be invoked, as far as settings depend on it.
+/// What can be invoked, as far as settings depend on it. Here, since settings are parsed without the sandbox (`fuzz/`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProgramKind {
     Core,

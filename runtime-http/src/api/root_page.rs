@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::answer::whole;
-use super::content_policy::source;
+use super::{answer::whole, content_policy::source};
 use crate::{exchange::response_body::ResponseBody, store::name::ModuleName};
 
 const STYLE: &str =

@@ -23,10 +23,11 @@ const LEAST: u64 = 16;
 /// What four at once can do within a minute, the default deadline, if each takes a second.
 const DEPTH_INVOCATIONS: usize = 256;
 
-/// How what is admitted follows from the memory limit, which changes when a pod is resized in place.
+/// How what is admitted follows from the memory limit, which changes when a pod is resized in place: what the operator has set, each of which
+/// counts instead of what would follow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdmittedByLimit {
-    /// What is set of it, bytes; the rest is what is set, too.
+    /// Bytes.
     pub memory_limit: Option<u64>,
     pub overbooking_ratio: OverbookingRatio,
     pub units: Option<u64>,

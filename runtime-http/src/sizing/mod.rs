@@ -8,7 +8,6 @@ pub mod admitted;
 use std::sync::{PoisonError, RwLock};
 
 use self::admitted::{Admitted, AdmittedByLimit};
-
 use crate::{
     admission::Capacity,
     limits::{LimitCaps, Limits},

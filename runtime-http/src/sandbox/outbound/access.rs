@@ -4,7 +4,6 @@
 
 use std::{
     io,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -19,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Destination,
+    Destination, OutboundConfig,
     connection::{Account, Connection, IDLE_BYTES},
     dial::{LOOKUP_THREADS, LOOKUPS},
     meter::Meter,
@@ -44,16 +43,6 @@ const MOST_OF_INVOCATION: usize = 16;
 const SHARE: usize = 4;
 /// How often idle connections are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What the operator says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutboundConfig {
-    pub allow: Vec<OutboundGrant>,
-    /// Certificates of those who vouch for servers; `None`: the system's.
-    pub ca: Option<PathBuf>,
-    /// How long a connection may be idle.
-    pub idle: Duration,
-}
 
 /// What all functions share.
 pub struct OutboundAccess {

@@ -28,12 +28,12 @@ mod sockets;
 pub mod sockets_p2;
 pub mod sockets_p3;
 
-use std::{fmt, num::NonZeroUsize, sync::Arc};
+use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
 pub use self::{
-    access::{FunctionAccess, InvocationAccess, OutboundAccess, OutboundConfig},
+    access::{FunctionAccess, InvocationAccess, OutboundAccess},
     sockets::CurrentOutbound,
 };
 use self::{
@@ -43,7 +43,7 @@ use self::{
 };
 use super::Setup;
 use crate::{
-    invocation::{Grants, Host},
+    invocation::{Grants, Host, OutboundGrant},
     memory::MemoryReservation,
     tasks::Owned,
 };
@@ -53,6 +53,16 @@ const BODY_CHUNK: usize = 64 << 10;
 const BODY_CHUNKS: usize = 16;
 /// Between a guest and whoever reads its body.
 pub const BODY_BYTES: usize = BODY_CHUNK * BODY_CHUNKS;
+
+/// What the operator grants to all functions, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundConfig {
+    pub allow: Vec<OutboundGrant>,
+    /// Certificates of those who vouch for servers; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// How long a connection may be idle.
+    pub idle: Duration,
+}
 
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
