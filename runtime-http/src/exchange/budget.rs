@@ -41,6 +41,7 @@ pub struct ClientBudget(Arc<Client>);
 struct Client {
     /// Never less than what it holds; more while something is refused.
     held: AtomicU64,
+    is_alone: bool,
     budget: ByteBudget,
 }
 
@@ -49,13 +50,7 @@ struct Client {
 pub struct Reservation {
     bytes: u64,
     /// `None` without bytes.
-    of: Option<Lender>,
-}
-
-#[derive(Debug)]
-enum Lender {
-    Budget(ByteBudget),
-    Client(ClientBudget),
+    of: Option<ClientBudget>,
 }
 
 /// What accounts for an answer until it is delivered: a [`Reservation`], or what its invocation held.
@@ -68,12 +63,16 @@ impl ByteBudget {
 
     /// For a client that holds nothing yet.
     pub fn client(&self) -> ClientBudget {
-        ClientBudget(Arc::new(Client { held: AtomicU64::new(0), budget: self.clone() }))
+        self.client_who(false)
     }
 
-    /// `bytes`, if they are free: for who does not share it.
-    pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        self.take(bytes, |_| true).then(|| Reservation { bytes, of: Some(Lender::Budget(self.clone())) })
+    /// For one that shares it with nobody, and may have all of it.
+    pub fn only_client(&self) -> ClientBudget {
+        self.client_who(true)
+    }
+
+    fn client_who(&self, is_alone: bool) -> ClientBudget {
+        ClientBudget(Arc::new(Client { held: AtomicU64::new(0), is_alone, budget: self.clone() }))
     }
 
     /// Takes `bytes` if they are there, and what is left free then is `enough`.
@@ -99,26 +98,14 @@ impl ClientBudget {
         if bytes == 0 {
             return Some(Reservation::default());
         }
-        let Client { held, budget } = &*self.0;
+        let Client { held, is_alone, budget } = &*self.0;
         // First its own: so what is looked at below is never too little, whatever others of this client's do meanwhile.
         let own = held.fetch_add(bytes, Relaxed).saturating_add(bytes);
-        if budget.take(bytes, |free| own <= free.saturating_mul(TIMES_FREE)) {
-            return Some(Reservation { bytes, of: Some(Lender::Client(self.clone())) });
+        if budget.take(bytes, |free| *is_alone || own <= free.saturating_mul(TIMES_FREE)) {
+            return Some(Reservation { bytes, of: Some(self.clone()) });
         }
         held.fetch_sub(bytes, Relaxed);
         None
-    }
-}
-
-impl Lender {
-    fn take_back(&self, bytes: u64) {
-        match self {
-            Lender::Budget(budget) => budget.0.held.fetch_sub(bytes, Relaxed),
-            Lender::Client(client) => {
-                client.0.budget.0.held.fetch_sub(bytes, Relaxed);
-                client.0.held.fetch_sub(bytes, Relaxed)
-            }
-        };
     }
 }
 
@@ -140,8 +127,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some(lender) = &self.of {
-            lender.take_back(self.bytes);
+        if let Some(ClientBudget(client)) = &self.of {
+            client.budget.0.held.fetch_sub(self.bytes, Relaxed);
+            client.held.fetch_sub(self.bytes, Relaxed);
         }
     }
 }

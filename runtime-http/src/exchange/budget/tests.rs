@@ -23,8 +23,9 @@ fn what_is_reserved_comes_back() {
 #[test]
 fn who_shares_a_budget_with_nobody_has_all_of_it() {
     let budget = ByteBudget::new(MIB);
-    let all = budget.reserve(MIB).unwrap();
-    assert!(budget.reserve(1).is_none());
+    let client = budget.only_client();
+    let all = client.reserve(MIB).unwrap();
+    assert!(client.reserve(1).is_none());
     drop(all);
     assert_eq!(budget.held(), 0);
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     by_name::ByName,
-    exchange::budget::ByteBudget,
+    exchange::budget::{ByteBudget, ClientBudget},
     invocation::{InvocationId, OutboundGrant},
     metrics::FunctionMetrics,
     tasks::Owned,
@@ -56,7 +56,7 @@ pub struct OutboundAccess {
     share: usize,
     pool: Mutex<IdlePool<Connection>>,
     /// What idle connections hold.
-    budget: ByteBudget,
+    budget: ClientBudget,
     /// A connection has become idle.
     some_idle: Arc<Notify>,
     idle_gauge: IntGauge,
@@ -159,7 +159,7 @@ impl OutboundAccess {
             places: Places::new(places),
             share: (places / SHARE).max(2 * MOST_OF_INVOCATION),
             pool: Mutex::new(IdlePool::new(most_idle)),
-            budget,
+            budget: budget.only_client(),
             some_idle: Arc::default(),
             idle_gauge,
             by_function: ByName::default(),
