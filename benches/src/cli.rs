@@ -9,13 +9,15 @@ use crate::cold::COLD;
 use crate::density::DENSITY;
 use crate::isolation::ISOLATION;
 use crate::scale::SCALE;
-use crate::target::{TARGETS, Target};
+use crate::target::{Program, TARGETS, Target};
 
 const HELP: &str = "\
 Targets:
   hyper                 a bare hyper HTTP/1.1 hello server, 2 threads: the ceiling
   wasmbox-core          the box, with a trivial core module (a WASI command)
   wasmbox-http          the box, with a trivial wasi:http component
+  wasmbox-core-baseline wasmbox-core and wasmbox-http of the box that --baseline
+  wasmbox-http-baseline names, such as one built from an earlier commit
   wasmbox-http-reuse    wasmbox-http with instances that serve 128 requests
   wasmbox-core-workers  wasmbox-core with --inline=off: no guest begins on the
                         thread of its connection
@@ -48,6 +50,8 @@ Examples:
   wasmbox-bench --quick                    one short round: does it work?
   wasmbox-bench --only hyper,wasmbox-core  two targets
   wasmbox-bench --wasmbox /usr/bin/wasmbox a box that is built already
+  wasmbox-bench --baseline /usr/bin/wasmbox --only wasmbox-core,wasmbox-core-baseline
+                                           did it get slower?
 
 Results: tables on stdout, and target/bench/results.json.";
 
@@ -76,6 +80,14 @@ pub struct Cli {
     #[arg(long, value_name = "PATH")]
     pub wasmbox: Option<PathBuf>,
 
+    /// Another box to compare it with, in turns
+    #[arg(long, value_name = "PATH")]
+    pub baseline: Option<PathBuf>,
+
+    /// Also draw figures of the loads, as SVG, into this directory
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+
     /// What the bench starts itself as
     #[command(subcommand)]
     pub command: Option<Inner>,
@@ -95,7 +107,12 @@ pub enum Inner {
 impl Cli {
     /// The targets that are measured under load.
     pub fn targets(&self) -> Vec<&'static Target> {
-        TARGETS.iter().filter(|target| self.includes(target.name)).collect()
+        TARGETS.iter().filter(|target| self.includes(target.name) && self.has(target.program)).collect()
+    }
+
+    /// Whether there is a program to start: without `--baseline` there is no other box.
+    fn has(&self, program: Program) -> bool {
+        program != Program::Baseline || self.baseline.is_some()
     }
 
     /// How often the box is started for the cold start; 0 when that is not measured.
@@ -172,6 +189,17 @@ mod tests {
         assert!(!cli.isolation() && !cli.density());
         assert!(Cli::parse_from(["wasmbox-bench", "--only", "density"]).density());
         assert!(Cli::try_parse_from(["wasmbox-bench", "--only", "nginx"]).is_err());
+    }
+
+    #[test]
+    fn the_baseline_is_measured_when_it_is_named() {
+        let baselines = |arguments: &[&str]| {
+            let cli = Cli::parse_from(["wasmbox-bench"].iter().chain(arguments));
+            cli.targets().iter().filter(|target| target.program == Program::Baseline).count()
+        };
+        assert_eq!(baselines(&[]), 0);
+        assert_eq!(baselines(&["--baseline", "/usr/bin/wasmbox"]), 2);
+        assert_eq!(baselines(&["--baseline", "/usr/bin/wasmbox", "--only", "wasmbox-core-baseline"]), 1);
     }
 
     #[test]

@@ -19,18 +19,24 @@ pub struct Fixture {
     work: WorkDir,
     bench: PathBuf,
     wasmbox: PathBuf,
+    baseline: Option<PathBuf>,
     wasmtime: PathBuf,
     component: PathBuf,
 }
 
 impl Fixture {
     /// Makes or installs what `programs` need. `output` is the directory that stays between runs; `wasmbox` is the box to
-    /// measure, else the one of this workspace is built.
+    /// measure, else the one of this workspace is built; `baseline` is another one.
     ///
     /// # Errors
     ///
     /// When something cannot be built, installed or written.
-    pub async fn prepare(programs: &[Program], output: &Path, wasmbox: Option<PathBuf>) -> Result<Self> {
+    pub async fn prepare(
+        programs: &[Program],
+        output: &Path,
+        wasmbox: Option<PathBuf>,
+        baseline: Option<PathBuf>,
+    ) -> Result<Self> {
         let bench = std::env::current_exe().context("cannot find this program")?;
         tool::wrk().await?;
         let component = tool::component(&output.join("guests")).await?;
@@ -46,7 +52,7 @@ impl Fixture {
             tool::wasmbox(&wasmbox, &bench).await?;
         }
         let work = WorkDir::create(output)?;
-        let fixture = Self { work, bench, wasmbox, wasmtime, component };
+        let fixture = Self { work, bench, wasmbox, baseline, wasmtime, component };
         fixture.write_files()?;
         Ok(fixture)
     }
@@ -54,6 +60,7 @@ impl Fixture {
     fn write_files(&self) -> Result<()> {
         let functions = self.directory("functions")?;
         self.directory("cache")?;
+        self.directory("cache-baseline")?;
         write(&functions.join("hello-core.wasm"), &module::hello()?)?;
         let component =
             fs::read(&self.component).with_context(|| format!("cannot read {}", self.component.display()))?;
@@ -68,6 +75,7 @@ impl Fixture {
         match program {
             Program::Bench => &self.bench,
             Program::Wasmbox => &self.wasmbox,
+            Program::Baseline => self.baseline.as_deref().unwrap_or(&self.wasmbox),
             Program::Wasmtime => &self.wasmtime,
         }
     }
@@ -85,7 +93,7 @@ impl Fixture {
     /// A line with the versions of what takes part, and how busy the machine is.
     pub async fn versions(&self, programs: &[Program]) -> String {
         let mut parts = vec![tool::version("wrk").await];
-        for program in [Program::Wasmbox, Program::Wasmtime] {
+        for program in [Program::Wasmbox, Program::Baseline, Program::Wasmtime] {
             if programs.contains(&program) {
                 parts.push(tool::version(self.program(program)).await);
             }

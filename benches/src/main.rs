@@ -8,7 +8,7 @@
 //! - [`load`]: one run of `wrk`; [`cold`]: the first answer after a start
 //! - [`isolation`]: what a cgroup costs an invocation, [`carry`]: what a spent budget costs the next one; [`density`]: memory; [`scale`]: many
 //!   functions and connections
-//! - [`row`]: one line of the results; [`goal`]: what is expected; [`report`]: tables and JSON
+//! - [`row`]: one line of the results; [`goal`]: what is expected; [`report`]: tables and JSON; [`plot`]: figures
 
 #![allow(clippy::print_stdout, reason = "its tables go to stdout")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -24,6 +24,7 @@ mod hello;
 mod isolation;
 mod load;
 mod module;
+mod plot;
 mod process;
 mod report;
 mod row;
@@ -85,7 +86,7 @@ async fn run(cli: &Cli) -> Result<()> {
     if starts > 0 || cli.isolation() || cli.density() || cli.scale() {
         programs.push(Program::Wasmbox);
     }
-    let fixture = Fixture::prepare(&programs, &output, cli.wasmbox.clone()).await?;
+    let fixture = Fixture::prepare(&programs, &output, cli.wasmbox.clone(), cli.baseline.clone()).await?;
     println!("{}", fixture.versions(&programs).await);
 
     let rounds = loaded(&fixture, &targets, cli.rounds(), cli.seconds()).await?;
@@ -107,6 +108,9 @@ async fn run(cli: &Cli) -> Result<()> {
     report::save(&rows, &results)?;
     print!("{}", report::tables(&rows, &rounds));
     println!("\n{}", results.display());
+    if let Some(directory) = &cli.plots {
+        println!("{} figures in {}", plot::save(&rows, directory)?, directory.display());
+    }
     Ok(())
 }
 

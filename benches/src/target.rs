@@ -40,6 +40,8 @@ pub enum Program {
     Bench,
     /// The box.
     Wasmbox,
+    /// The other box that `--baseline` names.
+    Baseline,
     /// `wasmtime`. Its `serve` needs `-Scli` for components made with Rust's standard library.
     Wasmtime,
 }
@@ -63,6 +65,29 @@ macro_rules! tuned {
     };
 }
 
+/// How the box is started: as an operator would, with its log on. `$cache` keeps the code of one box from the other.
+macro_rules! wasmbox_serve {
+    ($cache:literal) => {
+        &[
+            "serve",
+            "--functions-dir",
+            "{home}/functions",
+            "--cache-dir",
+            $cache,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "{port}",
+            "--admin-port",
+            "{admin}",
+            "--log-format",
+            "text",
+            "--log-level",
+            "info",
+        ]
+    };
+}
+
 /// All targets, in the order in which each round measures them.
 pub const TARGETS: &[Target] = &[
     Target { name: "hyper", program: Program::Bench, args: &["hello", "{port}"], env: &[], ready: "/", path: "/" },
@@ -78,6 +103,22 @@ pub const TARGETS: &[Target] = &[
         name: "wasmbox-http",
         program: Program::Wasmbox,
         args: WASMBOX_SERVE,
+        env: &[],
+        ready: "/-/ready",
+        path: "/hello-http",
+    },
+    Target {
+        name: "wasmbox-core-baseline",
+        program: Program::Baseline,
+        args: BASELINE_SERVE,
+        env: &[],
+        ready: "/-/ready",
+        path: "/hello-core",
+    },
+    Target {
+        name: "wasmbox-http-baseline",
+        program: Program::Baseline,
+        args: BASELINE_SERVE,
         env: &[],
         ready: "/-/ready",
         path: "/hello-http",
@@ -135,24 +176,11 @@ pub const TARGETS: &[Target] = &[
 /// No guest begins on the thread of its connection.
 const ON_WORKERS: &[(&str, &str)] = &[("INLINE", "off")];
 
-/// How the box is started: as an operator would, with its log on.
-pub const WASMBOX_SERVE: &[&str] = &[
-    "serve",
-    "--functions-dir",
-    "{home}/functions",
-    "--cache-dir",
-    "{home}/cache",
-    "--host",
-    "127.0.0.1",
-    "--port",
-    "{port}",
-    "--admin-port",
-    "{admin}",
-    "--log-format",
-    "text",
-    "--log-level",
-    "info",
-];
+/// How the box is started.
+pub const WASMBOX_SERVE: &[&str] = wasmbox_serve!["{home}/cache"];
+
+/// How the box that it is compared with is started.
+const BASELINE_SERVE: &[&str] = wasmbox_serve!["{home}/cache-baseline"];
 
 /// A server that was started, and where it listens.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header, request::Builder};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -89,8 +89,16 @@ where
 /// # Errors
 /// [`ClientError`], if there is no whole answer.
 pub async fn get(address: &str, path: &str) -> Result<(StatusCode, Vec<u8>), ClientError> {
+    ask(address, Request::get(path)).await
+}
+
+/// Sends `request`, without a body, to `address` (`HOST:PORT`); gives status and body.
+///
+/// # Errors
+/// [`ClientError`], if there is no whole answer.
+pub async fn ask(address: &str, request: Builder) -> Result<(StatusCode, Vec<u8>), ClientError> {
     timeout(PATIENCE, async {
-        let request = Request::get(path).header(header::HOST, address).body(Full::<Bytes>::default())?;
+        let request = request.header(header::HOST, address).body(Full::<Bytes>::default())?;
         let (head, body) = send(address, request).await?.into_parts();
         let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() { ClientError::TooLarge } else { ClientError::Body(error) }

@@ -26,6 +26,36 @@ export const failing = (text) => command(2, text, "unreachable");
 export const counting = (rounds) => `(module (memory (export "memory") 1) (func (export "_start") (local $i i32)
   (loop $again (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $again (i32.lt_u (local.get $i) (i32.const ${rounds}))))))`;
 
+/// Waits for two bytes, fills so much memory, and waits for another byte.
+export const holding = (mebibytes) => `(module
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1) (data (i32.const 0) "\\10\\00\\00\\00\\01\\00\\00\\00")
+  (func $byte (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 12))))
+  (func (export "_start")
+    (call $byte) (call $byte)
+    (if (i32.lt_s (memory.grow (i32.const ${mebibytes * 16})) (i32.const 0)) (then unreachable))
+    (memory.fill (i32.const 65536) (i32.const 1) (i32.const ${mebibytes * 2 ** 20}))
+    (call $byte)))`;
+/// Many functions of straight code: it takes an optimising compiler long.
+export const large = (functions) => {
+  const leb = (number) => number < 128 ? [number] : [number % 128 + 128, ...leb(Math.floor(number / 128))];
+  const section = (id, bytes) => Buffer.concat([Buffer.from([id, ...leb(bytes.length)]), bytes]);
+  const list = (items) => Buffer.concat([Buffer.from(leb(items.length)), ...items]);
+  // local 0 = local 0 * 7
+  const code = Buffer.concat([Buffer.from([1, 1, 0x7f]), Buffer.alloc(7 * 5000, Buffer.from([0x20, 0, 0x41, 7, 0x6c, 0x21, 0])), Buffer.from([0x0b])]);
+  const body = Buffer.concat([Buffer.from(leb(code.length)), code]);
+  const start = Buffer.from([6, ...Buffer.from("_start"), 0, 0]);
+  const memory = Buffer.from([6, ...Buffer.from("memory"), 2, 0]);
+  return Buffer.concat([
+    Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]),
+    section(1, list([Buffer.from([0x60, 0, 0])])),
+    section(3, list(Array(functions).fill(Buffer.from([0])))),
+    section(5, list([Buffer.from([0, 1])])),
+    section(7, list([memory, start])),
+    section(10, list(Array(functions).fill(body))),
+  ]);
+};
+
 export class Box {
   constructor(functions, flags) {
     this.directory = mkdtempSync(join(tmpdir(), "wasmbox-page-"));
@@ -57,16 +87,24 @@ export class Box {
     writeFileSync(join(this.functions, name), text);
   }
 
+  /// A request whose body may be written, and the promise of the status and the text of its answer.
+  begin(name, options = {}) {
+    const [host, port] = this.address.split(":");
+    const sent = request({ host, port, path: "/" + name, agent: this.agent, ...options });
+    const answered = new Promise((resolve, reject) => {
+      sent.on("error", reject).on("response", (answer) => {
+        let text = "";
+        answer.on("data", (piece) => { text += piece; }).on("end", () => resolve([answer.statusCode, text])).on("error", reject);
+      });
+    });
+    return [sent, answered];
+  }
+
   /// The status and the text of an answer.
   call(name, options = {}) {
-    const [host, port] = this.address.split(":");
-    return new Promise((resolve, reject) => {
-      const sent = request({ host, port, path: "/" + name, agent: this.agent, ...options }, (answer) => {
-        let text = "";
-        answer.on("data", (piece) => { text += piece; }).on("end", () => resolve([answer.statusCode, text]));
-      });
-      sent.on("error", reject).end();
-    });
+    const [sent, answered] = this.begin(name, options);
+    sent.end();
+    return answered;
   }
 
   /// Calls each name once, some at a time.

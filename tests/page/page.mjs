@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { Box, HOSTILE, TOKEN, counting, failing, printing } from "./box.mjs";
+import { Box, HOSTILE, TOKEN, counting, failing, holding, large, printing } from "./box.mjs";
 import { Browser } from "./browser.mjs";
 
 const FIGURE = process.argv.includes("--figure");
@@ -91,6 +91,41 @@ if (FIGURE) {
     assert.match(await page.value(text("memory")), / of [\d.]+ [MGT]iB$/);
     assert.equal(await page.value(text("state")), "ready");
     assert.deepEqual(page.complaints().filter((one) => !one.includes("favicon")), []);
+  });
+
+  test("who waits, who was evicted and what is compiled is shown", async () => {
+    // Its requests fit in what it admits, and not in its memory.
+    const small = await new Box({ "holding.wat": holding(150), "large.wasm": large(100) },
+      ["--memory-limit=256Mi", "--concurrent-resource-request=512", "--memory-high=0.94", "--module-memory=32Mi", "--tiers=off", "--compile-jobs=1"]).ready;
+    const left = [];
+    const begin = (memory) => {
+      const [sent, answered] = small.begin("holding", { method: "POST", headers: { "memory-request": memory, "transfer-encoding": "chunked" } });
+      // With the first of its body it asks for admission.
+      sent.write("x");
+      left.push(answered);
+      return [sent, answered];
+    };
+    try {
+      const page = await browser.open("http://" + small.admin + "/");
+      await page.until(`${text("evicted")} === "0" && ${text("waiting")} === "0"`);
+      const [older] = begin("200Mi");
+      await page.until(`${text("running")}.startsWith("1 of")`);
+      const [younger, answered] = begin("200Mi");
+      younger.write("x");
+      await page.until(`/^1\\d\\d/.test(${text("memory")})`);
+      older.write("x");
+      const [status, problem] = await answered;
+      assert.deepEqual([status, JSON.parse(problem).code], [503, "evicted"]);
+      await page.until(`${text("evicted")} === "1"`);
+      for (let number = 0; number < 3; number++) begin("400Mi");
+      await page.until(`${text("waiting")} === "3"`);
+      left.push(small.call("large"));
+      await page.until(`${text("compiling")}.startsWith("1 of") && /^large.wasm: about \\d+ s left$/.test(${text("loading")})`);
+    } finally {
+      // Those that wait are told that the box ends.
+      for (const one of left) one.catch(() => {});
+      await small.end();
+    }
   });
 
   test("with a keyboard functions are put here and rolled back", async () => {

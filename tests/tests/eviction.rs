@@ -8,15 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wasmbox_tests::{Request, TestCgroup, WasmBox, Wire, client::Http2, eventually, guest};
+use wasmbox_tests::{Collector, Request, TestCgroup, WasmBox, Wire, client::Http2, eventually, guest, server::Launch};
 
 /// A box of 256 MiB. Its function `younger` has 100 MiB, and does not end; `older` wants 150 as soon as its input is at an end.
-fn rivals(container: &TestCgroup, rest: &str) -> WasmBox {
+fn rivals(container: &TestCgroup, rest: &str) -> Launch {
     let (data, print) = guest::text("begun\n");
     let grow = |pages| format!("(if (i32.lt_s (memory.grow (i32.const {pages})) (i32.const 0)) (then unreachable))");
     let older = format!("(call $copy (i32.const 0) (i32.const 1)) {} {print}", grow(2400));
     let younger = format!("{} {print} {rest}", grow(1600));
-    let server = WasmBox::launch()
+    WasmBox::launch()
         .within(container)
         .env("ENABLE_CGROUPS", "true")
         // The requests of both fit, as if the box were larger.
@@ -24,8 +24,11 @@ fn rivals(container: &TestCgroup, rest: &str) -> WasmBox {
         .function("older.wat", guest::command_with(&data, &older))
         .function("younger.wat", guest::command_with(&data, &younger))
         .function("younger.toml", "output-buffer-bytes = 0")
-        .start();
-    // Compiled before it counts.
+}
+
+/// Starts it, and compiles before it counts.
+fn start(rivals: Launch) -> WasmBox {
+    let server = rivals.start();
     server.call(Request::options("/younger"), "");
     server
 }
@@ -48,7 +51,7 @@ fn end_older(mut wire: Wire) {
 #[test]
 fn an_answer_that_has_begun_is_broken_off() {
     let container = TestCgroup::with_memory(256);
-    let server = rivals(&container, "(call $sleep (i64.const 86400000))");
+    let server = start(rivals(&container, "(call $sleep (i64.const 86400000))"));
 
     let older = begin_older(&server);
     let mut younger = server.wire("GET /younger HTTP/1.1\r\nHost: box\r\n\r\n");
@@ -85,7 +88,9 @@ fn an_answer_that_has_begun_is_broken_off() {
 #[test]
 fn one_that_its_quota_keeps_from_running_ends_at_once() {
     let container = TestCgroup::with_memory(256);
-    let server = rivals(&container, "(loop $again (br $again))");
+    let collector = Collector::start();
+    let rivals = rivals(&container, "(loop $again (br $again))").flag("--otlp-endpoint", collector.endpoint());
+    let server = start(rivals);
     let older = begin_older(&server);
     let request = "GET /younger HTTP/1.1\r\nHost: box\r\nCpu-Quota: 1\r\n\r\n";
     let mut younger = server.wire(request);
@@ -103,6 +108,8 @@ fn one_that_its_quota_keeps_from_running_ends_at_once() {
     server.wait_until_idle();
     assert_eq!(server.metrics().sum("wasmbox_evicted_total", &[]), 1.0);
     assert_eq!(read(&leaf, "cpu.cfs_quota_us"), "-1\n");
+    let events = || collector.spans().into_iter().map(|span| span.events).find(|events| !events.is_empty());
+    assert_eq!(eventually("its trace tells of it", events), ["throttled", "evicted"]);
 
     // The next one with the same quota is under it again, although the box had set it already.
     let _younger = server.wire(request);

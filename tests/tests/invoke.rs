@@ -11,6 +11,7 @@ use wasmbox_tests::{
     eventually, guest,
     process::Process,
     project::{Project, output},
+    temporary::TempDir,
     workspace,
 };
 
@@ -71,6 +72,47 @@ fn the_answer_and_what_it_took() {
     let ran =
         output(Command::new(workspace::wasmbox()).args(["invoke", "echo", "--address", &address]).env_clear(), b"");
     said(&ran, 0, &["200 OK"]);
+}
+
+/// The log of a box that runs is shown to who has its token.
+#[test]
+fn standard_error_of_a_box_that_runs() {
+    const TOKEN: &str = "0123456789abcdef-the-token";
+    let directory = TempDir::new();
+    let file = |name: &str, token: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, format!("{token}\n")).expect("a new file");
+        path.to_str().expect("a name of text").to_owned()
+    };
+    let (right, wrong) = (file("right", TOKEN), file("wrong", "another-token-of-nobody"));
+    let server = WasmBox::launch()
+        .flag("--upload-token-file", &right)
+        .function("complains.wat", guest::command("(call $copy (i32.const 0) (i32.const 2))"))
+        .function("hello.wat", guest::hello())
+        .start();
+    // Another's lines are not shown.
+    server.post("/complains", "of another call").ok();
+    let ran = invoke(&server, &["complains?arg=a", "--token-file", &right, "--data", "first\nno end"], b"");
+    said(&ran, 0, &["200 OK", "\n  stderr   first\n  stderr   no end\n"]);
+    assert!(!text(&ran.stderr).contains("of another call"), "{ran:?}");
+    let ran = invoke(&server, &["hello", "--token-file", &right], b"");
+    said(&ran, 0, &["200 OK"]);
+    assert!(!text(&ran.stderr).contains("stderr"), "{ran:?}");
+    let ran = invoke(&server, &["complains", "--token-file", &wrong, "--data", "x"], b"");
+    said(&ran, 0, &["200 OK", "in the box's log, under this id: ", "is none of the box"]);
+    let ran = invoke(&server, &["complains", "--token-file", "/nobody/has/it", "--data", "x"], b"");
+    said(&ran, 1, &["--token-file /nobody/has/it: ", "its first line is the token"]);
+    assert_eq!(text(&ran.stdout), "");
+
+    // What a variable says is for one's own box.
+    let address = server.address().to_string();
+    for (flags, shown) in [(&[][..], "stderr   of mine"), (&["--address", &address], "--token-file shows it")] {
+        let mut command = Command::new(workspace::wasmbox());
+        command.args(["invoke", "complains", "--data", "of mine"]).args(flags).env_clear().env("WASMBOX_TOKEN", TOKEN);
+        command.env("WEBSERVER_HOST", "127.0.0.1").env("WEBSERVER_PORT", server.address().port().to_string());
+        command.env("HEALTHCHECK_PORT", server.admin_address().port().to_string());
+        said(&output(&mut command, b""), 0, &["200 OK", shown]);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! What is done with a box is what `curl` could do with the admin port; what may be done, and what is right, is the box's business
 //! ([`crate::upload`]). How registries are talked to is in [`crate::registry`].
 //!
-//! - [`remote`]: the box, and how it is asked; [`cluster`]: one in a Kubernetes cluster; [`push`]: a file on its way; [`logs`]: lines as they come; [`table`]: lists
+//! - [`remote`]: the box, and how it is asked; [`token`]: as whom; [`cluster`]: one in a Kubernetes cluster; [`push`]: a file on its way; [`logs`]: lines as they come; [`table`]: lists
 //! - [`publish`]: functions on their way to a registry; [`pull`]: and back; [`session`]: what both need; [`progress`]: how it is shown
 
 pub mod cluster;
@@ -15,6 +15,7 @@ pub mod push;
 pub mod remote;
 pub mod session;
 pub mod table;
+pub mod token;
 
 use std::{
     io::{self, Write},

@@ -1,6 +1,6 @@
 //! A box that is asked over its admin port, with a token: at an address, or in a cluster.
 
-use std::{env, fs, io, path::PathBuf, time::Duration};
+use std::{env, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header, request::Builder};
@@ -10,7 +10,10 @@ use hyper::body::Incoming;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::runtime::Runtime;
 
-use super::cluster::{Cluster, ClusterArgs, Forward, error::ClusterError};
+use super::{
+    cluster::{Cluster, ClusterArgs, Forward, error::ClusterError},
+    token::{TokenArgs, TokenError},
+};
 use crate::{
     client::{self, ClientError},
     registry::RegistryError,
@@ -28,9 +31,8 @@ pub struct RemoteArgs {
     /// The box's admin port [default: http://127.0.0.1:8086]
     #[arg(long, value_name = "http://HOST:PORT", env = "WASMBOX_URL")]
     pub url: Option<String>,
-    /// File whose first line is a token of the box's --upload-token-file; without it, the token is that of the variable WASMBOX_TOKEN
-    #[arg(long, value_name = "FILE", env = "WASMBOX_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub token: TokenArgs,
     #[command(flatten)]
     pub cluster: ClusterArgs,
 }
@@ -38,9 +40,7 @@ pub struct RemoteArgs {
 impl RemoteArgs {
     /// One that was said on the command line: what variables say is for all commands.
     pub fn said(&self) -> Option<&'static str> {
-        let file = self.token_file.as_ref();
-        let file = file.is_some_and(|file| env::var_os("WASMBOX_TOKEN_FILE").as_ref() != Some(&file.into()));
-        let flags = [(self.says_url(), "--url"), (file, "--token-file")];
+        let flags = [(self.says_url(), "--url"), (self.token.is_said(), "--token-file")];
         flags.into_iter().find_map(|(is_said, flag)| is_said.then_some(flag)).or(self.cluster.said())
     }
 
@@ -72,8 +72,8 @@ pub enum RemoteError {
     Flag { flag: &'static str, what: &'static str, remedy: &'static str },
     #[error("no token: name its file with --token-file (WASMBOX_TOKEN_FILE), or set WASMBOX_TOKEN")]
     NoToken,
-    #[error("--token-file {}: {reason}; its first line is the token", path.display())]
-    Token { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error(
         "--url {url}: the admin port speaks HTTP without TLS; go through a cluster with --service NAMESPACE/NAME, `kubectl port-forward POD 8086`, or ssh -L"
     )]
@@ -174,22 +174,12 @@ impl Good {
     }
 }
 
-fn token(arguments: &RemoteArgs) -> Result<String, RemoteError> {
-    let Some(path) = &arguments.token_file else {
-        return env::var("WASMBOX_TOKEN").ok().filter(|token| !token.is_empty()).ok_or(RemoteError::NoToken);
-    };
-    let failed = |reason: String| RemoteError::Token { path: path.clone(), reason };
-    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let first = text.lines().map(str::trim).find(|line| !line.is_empty());
-    first.map(str::to_owned).ok_or_else(|| failed("it is empty".into()))
-}
-
 impl Remote {
     /// # Errors
     /// [`RemoteError`], if it is not said who is asked, or as whom.
     pub fn new(arguments: &RemoteArgs) -> Result<Remote, RemoteError> {
         arguments.check()?;
-        let token = token(arguments)?;
+        let token = arguments.token.token()?.ok_or(RemoteError::NoToken)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(RemoteError::Runtime)?;
         let way = Way::new(arguments, &runtime)?;

@@ -1,6 +1,7 @@
 //! `wasmbox invoke`: one call, of a box that runs or of one that is started for it.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -19,11 +20,13 @@ use super::{
     palette::Palette,
     request::CallArgs,
     steps::Interrupts,
-    summary::{Problem, Summary},
+    summary::{Problem, Stderr, Summary},
 };
 use crate::{
     client::{self, ClientError},
     config::Settings,
+    deploy::token::TokenArgs,
+    function_log::line::Shown,
     store::{file::FunctionsDir, listing::ListedLimits, name::ModuleName},
 };
 
@@ -40,6 +43,8 @@ pub struct InvokeArgs {
     /// The box's function port as HOST:PORT or http://HOST:PORT [default: where `serve` would listen]
     #[arg(long, value_name = "ADDRESS")]
     pub address: Option<String>,
+    #[command(flatten)]
+    pub token: TokenArgs,
     /// Print the answer, and nothing on standard error unless it is an error
     #[arg(long, short)]
     pub quiet: bool,
@@ -77,12 +82,41 @@ async fn of_running(arguments: &InvokeArgs, settings: &Settings) -> anyhow::Resu
         }
     };
     let target = arguments.target.as_deref().unwrap_or_default();
+    // What variables say is for one's own box: the token is not sent to any other that is called.
+    let is_meant = arguments.address.is_none() || arguments.token.is_said();
+    let token = if is_meant { arguments.token.token()? } else { None };
     let mut summary = call(arguments, &address, target).await?;
     // It may be of another machine, and of no interest then.
     let host = address.rsplit_once(':').map_or(&*address, |(host, _)| host);
     let admin = client::address(host, settings.admin.port());
     summary.limited(&arguments.call.limits, usual_limits(&admin, target).await);
+    if let (Some(token), Some(id)) = (token, &summary.id) {
+        summary.stderr = logged(&admin, &token, target, id).await;
+    }
     Ok(show(&summary, arguments))
+}
+
+/// What the box's log has of the standard error of invocation `id`.
+async fn logged(admin: &str, token: &str, target: &str, id: &str) -> Stderr {
+    let Some(name) = function(target) else { return Stderr::Unknown("no function has this name".to_owned()) };
+    let request = Request::get(format!("/functions/{name}/logs"));
+    let (status, body) =
+        match client::ask(admin, request.header(header::AUTHORIZATION, format!("Bearer {token}"))).await {
+            Ok(answer) => answer,
+            Err(error) => return Stderr::Unknown(format!("{admin} does not tell: {error}")),
+        };
+    if status != StatusCode::OK {
+        let problem = serde_json::from_slice::<Problem>(&body);
+        return Stderr::Unknown(problem.map_or_else(|_| format!("{admin} answers {status}"), |problem| problem.detail));
+    }
+    let lines = body.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Shown<'_>>(line).ok());
+    let own = lines.filter(|line| line.id.as_deref() == Some(id));
+    Stderr::Lines(own.filter_map(|line| line.stderr.map(Cow::into_owned)).collect())
+}
+
+/// The function that a target names.
+fn function(target: &str) -> Option<ModuleName> {
+    target.trim_start_matches('/').split(['/', '?']).next()?.parse().ok()
 }
 
 async fn of_file(arguments: &InvokeArgs, file: &Path) -> anyhow::Result<ExitCode> {
@@ -170,7 +204,7 @@ async fn with_log(
     if let Some(record) = &record {
         summary.logged(record);
     }
-    summary.stderr = Some(stderr);
+    summary.stderr = Stderr::Lines(stderr);
     summary.limited(&arguments.call.limits, usual_limits(&local.admin, target).await);
     Ok(summary)
 }
@@ -184,7 +218,7 @@ async fn usual_limits(admin: &str, target: &str) -> Option<ListedLimits> {
     }
     let (_, body) = client::get(admin, "/functions").await.ok()?;
     let listed: Vec<Listed> = serde_json::from_slice(&body).ok()?;
-    let name = target.trim_start_matches('/').split(['/', '?']).next()?.parse().ok()?;
+    let name = function(target)?;
     let is_it = |listed: &Listed| FunctionsDir::candidates(&name).any(|file| file == listed.file);
     listed.into_iter().find(is_it)?.limits
 }

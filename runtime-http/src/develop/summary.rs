@@ -46,8 +46,18 @@ pub struct Summary {
     pub broken_off: Option<String>,
     /// Why the function failed, as the log has it.
     pub failure: Option<String>,
-    /// What the function wrote to standard error; `None`: only the box's log has it.
-    pub stderr: Option<Vec<String>>,
+    pub stderr: Stderr,
+}
+
+/// What the function wrote to standard error.
+#[derive(Debug, Default)]
+pub enum Stderr {
+    /// The box's log has it, and nobody asked.
+    #[default]
+    Logged,
+    /// The box's log has it, and does not tell, for this reason.
+    Unknown(String),
+    Lines(Vec<String>),
 }
 
 /// What an error's document says.
@@ -151,8 +161,12 @@ impl Summary {
         );
         line("id", self.id.clone().unwrap_or_default());
         match &self.stderr {
-            Some(lines) => lines.iter().for_each(|said| line("stderr", palette.guest(plain(said)))),
-            None => line("stderr", self.id.iter().map(|_| "in the box's log, under this id".to_owned()).collect()),
+            Stderr::Lines(lines) => lines.iter().for_each(|said| line("stderr", palette.guest(plain(said)))),
+            Stderr::Unknown(reason) => line("stderr", format!("in the box's log, under this id: {}", plain(reason))),
+            Stderr::Logged => {
+                let place = "in the box's log, under this id; --token-file shows it";
+                line("stderr", self.id.iter().map(|_| place.to_owned()).collect());
+            }
         }
         if let Some(Problem { code, title, detail }) = &self.problem {
             let _ = writeln!(text, "{}: {}", palette.bad(title), plain(detail));
@@ -198,7 +212,7 @@ mod tests {
             summary.shown(palette),
             "200 OK in 14.2 ms\n  time     run 12.3 ms, queue 0.1 ms, compile 1.6 ms\n  cpu      0.3 ms\n  memory   64.0 KiB\n  \
              limits   cpu-quota 500m, memory-request 64Mi, invocation-timeout 60s\n  id       07\n  \
-             stderr   in the box's log, under this id\n"
+             stderr   in the box's log, under this id; --token-file shows it\n"
         );
         assert_eq!(Summary::new(StatusCode::OK, &HeaderMap::new()).shown(palette), "200 OK in 0.0 ms\n");
     }

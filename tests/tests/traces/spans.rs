@@ -1,7 +1,8 @@
 //! What a collector gets of an invocation.
 
 use wasmbox_tests::{
-    Collector, Request, WasmBox, binary, client::exchange, collector::Span, component::http_guest, eventually, guest,
+    Collector, Request, TestCgroup, WasmBox, binary, client::exchange, collector::Span, component::http_guest,
+    eventually, guest,
 };
 
 use super::{ENVIRONMENT, PARENT, TRACE, environment, launch, server_span};
@@ -112,7 +113,7 @@ fn a_failure_and_a_streamed_answer_are_told() {
     server.get("/http/two-steps").ok();
     // Its answer has begun with 200 when it fails.
     assert!(server.try_call(Request::get("/http/trap-later"), "").is_err());
-    let limited = Request::get("/busy").header("invocation-timeout", "50ms");
+    let limited = Request::get("/busy").header("invocation-timeout", "2s");
     assert_eq!(server.call(limited, "").status, 504);
     let spans = collector.wait_for(4);
     let of = |path: &str| spans.iter().find(|span| span.attributes.get("url.path").is_some_and(|have| have == path));
@@ -127,6 +128,26 @@ fn a_failure_and_a_streamed_answer_are_told() {
         let parent = spans.iter().find(|parent| parent.id == child.parent).expect("its parent");
         assert!(parent.start <= child.start && child.start <= child.end && child.end <= parent.end, "{child:?}");
     }
+}
+
+#[test]
+fn what_its_quota_costs_is_told() {
+    let container = TestCgroup::cpu();
+    let collector = Collector::start();
+    let server = launch(&collector)
+        .within(&container)
+        .env("ENABLE_CGROUPS", "true")
+        .flag("--inline", "off")
+        .function("busy.wat", guest::busy())
+        .start();
+    let limited = Request::get("/busy").header("cpu-quota", "50m").header("invocation-timeout", "3s");
+    server.call(limited, "").problem(504, "deadline-exceeded");
+    let spans = collector.wait_for(1);
+    let invocation = server_span(&spans);
+    let child = |name: &str| spans.iter().find(|span| span.name == name && span.parent == invocation.id);
+    let (cgroup, exec) = (child("cgroup").expect("a span of its cgroup"), child("exec").expect("a span of its run"));
+    assert!(cgroup.end <= exec.start, "{cgroup:?} {exec:?}");
+    assert_eq!(exec.events, ["throttled"]);
 }
 
 #[test]
