@@ -2,7 +2,7 @@
 //! a connection's thread when their slice is over.
 //!
 //! It sleeps while nothing runs: an idle box does not wake the CPU. While slices begin it looks every [`LOOK`]; one that it finds
-//! running twice is late. Beginning one is an atomic addition, and a wake-up only if no other has begun for about a millisecond.
+//! running twice is late. Beginning one is an atomic addition, and a wake-up only if no other has begun for about half a millisecond.
 
 use std::{
     io,
@@ -25,7 +25,7 @@ pub const LOOK: Duration = Duration::from_micros(200);
 /// The ticker goes to sleep after this many periods in which no invocation started.
 const IDLE_PERIODS: u32 = 100;
 /// It stops looking for slices after this many looks at which none had begun or was running.
-const QUIET_LOOKS: u32 = 4;
+const QUIET_LOOKS: u32 = 1;
 
 /// Owns the thread; dropping it ends and joins the thread.
 pub struct Ticker {
@@ -138,8 +138,6 @@ impl Shared {
             if self.slices.iter().any(has_begun) {
                 self.looking.store(true, Ordering::SeqCst);
             }
-        } else if !is_quiet {
-            self.active.store(true, Ordering::SeqCst);
         }
         is_late
     }
