@@ -11,7 +11,7 @@ cargo test --release --workspace --no-run || exit
 cargo test --release --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 
-# "Running tests/errors.rs (target/release/deps/errors-0123)", "Doc-tests wasmbox", "test a ... ignored, why", "test result: ok. 1 passed; ...".
+# "Running tests/errors/main.rs (target/release/deps/errors-0123)", "Doc-tests wasmbox", "test a ... ignored, why", "test result: ok. 1 passed; ...".
 awk '
     function row(a, b, c, d, e) { printf "%-34s %7s %7s %8s %8s\n", a, b, c, d, e }
     BEGIN { print "\n=== What ran ==="; row("", "passed", "failed", "skipped", "seconds") }

@@ -1,7 +1,7 @@
 //! The end-to-end tests' harness: real servers in directories of their own, clients, and guests to serve.
 //!
 //! It knows the server only from outside: its command line, its sockets, its log, `/proc`. The tests are in `tests/`, a file
-//! for each noun. They need the server (`cargo build --release -p wasmbox`; the environment variable `WASMBOX_BIN` names
+//! for each noun, or a directory. They need the server (`cargo build --release -p wasmbox`; the environment variable `WASMBOX_BIN` names
 //! another binary), the built examples (`make -C examples`), and Debian's packages `prometheus` for `promtool`, and `openssl`.
 //!
 //! - [`server`]: [`WasmBox`], a running server that leaves nothing behind

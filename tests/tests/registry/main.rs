@@ -4,6 +4,7 @@ mod authentication;
 mod hostile;
 mod into_a_box;
 mod keys;
+mod lying_registry;
 mod pull;
 mod real;
 mod signatures;
