@@ -1,61 +1,30 @@
-//! A real containerd with the shim under test, on a node of its own. Versions lie side by side in `target/tools`.
+//! A real containerd with the shim under test, on a node of its own. [`Version`] says which, and how it is configured.
+
+mod events;
+mod version;
 
 use std::{
     collections::BTreeSet,
-    fmt::Write as _,
     fs::{self, File, OpenOptions},
     path::{Path, PathBuf},
     process::{Child, Command},
     thread,
+    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+pub use self::{
+    events::{Event, Events},
+    version::{NETWORK, Version},
+};
 use crate::{
     eventually,
     image::Image,
     node::{Node, Ran},
+    process::Process,
     workspace,
 };
-
-/// A version of containerd: each starts shims in a dialect of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// Debian 12. A plain address, Task version 2.
-    V1_6,
-    /// Debian 13. A plain address, or JSON.
-    V1_7,
-    /// Debian's next. Task version 3.
-    V2_1,
-    /// From the Go module: `BootstrapParams`.
-    V2_3,
-}
-
-impl Version {
-    fn directory(self) -> PathBuf {
-        workspace::tool(match self {
-            Version::V1_6 => "containerd/1.6",
-            Version::V1_7 => "containerd/1.7",
-            Version::V2_1 => "containerd/2.1",
-            Version::V2_3 => "go/containerd-2.3",
-        })
-    }
-
-    fn is_2(self) -> bool {
-        matches!(self, Version::V2_1 | Version::V2_3)
-    }
-}
-
-/// Makes a test of each function, for each version of containerd: each has a way of its own to start shims; all else is the same.
-#[macro_export]
-macro_rules! on_each_version {
-    ($($test:ident),* $(,)?) => {
-        mod containerd_1_6 { $(#[test] fn $test() { super::$test($crate::Version::V1_6); })* }
-        mod containerd_1_7 { $(#[test] fn $test() { super::$test($crate::Version::V1_7); })* }
-        mod containerd_2_1 { $(#[test] fn $test() { super::$test($crate::Version::V2_1); })* }
-        mod containerd_2_3 { $(#[test] #[ignore = "needs Go: make e2e"] fn $test() { super::$test($crate::Version::V2_3); })* }
-    };
-}
 
 /// A running containerd. Dropping it ends it, and checks that nothing is left of what it ran.
 pub struct Containerd {
@@ -110,54 +79,15 @@ impl Containerd {
             options.to_owned()
         };
         fs::write(containerd.directory().join("cni/10-test.conflist"), NETWORK).expect("a new file");
-        fs::write(containerd.directory().join("config.toml"), containerd.configuration(&options)).expect("a new file");
+        fs::write(
+            containerd.directory().join("config.toml"),
+            containerd.version.configuration(containerd.directory(), &options),
+        )
+        .expect("a new file");
         let mut containerd = containerd;
         containerd.launch();
         containerd.mounts = containerd.node.mounts();
         containerd
-    }
-
-    fn configuration(&self, options: &str) -> String {
-        let directory = self.directory().display();
-        let cni = workspace::tool("containerd/cni").display().to_string();
-        let runtime = if self.version.is_2() { "io.containerd.cri.v1.runtime" } else { "io.containerd.grpc.v1.cri" };
-        let mut text = format!(
-            "version = {version}\nroot = '{directory}/root'\nstate = '/run/containerd'\n\
-             [grpc]\naddress = '/run/containerd/containerd.sock'\n\
-             [plugins.'io.containerd.internal.v1.opt']\npath = '{directory}/opt'\n\
-             [plugins.'{runtime}']\nrestrict_oom_score_adj = true\n",
-            version = if self.version.is_2() { 3 } else { 2 },
-        );
-        // What a probe leaves behind may hold its output for ever.
-        if self.version != Version::V1_6 {
-            text += "drain_exec_sync_io_timeout = '3s'\n";
-        }
-        if !self.version.is_2() {
-            text += "sandbox_image = 'docker.io/library/pause:test'\n";
-        }
-        // With options that are not runc's, containerd 2's client refuses user namespaces.
-        let options = if options.is_empty() {
-            String::new()
-        } else {
-            format!("[plugins.'{runtime}'.containerd.runtimes.wasmbox.options]\n{options}")
-        };
-        let _ = write!(
-            text,
-            "[plugins.'{runtime}'.cni]\n{bin}\nconf_dir = '{directory}/cni'\n\
-             [plugins.'{runtime}'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n\
-             [plugins.'{runtime}'.containerd.runtimes.wasmbox]\nruntime_type = 'io.containerd.wasmbox.v1'\n\
-             pod_annotations = ['wasmbox.dev/*']\ncontainer_annotations = ['wasmbox.dev/*']\n\
-             {options}\n",
-            bin = if self.version == Version::V2_3 {
-                format!("bin_dirs = ['{cni}']")
-            } else {
-                format!("bin_dir = '{cni}'")
-            },
-        );
-        if self.version.is_2() {
-            text += "[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = 'docker.io/library/pause:test'\n";
-        }
-        text
     }
 
     /// Puts another OCI runtime in the place of `runc`, and restarts the daemon, which asks it but once what it can do.
@@ -270,17 +200,7 @@ impl Containerd {
     /// # Panics
     /// If there is no place for them.
     pub fn events(&self) -> Events<'_> {
-        let path = self.directory().join("events");
-        let file = File::create(&path).expect("a new file");
-        let child = self.command("ctr").arg("events").stdout(file).spawn().expect("nsenter, of the package util-linux");
-        let events = Events { containerd: self, path, child };
-        // It does not say when it listens: so until one is seen.
-        let probe = || {
-            self.ctr(&["namespace", "label", self.namespace(), "probe=1"]).ok();
-            events.all().iter().any(|event| event.topic == "/namespaces/update").then_some(())
-        };
-        eventually("events are listened for", probe);
-        events
+        Events::listen(self)
     }
 
     /// The shim's binary on the node.
@@ -312,7 +232,7 @@ impl Containerd {
     /// # Panics
     /// If it does not end.
     pub fn end(&mut self, with: Signal) {
-        signal(self.process(), with);
+        Process(self.process()).signal(with);
         let mut child = self.child.take().expect("containerd runs");
         eventually("containerd's end", || child.try_wait().expect("the child is ours"));
     }
@@ -353,69 +273,6 @@ impl Containerd {
     }
 }
 
-/// What containerd told, in the order in which it did, until this is dropped.
-pub struct Events<'a> {
-    containerd: &'a Containerd,
-    path: PathBuf,
-    child: Child,
-}
-
-/// An event: `/tasks/start`, and what it says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    pub topic: String,
-    pub content: serde_json::Value,
-}
-
-impl Events<'_> {
-    /// # Panics
-    /// If a line of `ctr events` is not understood.
-    pub fn all(&self) -> Vec<Event> {
-        let text = fs::read_to_string(&self.path).expect("our own file");
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        // "2026-01-01 00:00:00.000000000 +0000 UTC namespace /topic {...}"
-        let event = |line: &str| {
-            let (head, content) = line.split_once(" {").unwrap_or_else(|| panic!("an event: {line}"));
-            let topic = head.rsplit(' ').next().expect("a word").to_owned();
-            let content = serde_json::from_str(&format!("{{{content}")).unwrap_or_else(|_| panic!("an event: {line}"));
-            Event { topic, content }
-        };
-        whole.lines().map(event).collect()
-    }
-
-    /// Those of one container's tasks.
-    pub fn of(&self, container: &str) -> Vec<Event> {
-        let is_of = |event: &Event| event.topic.starts_with("/tasks/") && event.content["container_id"] == container;
-        self.all().into_iter().filter(is_of).collect()
-    }
-
-    /// Waits for one of a container's.
-    pub fn until(&self, container: &str, topic: &str) -> Event {
-        eventually(&format!("{topic} of {container}"), || {
-            self.of(container).into_iter().find(|event| event.topic == topic)
-        })
-    }
-}
-
-impl Drop for Events<'_> {
-    fn drop(&mut self) {
-        let is_ours = |words: &str| words.ends_with("ctr events ");
-        for (pid, _) in self.containerd.node().processes().iter().filter(|(_, words)| is_ours(words)) {
-            signal(*pid, Signal::KILL);
-        }
-        let _ = self.child.wait();
-    }
-}
-
-/// Sends a signal to a process.
-///
-/// # Panics
-/// If it is not there.
-pub fn signal(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process number");
-    kill_process(pid, signal).expect("the process is there");
-}
-
 impl Drop for Containerd {
     fn drop(&mut self) {
         if thread::panicking() {
@@ -428,20 +285,10 @@ impl Drop for Containerd {
                 if left.is_empty() {
                     break;
                 }
-                thread::sleep(std::time::Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(10));
             }
             assert!(left.is_empty(), "left behind: {left:#?}\ncontainerd's log:\n{}", self.log());
             self.end(Signal::TERM);
         }
     }
 }
-
-/// Pods get addresses behind a bridge of the node's.
-pub const NETWORK: &str = r#"{
-  "cniVersion": "0.4.0",
-  "name": "test",
-  "plugins": [{
-    "type": "bridge", "bridge": "cni0", "isGateway": true,
-    "ipam": {"type": "host-local", "dataDir": "/run/cni", "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}
-  }]
-}"#;

@@ -1,7 +1,10 @@
-//! The Kubernetes Container Runtime Interface: what a kubelet says to containerd. Of `runtime.v1` the calls that tests use;
-//! [`message`] has what is said in them.
+//! The Kubernetes Container Runtime Interface: what a kubelet says to containerd. Of `runtime.v1` the calls that tests use, and
+//! their messages.
 
-pub mod message;
+mod container;
+mod message;
+mod sandbox;
+mod stream;
 
 use std::{net::IpAddr, path::Path, time::Duration};
 
@@ -14,7 +17,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-pub use self::message::*;
+pub use self::{container::*, message::*, sandbox::*, stream::*};
 use crate::{Containerd, eventually, node::Node, patience::PATIENCE};
 
 /// containerd's own default.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::request::Builder;
 use rustix::{
     fs::{Mode, OFlags},
+    process::Signal,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
@@ -24,6 +25,7 @@ use crate::{
     client::{Answer, Broken, exchange_alone},
     eventually,
     patience::PATIENCE,
+    process::Process,
     temporary::TempDir,
     workspace,
 };
@@ -91,9 +93,7 @@ impl Node {
             assert!(ended.is_none(), "unshare: {ended:?}: namespaces need root and CAP_SYS_ADMIN");
             ready.exists().then_some(())
         });
-        let children = format!("/proc/{0}/task/{0}/children", unshared.id());
-        let children = fs::read_to_string(children).expect("the kernel tells children");
-        let init = children.trim().parse().expect("unshare has one child");
+        let init = Process(unshared.id()).children().first().expect("unshare has one child").0;
         Node { directory, name, unshared, init }
     }
 
@@ -158,8 +158,7 @@ impl Node {
         while !waiter.is_finished() {
             if Instant::now() > give_up {
                 // nsenter's child is the one that hangs; it ends with the node.
-                let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process number");
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _ = Process(pid).try_signal(Signal::KILL);
                 panic!("it does not end: {said}; in the node run {:#?}", self.processes());
             }
             thread::sleep(Duration::from_millis(2));
@@ -268,9 +267,7 @@ impl Drop for Node {
 }
 
 fn parent(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    parent.trim().parse().ok().filter(|&parent| parent != 0)
+    Process(pid).status("PPid")?.parse().ok().filter(|&parent| parent != 0)
 }
 
 fn command_line(pid: u32) -> String {

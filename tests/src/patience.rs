@@ -1,6 +1,7 @@
 //! Waiting: for what must come, but not for ever.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -20,5 +21,15 @@ pub fn eventually<T>(what: &str, mut happens: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < give_up, "waited {PATIENCE:?} in vain: {what}");
         thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sets a flag when it is dropped. Threads of a scope that work until it is set then end also if the test panics, which else waits for them
+/// for ever.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }

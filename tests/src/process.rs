@@ -2,8 +2,10 @@
 
 use std::{fs, path::Path};
 
-/// A process, by its number.
-#[derive(Debug, Clone, Copy)]
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A process, or one of its threads, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process(pub u32);
 
 impl Process {
@@ -23,7 +25,7 @@ impl Process {
     /// # Panics
     /// If the process is gone.
     pub fn resident_bytes(self) -> u64 {
-        self.status("VmRSS:") << 10
+        self.try_resident_bytes().expect("the process is running")
     }
 
     /// The most resident memory so far, bytes.
@@ -31,7 +33,7 @@ impl Process {
     /// # Panics
     /// If the process is gone.
     pub fn peak_resident_bytes(self) -> u64 {
-        self.status("VmHWM:") << 10
+        self.kibibytes("VmHWM").expect("the process is running") << 10
     }
 
     /// Open descriptors.
@@ -49,10 +51,8 @@ impl Process {
 
     /// Resident memory in bytes, if the process is there.
     pub fn try_resident_bytes(self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
         // A zombie has none.
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
+        self.kibibytes("VmRSS").map(|kibibytes| kibibytes << 10)
     }
 
     /// CPU time used so far, in clock ticks (proc(5): usually hundredths of a second).
@@ -67,10 +67,56 @@ impl Process {
         fields.split(' ').skip(11).take(2).map(ticks).sum()
     }
 
-    fn status(self, field: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).expect("the process is running");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("proc(5): status");
-        line.trim().trim_end_matches(" kB").parse().expect("proc(5): kB")
+    /// What its status says of a field (proc(5)), if the process is there and has one.
+    pub fn status(self, field: &str) -> Option<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
+        let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| *name == field).map(|(_, value)| value.trim().to_owned())
+    }
+
+    fn kibibytes(self, field: &str) -> Option<u64> {
+        self.status(field)?.strip_suffix(" kB")?.parse().ok()
+    }
+
+    /// A limit by its name in `/proc/PID/limits`, the soft and the hard one.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    pub fn limit(self, name: &str) -> [String; 2] {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.0)).expect("the process is running");
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5): limits");
+        let mut values = line.split_whitespace().map(str::to_owned);
+        [(); 2].map(|()| values.next().expect("proc(5): two limits"))
+    }
+
+    /// Its threads that are there.
+    pub fn threads(self) -> Vec<Process> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0)).into_iter().flatten().flatten();
+        threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Process)).collect()
+    }
+
+    /// What its threads have started, and is there.
+    pub fn children(self) -> Vec<Process> {
+        let file = |thread: Process| format!("/proc/{}/task/{}/children", self.0, thread.0);
+        let lines = self.threads().into_iter().filter_map(|thread| fs::read_to_string(file(thread)).ok());
+        let numbers = |line: String| line.split_whitespace().flat_map(str::parse).collect::<Vec<u32>>();
+        lines.flat_map(numbers).map(Process).collect()
+    }
+
+    /// # Errors
+    /// The kernel's, if the process is gone.
+    ///
+    /// # Panics
+    /// If this is no process number.
+    pub fn try_signal(self, signal: Signal) -> rustix::io::Result<()> {
+        let pid = i32::try_from(self.0).ok().and_then(Pid::from_raw).expect("a process number");
+        kill_process(pid, signal)
+    }
+
+    /// # Panics
+    /// If the process is gone.
+    pub fn signal(self, signal: Signal) {
+        self.try_signal(signal).expect("the process is there");
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::{Answer, Request, client::exchange, eventually, process::Process, temporary::TempDir, workspace};
 
@@ -199,8 +199,7 @@ impl Dev<'_> {
     /// If it does not end.
     pub fn end(&mut self, signal: Signal) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process number");
-        kill_process(pid, signal).expect("the process is ours");
+        Process(child.id()).signal(signal);
         eventually("the end of wasmbox dev", || child.try_wait().expect("the child is ours"))
     }
 
@@ -216,8 +215,7 @@ impl Drop for Dev<'_> {
         if std::thread::panicking() {
             if let Some(mut child) = self.child.take() {
                 // With what it has started; a kill would leave that.
-                let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-                let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+                let _ = Process(child.id()).try_signal(Signal::TERM);
                 let _ = child.wait();
             }
             eprintln!("wasmbox dev said:\n{}", self.log());

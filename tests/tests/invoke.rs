@@ -216,7 +216,7 @@ fn a_call_that_is_given_up() {
         project.write("functions/sleeps.wat", guest::sleeping());
         let mut call = project.command(workspace::wasmbox(), &["invoke", "--file", "functions/sleeps.wat"]);
         let mut call = call.spawn().expect("it runs");
-        let local = eventually("its box", || child_of(call.id()));
+        let local = eventually("its box", || Process(call.id()).children().first().copied());
         // It serves: it is a box, with threads.
         eventually("a box that serves", || {
             (fs::read_dir(format!("/proc/{}/task", local.0)).ok()?.count() > 3).then_some(())
@@ -228,11 +228,6 @@ fn a_call_that_is_given_up() {
         eventually("the end of its box", || (!local.is_running()).then_some(()));
         assert_nothing_left(&project);
     }
-}
-
-fn child_of(parent: u32) -> Option<Process> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok().map(Process)
 }
 
 fn assert_nothing_left(project: &Project) {

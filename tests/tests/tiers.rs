@@ -2,8 +2,8 @@
 
 use std::{fs, thread};
 
-use rustix::process::{Pid, Signal, kill_process};
-use wasmbox_tests::{Answer, Request, WasmBox, binary, eventually, guest};
+use rustix::process::Signal;
+use wasmbox_tests::{Answer, Request, WasmBox, binary, eventually, guest, process::Process};
 
 /// Takes seconds to optimise.
 const LARGE: usize = 12 << 20;
@@ -34,13 +34,9 @@ fn until_optimised(server: &WasmBox, path: &str) -> Answer {
 }
 
 /// The process that makes optimised code.
-fn optimiser(server: &WasmBox) -> Option<u32> {
-    let threads = fs::read_dir(format!("/proc/{}/task", server.process().0)).ok()?;
-    let children = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let children: Vec<u32> =
-        children.flat_map(|line| line.split(' ').flat_map(str::parse).collect::<Vec<_>>()).collect();
-    children.into_iter().find(|child| {
-        let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+fn optimiser(server: &WasmBox) -> Option<Process> {
+    server.process().children().into_iter().find(|child| {
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", child.0)).unwrap_or_default();
         line.contains("--later")
     })
 }
@@ -198,12 +194,12 @@ fn an_optimiser_that_is_killed_leaves_the_baseline_and_is_started_again() {
     let server = WasmBox::with("large.wasm", binary::large(LARGE));
     assert_eq!(tier(&server.get("/large").ok()), "baseline");
     server.get("/large").ok();
-    let pid = eventually("it is being optimised", || optimiser(&server));
-    kill_process(Pid::from_raw(pid as i32).expect("a process number"), Signal::KILL).expect("it runs");
+    let first = eventually("it is being optimised", || optimiser(&server));
+    first.signal(Signal::KILL);
     server.logged(&["WARN", "not optimised", "large.wasm", "killed"]);
     assert_eq!(tier(&server.get("/large").ok()), "baseline");
     let again = eventually("it is being optimised again", || optimiser(&server));
-    assert_ne!(again, pid);
+    assert_ne!(again, first);
     assert_eq!(compilations(&server, "optimised", "failed"), 1.0);
 }
 

@@ -10,8 +10,9 @@ use std::{
 };
 
 use wasmbox_tests::{
-    eventually,
+    Version, eventually,
     node::{Node, Ran},
+    process::Process,
     workspace,
 };
 
@@ -48,8 +49,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// `containerd`: a directory of `target/tools`.
-    pub fn new(containerd: &str, layout: Layout) -> Host {
+    pub fn new(version: Version, layout: Layout) -> Host {
         let host = Host { node: Node::new(), layout };
         for directory in ["bin", "run", "etc", "tmp", "opt", "lib", "lib64", "proc", "sys", "dev", "var/lib"] {
             fs::create_dir_all(host.path(directory)).expect("a new directory");
@@ -69,11 +69,11 @@ impl Host {
             Layout::Plain => "/usr/bin/containerd",
             Layout::K3s => "/var/lib/rancher/k3s/data/current/bin/containerd",
         };
-        host.copy(&workspace::tool(containerd).join("containerd"), program);
+        host.copy(&version.directory().join("containerd"), program);
         let restart = RESTART
             .replace("CONTAINERD", program)
             .replace("CONFIG", host.config())
-            .replace("TEMPLATE", if containerd.contains("2.") { TEMPLATE_3 } else { TEMPLATE_2 });
+            .replace("TEMPLATE", if version.is_2() { TEMPLATE_3 } else { TEMPLATE_2 });
         fs::write(host.path("/bin/restart"), restart).expect("a new file");
         fs::set_permissions(host.path("/bin/restart"), PermissionsExt::from_mode(0o755)).expect("our file");
         for name in ["wasmbox", "containerd-shim-wasmbox-v1", "wasmbox-installer"] {
@@ -139,11 +139,11 @@ impl Host {
         self.node.processes().iter().any(|(_, words)| words.contains("bin/containerd "))
     }
 
-    /// The process on the node with these words in its command line, by this machine's number.
-    pub fn process(&self, words: &str) -> u32 {
+    /// The process on the node with these words in its command line.
+    pub fn process(&self, words: &str) -> Process {
         let processes = self.node.processes();
         let found = processes.iter().find(|(_, line)| line.contains(words));
-        found.unwrap_or_else(|| panic!("{words:?} does not run: {processes:?}")).0
+        Process(found.unwrap_or_else(|| panic!("{words:?} does not run: {processes:?}")).0)
     }
 
     /// How often the installer had containerd restarted.

@@ -2,7 +2,8 @@
 
 use std::{thread, time::Duration};
 
-use wasmbox_tests::{containerd::signal, on_each_version};
+use rustix::process::Signal;
+use wasmbox_tests::{on_each_version, process::Process};
 
 use super::*;
 
@@ -124,7 +125,7 @@ fn one_container_is_started_anew(version: Version) {
         let wasmbox = kubelet.cri.start(&pod, config.clone());
         let answer = kubelet.ask(&pod, PORT, "/hi");
         assert_eq!(answer.text(), "hello\n", "{answer:?}");
-        signal(pid(&kubelet.process(&wasmbox)), rustix::process::Signal::KILL);
+        Process(pid(&kubelet.process(&wasmbox))).signal(Signal::KILL);
         let status = kubelet.cri.ended(&wasmbox);
         assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"), "{status:?}");
         // The one before stays until its successor is there, for its log.

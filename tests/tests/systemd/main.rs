@@ -13,7 +13,7 @@ use node::{
 use pod::{Boxed, MIB, ask};
 use rustix::process::Signal;
 use service::Service;
-use wasmbox_tests::{Answer, Request, containerd::signal, eventually, vm};
+use wasmbox_tests::{Answer, Request, eventually, process::Process, vm};
 
 /// It restarts containerd, which is a unit, and takes all of it away again.
 #[test]
@@ -144,7 +144,7 @@ fn a_killed_box_and_a_killed_containerd_come_back() {
     vm::on_a_node(|| {
         let mut pod = Boxed::new();
         let shim = only(shims());
-        signal(only(boxes()), Signal::KILL);
+        Process(only(boxes())).signal(Signal::KILL);
         assert_eq!(pod.cri.ended(&pod.function_box).exit_code, 137);
         pod.start_box_again();
 
@@ -155,7 +155,7 @@ fn a_killed_box_and_a_killed_containerd_come_back() {
         assert_eq!((only(boxes()), only(shims())), (function_box, shim));
         pod.answers();
 
-        kill_containerd(|| signal(function_box, Signal::KILL));
+        kill_containerd(|| Process(function_box).signal(Signal::KILL));
         pod.reconnect();
         assert_eq!(pod.cri.ended(&pod.function_box).exit_code, 137);
         pod.start_box_again();
