@@ -9,7 +9,7 @@
 //! - [`guest`]: commands as text; [`binary`]: modules as bytes; [`component`]: the wasi:http guest of `guests/`
 //! - [`attack`]: a box in a small container while somebody harms it, and its [`victim`]; [`frames`]: single frames of HTTP/2
 //! - [`cgroup`]: cgroups of a test's own, to start servers in
-//! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it
+//! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it; [`compiler`]: the process that compiles
 //! - [`project`]: a developer's project, and `wasmbox dev` in it; [`tutorial`]: what a reader of the documentation does
 //! - [`pty`]: a terminal, and a program in it; [`outcome`]: how a command has ended
 //! - [`queue_proxy`]: what boxes report to
@@ -29,6 +29,7 @@ pub mod certificates;
 pub mod cgroup;
 pub mod client;
 pub mod collector;
+pub mod compiler;
 pub mod component;
 pub mod containerd;
 pub mod cri;

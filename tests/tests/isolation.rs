@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use wasmbox_tests::{Request, WasmBox, component::http_guest, eventually, guest, guest::command_with};
+use wasmbox_tests::{
+    Request, WasmBox, component::http_guest, eventually, guest, guest::command_with, patience::SetOnDrop,
+};
 
 /// Functions that misbehave, and how their requests are answered.
 const EVIL: [(&str, &str, &str); 9] = [
@@ -72,6 +74,7 @@ fn a_healthy_function_answers_beside_all_others() {
     warm_up(&server);
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
+        let end = SetOnDrop(&ended);
         let evil: Vec<_> = EVIL
             .iter()
             .map(|evil| {
@@ -91,7 +94,7 @@ fn a_healthy_function_answers_beside_all_others() {
             assert_eq!(server.get("/hello").ok().text(), "hello\n");
         }
         assert_eq!(server.get("/http/request").ok().status, 200);
-        ended.store(true, Ordering::Release);
+        drop(end);
         for thread in evil.into_iter().chain([flood]) {
             thread.join().expect("each answer was the expected one");
         }

@@ -11,7 +11,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use wasmbox_tests::{Request, WasmBox, binary::encoded, component::http_guest, guest, guest::command_with};
+use wasmbox_tests::{
+    Request, WasmBox, binary::encoded, component::http_guest, guest, guest::command_with, patience::SetOnDrop,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -151,10 +153,8 @@ fn files_that_are_never_closed_leave_descriptors_for_others() {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let hoarder = scope.spawn(|| {
-            let request = Request::get("/opens").header("Invocation-Timeout", "3000");
-            let answer = server.call(request, "");
-            ended.store(true, Ordering::Release);
-            answer
+            let _end = SetOnDrop(&ended);
+            server.call(Request::get("/opens").header("Invocation-Timeout", "3000"), "")
         });
         let mut most = 0;
         while !ended.load(Ordering::Acquire) {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use wasmbox_tests::workspace;
+use wasmbox_tests::{patience::SetOnDrop, workspace};
 
 use super::*;
 
@@ -144,6 +144,7 @@ fn a_rolling_stop_under_load_loses_no_request(version: Version) {
         eventually("requests are answered", || (answered[number].load(Ordering::Relaxed) >= more).then_some(()));
     };
     thread::scope(|scope| {
+        let end = SetOnDrop(&is_over);
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(ask)).collect();
         enough(0);
         let ending = scope.spawn(|| old.end(&kubelet));
@@ -153,7 +154,7 @@ fn a_rolling_stop_under_load_loses_no_request(version: Version) {
         enough(1);
         let ended = ending.join();
         enough(1);
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         for client in clients {
             client.join().expect("no request is lost");
         }

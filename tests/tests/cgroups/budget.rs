@@ -1,0 +1,65 @@
+//! What an invocation leaves of its budget to the next one.
+
+use std::time::{Duration, Instant};
+
+use wasmbox_tests::{TestCgroup, WasmBox, eventually, guest};
+
+use super::{PERIOD, Used, burn, call, count_of, median, quiet};
+
+/// An invocation that used more than its budget leaves the next one on the same worker a whole one.
+#[test]
+fn nothing_is_carried_over() {
+    let _quiet = quiet();
+    let cgroup = TestCgroup::cpu();
+    let server =
+        WasmBox::launch().function("busy.wat", guest::busy()).flag("--max-invocations", 1).within(&cgroup).start();
+    // At 250m the budget is 25 ms in 100 ms. The first uses one and most of another, so that 7 ms would be left to the second.
+    let count = count_of(&server, Duration::from_millis(1));
+    server.put("spends.wat", guest::counting(count * 43));
+    server.put("follows.wat", guest::counting(count * 15));
+    let pair = || {
+        let spent = Used::of(&call(&server, "/spends", "250")).throttled;
+        let followed = Used::of(&call(&server, "/follows", "250")).throttled;
+        // If the machine was too busy for it to use its budget up, this pair says nothing.
+        (spent > 0.0).then_some(followed)
+    };
+    let follower: Vec<f64> = (0..15).map(|_| eventually("the budget was used up", pair)).collect();
+    assert_eq!(median(follower.clone()), 0.0, "throttled for {follower:?} us");
+    // Nor is it after one that was stopped while it was throttled.
+    let mut follower = Vec::new();
+    for _ in 0..9 {
+        burn(&server, "250", Duration::from_millis(60));
+        follower.push(Used::of(&call(&server, "/follows", "250")).throttled);
+    }
+    assert_eq!(median(follower.clone()), 0.0, "throttled for {follower:?} us");
+}
+
+/// The kernel would never stop what runs for microseconds, and most of these calls end in no cgroup at all.
+#[test]
+fn short_calls_one_after_the_other_have_the_quota_in_sum() {
+    let _quiet = quiet();
+    let cgroup = TestCgroup::cpu();
+    let server = WasmBox::launch().flag("--log-level", "info,invocation=off").within(&cgroup).start();
+    let count = count_of(&server, Duration::from_micros(50));
+    server.put("short.wat", guest::counting(count));
+    call(&server, "/short", "1000");
+    let (begun, mut used) = (Instant::now(), Vec::new());
+    while begun.elapsed() < Duration::from_secs(4) {
+        used.push(Used::of(&call(&server, "/short", "100")));
+    }
+    let wall = begun.elapsed().as_secs_f64() * 1e6;
+    let cpu: f64 = used.iter().map(|used| used.cpu).sum();
+    let throttled: f64 = used.iter().map(|used| used.throttled).sum();
+    // A whole budget at the beginning. Without a limit it would be as much as there is.
+    assert!(cpu <= 1.15 * 0.1 * (wall + PERIOD), "{cpu} of {wall} us in {} calls", used.len());
+    // It is kept from running for no longer than what it has used is worth.
+    assert!(
+        throttled > 0.0 && cpu >= 0.85 * 0.1 * (cpu + throttled),
+        "{cpu} us, throttled for {throttled} us of {wall}"
+    );
+    let metrics = server.metrics();
+    assert!(
+        metrics.sum("wasmbox_slices_total", &["end=\"done\""]) > 0.0,
+        "none of them ran on its connection's thread"
+    );
+}
