@@ -1,4 +1,4 @@
-//! The modules depend on each other in one direction only: docs/design.md has the picture.
+//! The modules depend on each other in one direction only: docs/design.md has the picture. And no file of the repository is long.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,11 +9,18 @@ use std::{
 /// Of each module those that it uses, with a file in which it does.
 type Graph = BTreeMap<String, BTreeMap<String, PathBuf>>;
 
+/// The most lines that a file may have, tests included.
+const MOST_LINES: usize = 350;
+
+/// All sources below, but not what was built or installed there.
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).expect("a directory of sources") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
+        let entry = entry.expect("an entry");
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if entry.file_type().expect("its type").is_dir() {
+            if !name.starts_with('.') && !["target", "node_modules"].contains(&&*name) {
+                sources(&path, found);
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
         }
@@ -125,6 +132,19 @@ fn the_picture_is_true() {
             }
         }
     }
+}
+
+#[test]
+fn no_file_is_long() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(files.len() > 600, "{} files are not all", files.len());
+    let lines = |file: &PathBuf| fs::read_to_string(file).expect("text").lines().count();
+    let mut long: Vec<_> =
+        files.iter().map(|file| (lines(file), file)).filter(|(lines, _)| *lines > MOST_LINES).collect();
+    long.sort();
+    assert!(long.is_empty(), "more than {MOST_LINES} lines: {long:#?}");
 }
 
 #[test]
