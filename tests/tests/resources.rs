@@ -13,6 +13,7 @@ use std::{
 
 use wasmbox_tests::{
     Request, WasmBox, binary::encoded, component::http_guest, guest, guest::command_with, patience::SetOnDrop,
+    server::Launch,
 };
 
 const MIB: u64 = 1 << 20;
@@ -245,16 +246,48 @@ fn a_granted_directory_that_became_a_symlink_is_not_followed() {
     assert_eq!(server.get("/reads").ok().text(), "granted");
 }
 
+/// What holds a directory of the box's, is one, or is in one. Both are named.
 #[test]
 fn a_root_of_preopens_overlaps_with_nothing_of_the_box() {
-    let launch = WasmBox::launch();
-    let whole = launch.directory().display().to_string();
-    let said = launch.flag("--preopen-root", &whole).refusal();
-    assert!(said.contains("overlaps") && said.contains(&whole), "{said}");
-    for root in ["/", "/proc/self", "/sys"] {
-        let said = WasmBox::launch().flag("--preopen-root", root).refusal();
-        assert!(said.contains("overlaps"), "{root}: {said}");
+    let refused = |launch: Launch, root: &Path, with: &Path| {
+        let said = launch.flag("--preopen-root", root.display()).refusal();
+        let expected = format!("--preopen-root {} overlaps with {}, ", root.display(), with.display());
+        assert!(said.contains(&expected), "{expected:?} is not in {said}");
+    };
+    for (root, with) in
+        [("/", "/proc"), ("/proc/sys", "/proc"), ("/sys", "/sys"), ("/sys/kernel", "/sys"), ("/run", "/run/wasmbox")]
+    {
+        refused(WasmBox::launch(), root.as_ref(), with.as_ref());
     }
+    for name in ["functions", "cache"] {
+        for below in [None, Some("below")] {
+            let launch = WasmBox::launch();
+            let with = launch.directory().join(name);
+            let root = below.map_or(with.clone(), |below| with.join(below));
+            fs::create_dir_all(&root).expect("a directory");
+            refused(launch, &root, &with);
+        }
+    }
+    let launch = WasmBox::launch();
+    let (whole, functions) = (launch.directory().to_owned(), launch.functions());
+    refused(launch, &whole, &functions);
+    // What functions keep is made only now, and may be named in other ways: from where the box is started, through a link.
+    for (named, root, with) in [
+        ("data/kept", "data", "data/kept"),
+        ("link/kept", "data", "data/kept"),
+        ("./data", "data", "data"),
+        ("data", "data/below", "data"),
+    ] {
+        let launch = WasmBox::launch();
+        let directory = launch.directory().to_owned();
+        fs::create_dir_all(directory.join("data/below")).expect("a directory");
+        symlink("data", directory.join("link")).expect("a symlink");
+        refused(launch.flag("--keyvalue-dir", named), &directory.join(root), &directory.join(with));
+    }
+    let launch = WasmBox::launch();
+    let (kept, root) = (launch.directory().join("data-kept"), launch.directory().join("data"));
+    fs::create_dir(&root).expect("a directory");
+    launch.flag("--keyvalue-dir", kept.display()).flag("--preopen-root", root.display()).start().admin("/live").ok();
 }
 
 #[test]

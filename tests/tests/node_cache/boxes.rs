@@ -152,3 +152,20 @@ fn run_uses_the_nodes_cache_too() {
         assert_eq!(node.images().len(), 1);
     }
 }
+
+/// Neither the cache nor the socket, nor a directory with one of them in it.
+#[test]
+fn nothing_of_the_nodes_is_granted_to_functions() {
+    let node = Node::start(&[]);
+    let (whole, mapped) = (node.directory.path(), node.directory.path().join("mapped"));
+    let apart = whole.join("apart");
+    let socket = apart.join("compile.sock");
+    fs::create_dir(&apart).expect("a new directory");
+    fs::hard_link(node.socket(), &socket).expect("another name");
+    for (root, with) in [(&mapped, &mapped), (&whole.to_owned(), &mapped), (&apart, &socket)] {
+        let launch = node.launch_alone().flag("--compile-socket", socket.display());
+        let said = launch.flag("--preopen-root", root.display()).refusal();
+        let expected = format!("--preopen-root {} overlaps with {}, ", root.display(), with.display());
+        assert!(said.contains(&expected), "{expected:?} is not in {said}");
+    }
+}
