@@ -1,6 +1,6 @@
 //! Commands as CGI programs: methods, paths below a name, bodies of unknown length, an environment of their own.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Version};
 use wasmbox_tests::{
     Request, WasmBox,
     client::{Http2, VERSIONS},
@@ -113,6 +113,48 @@ fn a_body_of_unknown_length_gets_one() {
     // With a length, it is streamed as ever.
     let longer = "y".repeat(3 << 20);
     assert!(server.post("/reader", longer.clone()).ok().text().ends_with(&longer));
+}
+
+/// A program sees of HTTP/2 what it sees of HTTP/1, with another version; what it says of a connection is nobody's.
+#[test]
+fn programs_over_http2() {
+    let (data, print) = guest::text(
+        "Status: 201 Created\nContent-Type: text/plain\nConnection: close\nTransfer-Encoding: chunked\nKeep-Alive: timeout=5\n\
+         Upgrade: h2c\nX-Mixed-Case: kept\n\n",
+    );
+    let body = "(call $print_environment) (call $copy (i32.const 0) (i32.const 1))";
+    let server = WasmBox::launch()
+        .function("rest.wat", guest::command_with(&data, &format!("{print} {body}")))
+        .function("rest.toml", "output = 'cgi'\nmethods = ['GET', 'PUT']\npath = 'prefix'")
+        .start();
+    server.speak(Version::HTTP_2);
+    for size in [0, 5, 3 << 20] {
+        let input = "x".repeat(size);
+        let request = request("PUT", "/rest/a%20b?c=d").header("x-own", "1").header("content-type", "text/x-own");
+        let answer = server.call(request, input.clone());
+        assert_eq!((answer.status, answer.version, answer.header("x-mixed-case")), (201, Version::HTTP_2, "kept"));
+        for name in ["connection", "transfer-encoding", "keep-alive", "upgrade", "status"] {
+            assert!(!answer.headers.contains_key(name), "{name} in {answer:?}");
+        }
+        let (environment, echoed) = answer.text().rsplit_once('\0').expect("an environment");
+        assert_eq!(echoed.len(), size);
+        let length = format!("CONTENT_LENGTH={size}");
+        for variable in [
+            "REQUEST_METHOD=PUT",
+            "SERVER_PROTOCOL=HTTP/2.0",
+            "SCRIPT_NAME=/rest",
+            "PATH_INFO=/a b",
+            "QUERY_STRING=c=d",
+            "CONTENT_TYPE=text/x-own",
+            "HTTP_X_OWN=1",
+            &length,
+        ] {
+            let is_there = environment.split('\0').any(|known| known == variable);
+            assert!(is_there || (size == 0 && variable == length), "{variable} is not in {environment:?}");
+        }
+    }
+    let head = server.call(request("HEAD", "/rest"), "");
+    assert_eq!((head.status, head.body.len()), (201, 0));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use wasmbox_tests::{Request, WasmBox, component, eventually, guest, workspace};
+use wasmbox_tests::{Request, WasmBox, client::VERSIONS, component, eventually, guest, workspace};
 
 /// The box itself is small; this is what it may need beside its guests' memory.
 const LITTLE: u64 = 100 << 20;
@@ -212,22 +212,25 @@ fn cgi_output() {
         )
         .function("large.toml", &settings)
         .start();
-    let answer = server.get("/status");
-    assert_eq!((answer.status, answer.header("content-type"), answer.text()), (404, "text/html", "<p>\n\nx"));
-    assert!(!answer.headers.contains_key("status"));
-    assert!(!answer.headers.contains_key("wasmbox-error"), "it is the function's own answer, no error");
-    let answer = server.get("/location");
-    assert_eq!((answer.status, answer.header("location")), (302, "/elsewhere"));
-    let answer = server.get("/forged").ok();
-    assert_eq!((answer.header("content-type"), answer.text()), ("text/x-test", "body"));
-    assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
-    assert_ne!(answer.header("pod"), "other");
-    assert_ne!(answer.header("execution-time"), "1");
-    for name in ["wasmbox-error", "connection", "transfer-encoding"] {
-        assert!(!answer.headers.contains_key(name), "{name} in {answer:?}");
+    for version in VERSIONS {
+        server.speak(version);
+        let answer = server.get("/status");
+        assert_eq!((answer.status, answer.header("content-type"), answer.text()), (404, "text/html", "<p>\n\nx"));
+        assert!(!answer.headers.contains_key("status"));
+        assert!(!answer.headers.contains_key("wasmbox-error"), "it is the function's own answer, no error");
+        let answer = server.get("/location");
+        assert_eq!((answer.status, answer.header("location")), (302, "/elsewhere"));
+        let answer = server.get("/forged").ok();
+        assert_eq!((answer.header("content-type"), answer.text()), ("text/x-test", "body"));
+        assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
+        assert_ne!(answer.header("pod"), "other");
+        assert_ne!(answer.header("execution-time"), "1");
+        for name in ["wasmbox-error", "connection", "transfer-encoding"] {
+            assert!(!answer.headers.contains_key(name), "{name} in {answer:?}");
+        }
+        assert_eq!(answer.header("content-length"), "4");
+        assert_eq!(server.get("/large").ok().body.len(), 131_072);
     }
-    assert_eq!(answer.header("content-length"), "4");
-    assert_eq!(server.get("/large").ok().body.len(), 131_072);
 }
 
 #[test]
@@ -253,12 +256,15 @@ fn bad_cgi_headers() {
     }
     // No end of the header in sight: it is not waited for without bound, and the function is ended.
     let server = launch.function("endless.wat", guest::flood(0)).function("endless.toml", "output = 'cgi'").start();
-    for (index, output) in bad.iter().enumerate() {
-        let answer = server.get(&format!("/f{index}"));
-        assert_eq!(answer.status, 500, "{output:?}: {answer:?}");
-        answer.problem(500, "guest-bad-header");
+    for version in VERSIONS {
+        server.speak(version);
+        for (index, output) in bad.iter().enumerate() {
+            let answer = server.get(&format!("/f{index}"));
+            assert_eq!(answer.status, 500, "{output:?}: {answer:?}");
+            answer.problem(500, "guest-bad-header");
+        }
+        server.get("/endless").problem(500, "guest-bad-header");
     }
-    server.get("/endless").problem(500, "guest-bad-header");
     server.wait_until_idle();
 }
 
