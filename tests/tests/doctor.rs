@@ -193,6 +193,26 @@ fn limits_of_the_process() {
     }
 }
 
+/// What a box gives up at its start is tried, and nothing of it is missed by the checks that follow.
+#[test]
+fn what_a_box_gives_up() {
+    let patient = Patient::new();
+    let server = WasmBox::with("hello.wat", guest::hello());
+    let line = server.logged(&["serving", "given_up="]);
+    let given_up = line.split_once("given_up=").and_then(|(_, rest)| rest.split_once(", capabilities")).expect("all").0;
+    assert!(given_up.starts_with("no_new_privs, Landlock ") && given_up.ends_with(", seccomp"), "{line}");
+    for whether in ["auto", "true"] {
+        let findings = patient.doctor(&[&format!("--confine={whether}")], &[]);
+        let expected = format!("given up at the start: {given_up}, capabilities");
+        assert_eq!(findings.finding("confine"), ("ok", &*expected), "{}", findings.text);
+        for check in ["functions", "cache", "port"] {
+            assert_eq!(findings.finding(check).0, "ok", "{}", findings.text);
+        }
+    }
+    let findings = patient.doctor(&[], &[("CONFINE", "false")]);
+    assert_eq!(findings.finding("confine"), ("ok", "nothing is given up, as configured"));
+}
+
 #[test]
 fn settings_that_are_wrong_are_named_as_at_the_start() {
     let mut command = Command::new(workspace::wasmbox());
