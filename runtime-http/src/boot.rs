@@ -6,6 +6,7 @@ use crate::{
     artifacts::{ArtifactCache, CacheError},
     cgroup::{CgroupError, Cgroups},
     config::{CacheDir, Config, places::default_cache_dir, traces::CA_SETTING},
+    confined::optional_interfaces::OptionalInterfaces,
     engine::{EngineError, Engines, tier::Tiers},
     epoch,
     invocation::PreopenRoot,
@@ -60,11 +61,21 @@ pub struct Wasm {
 }
 
 impl Wasm {
+    /// For a box with that configuration.
+    ///
+    /// # Errors
+    /// If the engine, or a cache that is configured, cannot be had.
     pub fn new(config: &Config, metrics: &Arc<Metrics>) -> Result<Wasm, BootError> {
+        let optional = OptionalInterfaces { wasi_p3: config.wasi_p3, keyvalue: config.keyvalue.place.is_some() };
+        Wasm::offering(config, optional, metrics)
+    }
+
+    /// # Errors
+    /// As [`Wasm::new`].
+    pub fn offering(config: &Config, optional: OptionalInterfaces, metrics: &Arc<Metrics>) -> Result<Wasm, BootError> {
         let engines = Engines::new(config.engine, config.tiers == Tiers::Auto)?;
         let ticker = epoch::Ticker::start(engines.clone())?;
-        let toolchain =
-            Toolchain::new(engines, config.wasi_p3, config.keyvalue.place.is_some()).map_err(BootError::Linker)?;
+        let toolchain = Toolchain::new(engines, optional).map_err(BootError::Linker)?;
         let caches = Caches { own: open_cache(config)?, node: open_node(config)? };
         let settings = CompilerSettings {
             trust_precompiled: config.trust_precompiled,

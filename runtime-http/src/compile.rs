@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::{
     boot,
     config::Config,
+    confined::optional_interfaces::OptionalInterfaces,
     engine::tier::Tiers,
     metrics::Metrics,
     store::{compiler::Prepared, file::FunctionsDir, name::ModuleName},
@@ -21,7 +22,9 @@ pub fn compile(config: Config, is_check: bool) -> anyhow::Result<ExitCode> {
     let config = Config { node: None, tiers: Tiers::Off, ..config };
     let directory = boot::functions_dir(&config)?;
     let metrics = Arc::new(Metrics::new());
-    let wasm = boot::Wasm::new(&config, &metrics)?;
+    // A place for what functions keep is the serving box's.
+    let optional = OptionalInterfaces { wasi_p3: config.wasi_p3, keyvalue: true };
+    let wasm = boot::Wasm::offering(&config, optional, &metrics)?;
     anyhow::ensure!(
         is_check || wasm.compiler.has_cache(),
         "there is no cache to fill; name a directory with --cache-dir"

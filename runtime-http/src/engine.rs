@@ -71,7 +71,9 @@ pub const LARGEST_MEMORY: usize = 4 << 30;
 pub const MOST_CORE_INSTANCES: u32 = 40;
 pub const MOST_MEMORIES: u32 = 4;
 pub const MOST_TABLES: u32 = 40;
-const MOST_TABLES_OF_MODULE: u32 = 16;
+pub const MOST_TABLES_OF_MODULE: u32 = 16;
+/// What a table may have at its start, and grow to.
+pub const MOST_TABLE_ELEMENTS: usize = 100_000;
 /// A linear memory's slot takes four gigabytes of address space, of which there are 128 terabytes: above 4,000 invocations there are
 /// fewer for each.
 const MOST_MEMORY_SLOTS: u32 = 16_000;
@@ -138,9 +140,9 @@ impl EngineSize {
             .max_core_instances_per_component(MOST_CORE_INSTANCES)
             .max_memories_per_component(MOST_MEMORIES)
             .max_tables_per_component(MOST_TABLES)
-            .max_memories_per_module(4)
+            .max_memories_per_module(MOST_MEMORIES)
             .max_tables_per_module(MOST_TABLES_OF_MODULE)
-            .table_elements(100_000)
+            .table_elements(MOST_TABLE_ELEMENTS)
             .max_core_instance_size(4 << 20)
             .max_component_instance_size(1 << 20)
             .max_memory_size(self.max_memory)

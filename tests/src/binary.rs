@@ -77,6 +77,29 @@ fn number(mut value: usize) -> Vec<u8> {
 /// A valid command of 190 KB that takes gigabytes and minutes to compile: 20,000 locals, live through 300 nested loops each of which changes all of
 /// them.
 pub fn exhausting(imports: &[(&str, &str)]) -> Vec<u8> {
+    command(imports, &exhausting_body())
+}
+
+/// The same with a table of so many elements.
+pub fn exhausting_with_table(elements: usize) -> Vec<u8> {
+    let table = [b"\x01\x70\0".to_vec(), number(elements)].concat();
+    module(NOTHING, &[], &section(4, &table), &exhausting_body())
+}
+
+/// The same, but what it exports as `_start` has a parameter.
+pub fn exhausting_library() -> Vec<u8> {
+    module(b"\x60\x01\x7f\0", &[], &[], &exhausting_body())
+}
+
+/// A component as text, with such a module in it, of which there is no instance.
+///
+/// # Panics
+/// If it is none.
+pub fn exhausting_component(text: &str) -> Vec<u8> {
+    [encoded(text), section(1, &exhausting(&[]))].concat()
+}
+
+fn exhausting_body() -> Vec<u8> {
     const LOCALS: usize = 20_000;
     const LOOPS: usize = 300;
     let mut body = vec![1];
@@ -100,15 +123,24 @@ pub fn exhausting(imports: &[(&str, &str)]) -> Vec<u8> {
         body.extend([0x0d, 0, 0x0b]);
     }
     body.push(0x0b);
-    command(imports, &body)
+    body
 }
+
+/// The type of a function without parameters and results.
+const NOTHING: &[u8] = b"\x60\0\0";
 
 /// A command that imports these functions; `body` is its `_start`, with its locals.
 fn command(imports: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    module(NOTHING, imports, &[], body)
+}
+
+/// A module whose one function, of the type `start`, is `_start`, and is behind the section `tables`.
+fn module(start: &[u8], imports: &[(&str, &str)], tables: &[u8], body: &[u8]) -> Vec<u8> {
     let mut module = b"\0asm\x01\0\0\0".to_vec();
-    module.extend(section(1, b"\x01\x60\0\0"));
+    module.extend(section(1, &[&[1], start].concat()));
     module.extend(importing(imports));
     module.extend(section(3, b"\x01\0"));
+    module.extend_from_slice(tables);
     let mut export = b"\x01\x06_start\0".to_vec();
     export.extend(number(imports.len()));
     module.extend(section(7, &export));

@@ -2,7 +2,19 @@
 
 use wasmparser::{Validator, WasmFeatures};
 
-use crate::engine::features::{self, Enabled, FEATURES, Feature};
+use crate::engine::{
+    Concurrency,
+    features::{self, FEATURES, Feature},
+};
+
+/// How to build a module whose table is too large.
+pub const LARGE_TABLE: &str = "a table has an element for each function that is called by its address: link only what is used \
+    (C and C++: -flto -Wl,--gc-sections; Rust: lto = \"fat\"; Go: fewer packages; any: wasm-opt -Oz), leave out --table-base and \
+    other flags that set its size, or make several functions of it";
+/// And one that has too many of something.
+pub const MERGED: &str = "link its parts by one linker (wasm-ld) instead of merging modules (wasm-merge)";
+/// And a component that has.
+pub const COMPOSED: &str = "compose it of fewer components (wac), or make several functions of it";
 
 /// What offers the import, and how to build without it.
 pub fn of_import(module: &str, name: &str) -> Option<&'static str> {
@@ -76,13 +88,13 @@ pub fn of_interface(name: &str) -> Option<&'static str> {
     })
 }
 
-/// The feature for want of which `binary` is not valid; `None` if it would not be with all of them.
-pub fn missing_feature(binary: &[u8]) -> Option<&'static Feature> {
+/// The feature for want of which `binary` is not valid in such an engine; `None` if it would not be with all of them, or is.
+pub fn missing_feature(binary: &[u8], concurrency: Concurrency) -> Option<&'static Feature> {
     let is_valid = |features| Validator::new_with_features(features).validate_all(binary).is_ok();
     if !is_valid(WasmFeatures::all()) {
         return None;
     }
-    let missing = FEATURES.iter().filter(|feature| feature.enabled != Enabled::Always);
+    let missing = FEATURES.iter().filter(|feature| !feature.is_on(concurrency));
     // Without it, and with all others.
     missing.into_iter().find(|feature| !is_valid(WasmFeatures::all() - features::named(feature.name)))
 }
@@ -113,8 +125,11 @@ mod tests {
             ("(component (type (future u32)))", Some("cm_async")),
             ("(module (func (drop)))", None),
         ] {
-            let feature = missing_feature(&wat::parse_str(text).unwrap());
+            let binary = wat::parse_str(text).unwrap();
+            let feature = missing_feature(&binary, Concurrency::None);
             assert_eq!(feature.map(|feature| feature.name), name, "{text}");
+            let for_p3 = missing_feature(&binary, Concurrency::Tasks);
+            assert_eq!(for_p3.map(|feature| feature.name), name.filter(|name| *name != "cm_async"), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a module is valid and can be linked, found before it is compiled: that takes seconds where compiling takes minutes.
+//! Whether a module is valid, can be linked and instantiated, found before it is compiled: that takes seconds where compiling takes minutes.
 //!
 //! Linking itself, by the box, has the last word. Here is refused only what it would certainly refuse.
 
@@ -9,22 +9,27 @@ use wasmparser::{
     component_types::{ComponentAnyTypeId, ComponentEntityType, ComponentInstanceTypeId},
     types::TypesRef,
 };
-use wasmtime::{Engine, Linker, Module, Result, Store, bail};
+use wasmtime::{Engine, Linker, Module, Result, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-use super::{advice, instances::Instances};
-use crate::engine::MOST_CONCURRENT_COMPONENTS;
-
-/// What is said of a module that is no program.
-pub const NO_START: &str = "the module exports no function `_start` without parameters and results; build it as a WASI command, not as a library";
+use super::{
+    entry_point,
+    instances::{Instances, Instantiated},
+    optional_interfaces::OptionalInterfaces,
+    unusable::Unusable,
+};
+use crate::engine::{
+    MOST_CONCURRENT_COMPONENTS, MOST_CORE_INSTANCES, MOST_MEMORIES, MOST_TABLE_ELEMENTS, MOST_TABLES,
+    MOST_TABLES_OF_MODULE,
+};
 
 /// The packages of WASI 0.2 of which the box has interfaces.
-const P2_PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
+pub(super) const P2_PACKAGES: [&str; 7] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets"];
 /// And those of WASI 0.3.
 const P3_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "http", "random", "sockets"];
 
 /// What else the box has for components, whichever WASI they are made for. These are drafts: each version is an interface of its own.
-const OTHERS: [&str; 5] = [
+pub(super) const OTHERS: [&str; 5] = [
     "wasi:config/store@0.2.0-rc.1",
     "wasi:logging/logging@0.1.0-draft",
     "wasi:keyvalue/store@0.2.0-draft",
@@ -45,6 +50,8 @@ impl Wasi {
 
     /// What is imported as any 0.2 is the same to the linker, and so is any 0.3. Candidates for a release are others.
     fn has_version(self, version: &str) -> bool {
+        // Whatever was built from it.
+        let version = version.split('+').next().unwrap_or_default();
         let patch = match self {
             Wasi::P2 => version.strip_prefix("0.2."),
             Wasi::P3 => version.strip_prefix("0.3."),
@@ -53,7 +60,7 @@ impl Wasi {
     }
 
     /// Of the interface `name`, if the box has its package.
-    fn offering(name: &str) -> Option<Wasi> {
+    pub(super) fn offering(name: &str) -> Option<Wasi> {
         let (package, rest) = name.strip_prefix("wasi:")?.split_once('/')?;
         let (_, version) = rest.split_once('@')?;
         let offers = |(wasi, packages): &&(Wasi, &[&str])| packages.contains(&package) && wasi.has_version(version);
@@ -62,39 +69,68 @@ impl Wasi {
 }
 
 /// # Errors
-/// What is wrong with the core module `bytes`, in the words of its validator or of the linker.
+/// What is wrong with the core module `bytes`, in the words of its validator, or [`Unusable`].
 pub fn check_module(engine: &Engine, bytes: &[u8]) -> Result<()> {
     Module::validate(engine, bytes)?;
-    let mut starts = false;
+    // For types: of the functions themselves, which are validated above, it sees nothing.
+    let mut validator = Validator::new_with_features(WasmFeatures::all());
+    let mut start = None;
     let mut known = None;
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload? {
+        let payload = payload?;
+        check_slots(&payload)?;
+        match &payload {
             Payload::ImportSection(imports) => {
                 let known = match &known {
                     Some(known) => known,
                     None => known.insert(preview1(engine)?),
                 };
-                for import in imports.into_imports() {
+                for import in imports.clone().into_imports() {
                     let import = import?;
-                    if !known.contains(&(import.module.to_owned(), import.name.to_owned())) {
-                        let advice = advice::of_import(import.module, import.name);
-                        let advice = advice.map_or_else(String::new, |advice| format!("; it is {advice}"));
-                        bail!("unknown import: `{}::{}` has not been defined{advice}", import.module, import.name);
+                    let (module, name) = (import.module.to_owned(), import.name.to_owned());
+                    if !known.contains(&(module.clone(), name.clone())) {
+                        return Err(Unusable::UnknownImport { module, name }.into());
                     }
                 }
             }
             Payload::ExportSection(exports) => {
-                for export in exports {
-                    starts |= export?.name == "_start";
+                for export in exports.clone() {
+                    let export = export?;
+                    if export.name == "_start" {
+                        start = Some(export);
+                    }
                 }
             }
             _ => {}
         }
-    }
-    if !starts {
-        bail!(NO_START);
+        if let ValidPayload::End(types) = validator.payload(&payload)? {
+            entry_point::check_start(types.as_ref(), start.as_ref())?;
+        }
     }
     Ok(())
+}
+
+/// Whether the pools have what the module with that section defines.
+fn check_slots(payload: &Payload<'_>) -> Result<()> {
+    match payload {
+        Payload::TableSection(tables) => {
+            let count = tables.count();
+            if count > MOST_TABLES_OF_MODULE {
+                return Err(Unusable::ManyTables { count }.into());
+            }
+            for table in tables.clone() {
+                let elements = table?.ty.initial;
+                if elements > MOST_TABLE_ELEMENTS as u64 {
+                    return Err(Unusable::LargeTable { elements }.into());
+                }
+            }
+            Ok(())
+        }
+        Payload::MemorySection(memories) if memories.count() > MOST_MEMORIES => {
+            Err(Unusable::ManyMemories { count: memories.count() }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What modules may import.
@@ -128,8 +164,8 @@ pub fn may_be_p3(bytes: &[u8]) -> bool {
 /// Gives what it is made for.
 ///
 /// # Errors
-/// What is wrong with the component `bytes`.
-pub fn check_component(engine: &Engine, bytes: &[u8]) -> Result<Wasi> {
+/// What is wrong with the component `bytes`, in the words of its validator, or [`Unusable`].
+pub fn check_component(engine: &Engine, bytes: &[u8], optional: OptionalInterfaces) -> Result<Wasi> {
     // Which features there are, the engine says: of the modules now, of the component when it is compiled.
     let mut validator = Validator::new_with_features(WasmFeatures::all());
     let mut depth = 0;
@@ -137,6 +173,7 @@ pub fn check_component(engine: &Engine, bytes: &[u8]) -> Result<Wasi> {
     let mut instances = Instances::default();
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload?;
+        check_slots(&payload)?;
         instances.payload(&payload)?;
         match &payload {
             Payload::ModuleSection { unchecked_range, .. } => {
@@ -163,30 +200,32 @@ pub fn check_component(engine: &Engine, bytes: &[u8]) -> Result<Wasi> {
         if let ValidPayload::End(types) = validator.payload(&payload)?
             && depth < 0
         {
-            check_instances(types.as_ref(), &imported)?;
-            let is_p3 = |name: &&str| Wasi::offering(name) == Some(Wasi::P3);
-            if !imported.iter().chain(&exported).any(is_p3) {
-                return Ok(Wasi::P2);
-            }
-            check_concurrent(&instances)?;
-            return Ok(Wasi::P3);
+            check_imports(types.as_ref(), &imported)?;
+            let is_p3 = imported.iter().chain(&exported).any(|name| Wasi::offering(name) == Some(Wasi::P3));
+            optional.check(is_p3, imported.iter().copied())?;
+            check_instantiated(&instances, is_p3)?;
+            entry_point::check_exports(types.as_ref(), &exported)?;
+            return Ok(if is_p3 { Wasi::P3 } else { Wasi::P2 });
         }
     }
     Ok(Wasi::P2)
 }
 
-/// Each component that it consists of may have a call that waits, for which the box has so many stacks.
-fn check_concurrent(instances: &Instances) -> Result<()> {
-    match instances.with_functions() {
-        Some(count) if count <= MOST_CONCURRENT_COMPONENTS => Ok(()),
-        Some(count) => bail!(
-            "it consists of {count} components with functions; of WASI 0.3 there may be {MOST_CONCURRENT_COMPONENTS} of them"
-        ),
-        None => bail!("it instantiates a component that it is given, which components of WASI 0.3 must not do here"),
+/// Whether the pools have what it is instantiated to.
+fn check_instantiated(of: &Instances, is_p3: bool) -> Result<(), Unusable> {
+    let Some(Instantiated { functions, instances, memories, tables }) = of.all() else {
+        return if is_p3 { Err(Unusable::UnknownComponents) } else { Ok(()) };
+    };
+    if is_p3 && functions > MOST_CONCURRENT_COMPONENTS {
+        return Err(Unusable::ManyComponents { count: functions });
     }
+    if instances > MOST_CORE_INSTANCES || memories > MOST_MEMORIES || tables > MOST_TABLES {
+        return Err(Unusable::ManyInstances { instances, memories, tables });
+    }
+    Ok(())
 }
 
-fn check_instances(types: TypesRef<'_>, imported: &[&str]) -> Result<()> {
+fn check_imports(types: TypesRef<'_>, imported: &[&str]) -> Result<(), Unusable> {
     for name in imported {
         let Some(item) = types.component_item_for_import(name) else { continue };
         let needed = match item.ty {
@@ -198,12 +237,7 @@ fn check_instances(types: TypesRef<'_>, imported: &[&str]) -> Result<()> {
             | ComponentEntityType::Component(_) => true,
         };
         if needed && Wasi::offering(name).is_none() && !OTHERS.contains(name) {
-            let advice = advice::of_interface(name).map_or_else(String::new, |advice| format!("; it is {advice}"));
-            bail!(
-                "component imports `{name}`, which there is not{advice}; there are the interfaces of WASI 0.2 and 0.3: {}; and {}",
-                P2_PACKAGES.map(|package| format!("wasi:{package}")).join(", "),
-                OTHERS.join(", ")
-            );
+            return Err(Unusable::UnknownInterface { name: (*name).to_owned() });
         }
     }
     Ok(())
@@ -218,64 +252,4 @@ fn has_more_than_types(types: TypesRef<'_>, instance: ComponentInstanceTypeId) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::{EngineSize, Engines};
-
-    fn said(text: &str) -> String {
-        let engines = Engines::new(EngineSize::for_compiling(), false).unwrap();
-        let bytes = wat::parse_str(text).unwrap();
-        let checked = if text.starts_with("(component") {
-            check_component(engines.plain(), &bytes).map(drop)
-        } else {
-            check_module(engines.plain(), &bytes)
-        };
-        checked.err().map(|error| format!("{error:#}")).unwrap_or_default()
-    }
-
-    #[test]
-    fn modules() {
-        let start = r#"(func (export "_start"))"#;
-        assert_eq!(said(&format!("(module {start})")), "");
-        let random = r#"(import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))"#;
-        assert_eq!(said(&format!("(module {random} {start})")), "");
-        let unknown = said(&format!(r#"(module (import "env" "emscripten" (func)) {start})"#));
-        assert!(unknown.contains("env::emscripten"), "{unknown}");
-        let browser = said(&format!(r#"(module (import "gojs" "runtime.wasmExit" (func (param i32))) {start})"#));
-        assert!(browser.contains("GOOS=wasip1"), "{browser}");
-        assert!(said("(module)").contains("_start"));
-        assert!(said(&format!("(module {start} (func (drop)))")).contains("type mismatch"));
-    }
-
-    #[test]
-    fn components() {
-        assert_eq!(said("(component)"), "");
-        let importing = |name: &str, items: &str| format!(r#"(component (import "{name}" (instance {items})))"#);
-        let (function, resource, kind) =
-            (r#"(export "f" (func))"#, r#"(export "r" (type (sub resource)))"#, r#"(export "t" (type (eq 0)))"#);
-        for items in [function, resource] {
-            assert_eq!(said(&importing("wasi:cli/stdout@0.2.9", items)), "");
-            for other in OTHERS {
-                assert_eq!(said(&importing(other, items)), "");
-            }
-            let foreign = said(&importing("fermyon:spin/key-value@2.0.0", items));
-            assert!(foreign.contains("Spin") && foreign.contains("wasi:keyvalue/store@0.2.0-draft"), "{foreign}");
-            for missing in [
-                "wasi:keyvalue/store@0.2.0",
-                "wasi:cli/stdout@0.3.0-rc-2025-09-16",
-                "wasi:io/streams@0.3.0",
-                "wasi:keyvalue/watcher@0.2.0-draft",
-                "wasi:config/runtime@0.2.0-draft",
-                "own:package/interface",
-                "plain",
-            ] {
-                assert!(said(&importing(missing, items)).contains(missing), "{missing}");
-            }
-        }
-        assert_eq!(said(&importing("own:package/types", &format!("(type u8) {kind}"))), "");
-        assert!(said("(component (core module (func (drop))))").contains("type mismatch"));
-        // Those of a component inside are satisfied there.
-        let inner = format!("(component {})", importing("own:package/interface", function));
-        assert_eq!(said(&inner), "");
-    }
-}
+mod tests;

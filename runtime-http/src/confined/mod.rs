@@ -7,18 +7,22 @@
 //! What it wrote is machine code, and whoever takes over the compiler chooses that code. The process protects the box from what compiling
 //! costs, and what else the compiler's process could reach; it does not make an untrustworthy compiler trustworthy.
 //!
-//! - here: the side of whoever wants a module compiled; [`process`]: the process itself; [`imports`], [`instances`]: what it checks before it compiles
+//! - here: the side of whoever wants a module compiled; [`process`]: the process itself
+//! - [`imports`], [`instances`], [`entry_point`], [`optional_interfaces`]: what it checks before it compiles; [`unusable`]: what it says then
 //! - [`stop`]: ending it early
 //! - [`confinement`], [`syscalls`]: what it is kept from; [`memory_file`]: how bytes get into it and out of it
 
 mod advice;
 pub mod confinement;
+mod entry_point;
 pub mod imports;
 mod instances;
 pub mod memory_file;
+pub mod optional_interfaces;
 pub mod process;
 pub mod stop;
 pub mod syscalls;
+pub mod unusable;
 
 use std::{
     fs, io, iter,
@@ -39,6 +43,7 @@ use rustix::{
 
 use self::{
     memory_file::{MemoryFile, Sealed},
+    optional_interfaces::OptionalInterfaces,
     process::Ending,
     stop::Stop,
 };
@@ -67,6 +72,8 @@ pub struct CompileConfinedArgs {
     /// Nobody waits for it
     #[arg(long)]
     pub later: bool,
+    #[command(flatten)]
+    pub optional: OptionalInterfaces,
 }
 
 /// The most code of one module.
@@ -155,21 +162,22 @@ impl CompilerError {
     }
 }
 
-/// Compiles `module`, binary or text, to a native image of wasmtime's, until `stop` says to end that. Blocks; the process ends with the
-/// calling thread.
+/// Compiles `module`, binary or text, to a native image of wasmtime's, for boxes with these interfaces, until `stop` says to end that. Blocks;
+/// the process ends with the calling thread.
 ///
 /// # Errors
 /// [`CompilerError`]
 pub fn compile(
     module: &Sealed,
     wanted: Wanted,
+    optional: OptionalInterfaces,
     allowance: Allowance,
     isolation: Isolation,
     stop: Option<&Stop>,
 ) -> Result<Made, CompilerError> {
     let output = MemoryFile::new("code").map_err(failed("memory for the code"))?;
-    let mut compiler =
-        Compiler::start(module, wanted, &output, allowance, isolation).map_err(failed("starting the compiler"))?;
+    let mut compiler = Compiler::start(module, wanted, optional, &output, allowance, isolation)
+        .map_err(failed("starting the compiler"))?;
     let until = Instant::now() + allowance.time;
     match first_ready(compiler.ended.as_fd(), stop.map(Stop::as_fd), until)
         .map_err(failed("waiting for the compiler"))?
@@ -208,6 +216,7 @@ impl Compiler {
     fn start(
         module: &Sealed,
         wanted: Wanted,
+        optional: OptionalInterfaces,
         output: &MemoryFile,
         allowance: Allowance,
         isolation: Isolation,
@@ -218,7 +227,8 @@ impl Compiler {
             .arg("compile-confined")
             .arg(format!("--memory={}", allowance.memory))
             .arg(format!("--cpu-seconds={}", CPU_SECONDS * allowance.time.as_secs().max(1)))
-            .arg(format!("--code={}", allowance.code.min(LARGEST_CODE)));
+            .arg(format!("--code={}", allowance.code.min(LARGEST_CODE)))
+            .args(optional.arguments());
         match wanted {
             Wanted::Optimised => &mut command,
             Wanted::OptimisedLater => command.arg("--later"),

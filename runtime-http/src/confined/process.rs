@@ -12,6 +12,7 @@ use super::{
     CompileConfinedArgs, advice, confinement,
     imports::{self, Wasi},
     memory_file::Sealed,
+    optional_interfaces::OptionalInterfaces,
     syscalls,
 };
 use crate::{
@@ -70,6 +71,7 @@ pub const ONE_STEP: u64 = 192 << 10;
 /// What the process has once it is confined.
 struct Confined {
     module: Mapping,
+    optional: OptionalInterfaces,
     compilers: Compilers,
     /// For components of WASI 0.3; `None` if it is none.
     concurrent: Option<Compilers>,
@@ -142,14 +144,16 @@ impl Confined {
         let module = Sealed::received(io::stdin().as_fd())?.map()?;
         let compilers = Compilers::new(Concurrency::None, arguments.soon)?;
         // Later they could not be made. They take as much as the others, so they are not made for nothing.
-        let concurrent = imports::may_be_p3(&module).then(|| Compilers::new(Concurrency::Tasks, arguments.soon));
+        let optional = arguments.optional;
+        let concurrent = optional.wasi_p3 && imports::may_be_p3(&module);
+        let concurrent = concurrent.then(|| Compilers::new(Concurrency::Tasks, arguments.soon));
         let concurrent = concurrent.transpose()?;
         ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         // When each has run something, all have started, and need no system call for it any more.
         rayon::broadcast(|_| ());
         confinement::enclose()?;
         syscalls::restrict()?;
-        Ok(Confined { module, compilers, concurrent })
+        Ok(Confined { module, optional, compilers, concurrent })
     }
 
     fn compiled(&self) -> wasmtime::Result<(CodeMaker, Vec<u8>)> {
@@ -165,13 +169,14 @@ impl Confined {
         let code = match format {
             Some(Format::Module) => imports::check_module(&self.compilers.optimiser, binary)
                 .and_then(|()| self.compilers.made(binary, Engine::precompile_module)),
-            Some(Format::Component) => imports::check_component(&self.compilers.optimiser, binary)
+            Some(Format::Component) => imports::check_component(&self.compilers.optimiser, binary, self.optional)
                 .and_then(|wasi| self.compilers_for(wasi)?.made(binary, Engine::precompile_component)),
             Some(Format::Text | Format::Native) | None => {
                 return Err(wasmtime::Error::msg("not a WebAssembly module, component or text"));
             }
         };
-        code.map_err(|error| match advice::missing_feature(binary) {
+        let concurrency = if imports::may_be_p3(binary) { Concurrency::Tasks } else { Concurrency::None };
+        code.map_err(|error| match advice::missing_feature(binary, concurrency) {
             Some(Feature { name, reason, .. }) => {
                 error.context(format!("it needs the feature `{name}`, which is off: {reason}"))
             }

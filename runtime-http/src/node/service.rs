@@ -23,6 +23,7 @@ use crate::{
         self, Allowance, CompilerError, Isolation, Wanted,
         confinement::{self, ConfinementError},
         memory_file::{MemoryFile, Sealed},
+        optional_interfaces::OptionalInterfaces,
         ready,
     },
     engine::{EngineError, EngineSize, Engines},
@@ -205,7 +206,8 @@ impl Service {
             code: confined::LARGEST_CODE,
         };
         let user = confinement::user_of_child(std::process::id());
-        let made = confined::compile(module, Wanted::Optimised, allowance, Isolation::Namespaces { user }, None);
+        let (isolation, optional) = (Isolation::Namespaces { user }, OptionalInterfaces::ALL);
+        let made = confined::compile(module, Wanted::Optimised, optional, allowance, isolation, None);
         made.map(|made| made.code)
     }
 }

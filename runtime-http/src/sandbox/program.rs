@@ -16,7 +16,7 @@ use super::{
     outbound::{sockets_p2, sockets_p3},
 };
 use crate::{
-    confined::imports::NO_START,
+    confined::{optional_interfaces::OptionalInterfaces, unusable::Unusable},
     engine::{EngineError, Engines},
     excerpt::excerpt,
     module_format::ProgramKind,
@@ -56,20 +56,9 @@ pub enum ProgramError {
     /// With the names that the module chose, as an excerpt.
     #[error("{0}")]
     Link(String),
-    #[error("{NO_START}")]
-    NoStart,
-    #[error(
-        "the component exports none of wasi:http/incoming-handler (WASI 0.2), wasi:http/handler (WASI 0.3), and wasi:cli/run (either)"
-    )]
-    NoEntryPoint,
-    #[error(
-        "a component of WASI 0.3, which this box does not run: build it for WASI 0.2, or ask its operator for --wasi-p3 (WASI_P3=true)"
-    )]
-    P3Off,
-    #[error(
-        "the component keeps values (wasi:keyvalue), which this box does not offer: ask its operator for --keyvalue-dir (KEYVALUE_DIR) or --keyvalue-redis (KEYVALUE_REDIS)"
-    )]
-    KeyvalueOff,
+    /// Which is found before compiling, unless that was done where more was on.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
     /// For components of WASI 0.3.
     #[error(transparent)]
     Engine(Arc<EngineError>),
@@ -78,10 +67,7 @@ pub enum ProgramError {
 /// The engines and what guests may import.
 pub struct Toolchain {
     engines: Engines,
-    /// Whether components of WASI 0.3 are run.
-    with_p3: bool,
-    /// Whether there is a place for what functions keep.
-    with_keyvalue: bool,
+    optional: OptionalInterfaces,
     plain: Linkers,
     winch: Option<Linkers>,
     /// Of the concurrent engine: WASI 0.3 beside 0.2.
@@ -91,10 +77,10 @@ pub struct Toolchain {
 impl Toolchain {
     /// # Errors
     /// Only if wasmtime's own interfaces collide: a mistake in this file.
-    pub fn new(engines: Engines, with_p3: bool, with_keyvalue: bool) -> wasmtime::Result<Self> {
+    pub fn new(engines: Engines, optional: OptionalInterfaces) -> wasmtime::Result<Self> {
         let plain = Linkers::new(engines.plain())?;
         let winch = engines.winch().map(Linkers::new).transpose()?;
-        Ok(Toolchain { engines, with_p3, with_keyvalue, plain, winch, concurrent: OnceLock::new() })
+        Ok(Toolchain { engines, optional, plain, winch, concurrent: OnceLock::new() })
     }
 
     /// `None`: it is the concurrent one.
@@ -104,6 +90,11 @@ impl Toolchain {
 
     pub fn engines(&self) -> &Engines {
         &self.engines
+    }
+
+    /// What components may need of it, of what the operator turns on or off.
+    pub fn optional(&self) -> OptionalInterfaces {
+        self.optional
     }
 
     /// # Errors
@@ -116,7 +107,7 @@ impl Toolchain {
             .and_then(|export| export.func().cloned())
             .filter(|start| start.params().len() == 0 && start.results().len() == 0)
             .and_then(|_| module.get_export_index("_start"))
-            .ok_or(ProgramError::NoStart)?;
+            .ok_or(Unusable::NoStart)?;
         let reads_environment = module.imports().any(|import| import.name().starts_with("environ_"));
         Ok(Program::Core(Arc::new(CoreProgram { pre, start, reads_environment })))
     }
@@ -124,15 +115,12 @@ impl Toolchain {
     /// # Errors
     /// [`ProgramError`] if imports are unknown or there is no entry point.
     pub fn component(&self, component: &Component) -> Result<Program, ProgramError> {
-        if !self.with_keyvalue && imports_keyvalue(component) {
-            return Err(ProgramError::KeyvalueOff);
-        }
-        if let Some(linkers) = self.linkers(component.engine()) {
+        let (engine, kind) = (component.engine(), component.component_type());
+        let linkers = self.linkers(engine);
+        self.optional.check(linkers.is_none(), kind.imports(engine).map(|(name, _)| name))?;
+        if let Some(linkers) = linkers {
             let pre = linkers.component.instantiate_pre(component).map_err(link)?;
-            return p2_program(&pre).ok_or(ProgramError::NoEntryPoint);
-        }
-        if !self.with_p3 {
-            return Err(ProgramError::P3Off);
+            return p2_program(&pre).ok_or(ProgramError::Unusable(Unusable::NoEntryPoint));
         }
         let pre = self.concurrent()?.instantiate_pre(component).map_err(link)?;
         if let Ok(http) = ServicePre::new(pre.clone()) {
@@ -141,7 +129,7 @@ impl Toolchain {
         if let Ok(command) = P3CommandPre::new(pre.clone()) {
             return Ok(Program::Command(Arc::new(CommandComponent::P3(command))));
         }
-        p2_program(&pre).ok_or(ProgramError::NoEntryPoint)
+        p2_program(&pre).ok_or(ProgramError::Unusable(Unusable::NoEntryPoint))
     }
 
     fn concurrent(&self) -> Result<&ComponentLinker<ComponentHost>, ProgramError> {
@@ -187,11 +175,6 @@ fn p2_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentHost>
     sockets_p2::link(&mut linker)?;
     listing::link(&mut linker)?;
     Ok(linker)
-}
-
-fn imports_keyvalue(component: &Component) -> bool {
-    let engine = component.engine();
-    component.component_type().imports(engine).any(|(name, _)| name.starts_with("wasi:keyvalue/"))
 }
 
 fn p3_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentHost>> {

@@ -263,7 +263,14 @@ impl Compiler {
     ) -> Result<Compiled, CompileError> {
         let SealedSource { module, key } = source;
         let started = Instant::now();
-        let made = confined::compile(module, wanted, self.settings.allowance, Isolation::Unprivileged, stop);
+        let made = confined::compile(
+            module,
+            wanted,
+            self.toolchain.optional(),
+            self.settings.allowance,
+            Isolation::Unprivileged,
+            stop,
+        );
         let (tier, result) = match &made {
             Ok(made) => (made.by.tier(), "ok"),
             Err(error) => {
@@ -303,7 +310,7 @@ impl Compiler {
         self.metrics.tiers.duration(tier).observe(started.elapsed().as_secs_f64());
     }
 
-    /// `None`: there is no service, or it does not serve, and this box has to do it.
+    /// `None`: there is no service, it does not serve or does not know what is off here, and this box has to do it.
     ///
     /// # Errors
     /// As [`Compiler::compile`].
@@ -311,8 +318,13 @@ impl Compiler {
         let SealedSource { module, key } = source;
         let Some(node) = &self.caches.node else { return Ok(None) };
         let Some(service) = node.service.as_ref().filter(|_| module.length() >= WORTH_ASKING) else { return Ok(None) };
+        let bytes = module.map()?;
+        // Which is found before compiling, but only here: the node compiles for boxes with more, too.
+        if self.toolchain.optional().may_miss(&bytes) {
+            return Ok(None);
+        }
         let started = Instant::now();
-        match service.compile(&module.map()?, self.compatibility) {
+        match service.compile(&bytes, self.compatibility) {
             Ok(Outcome::InCache) => {}
             Ok(Outcome::Failed(reason)) => {
                 self.metrics.tiers.compilation(Tier::Optimised, "node-failed").inc();

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use wasmbox_tests::{binary, eventually, patience::SetOnDrop, server::Launch, workspace};
+use wasmbox_tests::{binary, component, eventually, patience::SetOnDrop, server::Launch, workspace};
 
 use super::{LARGE, USER, compilations, counts, node::Node};
 
@@ -168,4 +168,23 @@ fn nothing_of_the_nodes_is_granted_to_functions() {
         let expected = format!("--preopen-root {} overlaps with {}, ", root.display(), with.display());
         assert!(said.contains(&expected), "{expected:?} is not in {said}");
     }
+}
+
+/// What is off in a box is off in that box alone: it does not ask the node for what it would not run.
+#[test]
+fn what_a_box_does_not_offer_is_not_compiled_for_it() {
+    let node = Node::start(&[]);
+    let launch = || node.launch().flag("--tiers", "off");
+    let importing = r#"(component (import "wasi:keyvalue/store@0.2.0-draft" (instance (export "f" (func)))))"#;
+    // Compiling it does not end.
+    let server = launch().function("kv.wasm", binary::exhausting_component(importing)).start();
+    server.get("/kv").problem(422, "module-invalid").names(&["--keyvalue-dir"]);
+    assert_eq!((counts(&server), compilations(&server.metrics(), "invalid")), ((0.0, 0.0, 0.0), 1.0));
+    assert!(node.images().is_empty());
+    // Where it is on the node is asked.
+    let launch = launch().function("kv.wasm", component::keyvalue_guest());
+    let kept = launch.directory().join("kept");
+    let server = launch.flag("--keyvalue-dir", kept.display()).start();
+    server.get("/kv/list").ok();
+    assert_eq!(counts(&server), (1.0, 0.0, 0.0));
 }
