@@ -62,11 +62,46 @@ pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
     values.iter().flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()[..]].concat()).collect()
 }
 
-/// A request's field block (RFC 7541): nothing in it is indexed or compressed.
+/// A request's field block.
 pub fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let pseudo = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "box")];
-    let fields = pseudo.iter().chain(fields);
-    fields.flat_map(|(name, value)| [vec![0], string(name), string(value)].concat()).collect()
+    block(&[&pseudo, fields].concat())
+}
+
+/// A field block (RFC 7541): nothing in it is indexed or compressed.
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|(name, value)| [vec![0], string(name), string(value)].concat()).collect()
+}
+
+/// The status that an answer's field block begins with (RFC 7541, appendices A and B).
+///
+/// # Panics
+/// If it does not.
+pub fn status(block: &[u8]) -> u16 {
+    const KNOWN: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
+    match block {
+        [index @ 0x88..=0x8e, ..] => KNOWN[usize::from(index - 0x88)],
+        // A new value of the name that has the index 8, of three digits.
+        [0x48 | 0x08 | 0x18, 3, digits, ..] if digits.is_ascii_digit() => {
+            std::str::from_utf8(&block[2..5]).ok().and_then(|digits| digits.parse().ok()).expect("three digits")
+        }
+        [0x48 | 0x08 | 0x18, length, rest @ ..] if length & 0x80 != 0 => {
+            let bits: Vec<u8> = rest.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
+            let (mut digits, mut rest) = (0, &bits[..]);
+            for _ in 0..3 {
+                let number = |bits: &[u8]| bits.iter().fold(0, |number, bit| number << 1 | u16::from(*bit));
+                // 0, 1 and 2 have 5 bits; the others have 6, from 3 as 25 on.
+                let (digit, length) = match number(&rest[..5]) {
+                    short @ 0..3 => (short, 5),
+                    _ => (number(&rest[..6]) - 22, 6),
+                };
+                digits = digits * 10 + digit;
+                rest = &rest[length..];
+            }
+            digits
+        }
+        _ => panic!("{block:02x?} does not begin with a status"),
+    }
 }
 
 /// A string literal without Huffman coding.

@@ -7,7 +7,7 @@ use wasmbox_tests::{
     Request, WasmBox,
     client::Http2,
     component,
-    frames::{frame, kind},
+    frames::{END_HEADERS, END_STREAM, Frames, block, frame, kind, status},
     guest, workspace,
 };
 
@@ -156,4 +156,59 @@ fn trailers_of_a_request_reach_the_guest() {
             assert_eq!(answer.text(), "x-checksum: abc\n", "{function}, {} bytes", body.len());
         }
     }
+}
+
+/// An error of RFC 9113, section 7.
+const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+/// A setting of RFC 8441.
+const ENABLE_CONNECT_PROTOCOL: [u8; 2] = [0, 8];
+
+/// Sends a request of these fields, without a body.
+fn ask(frames: &mut Frames, stream: u32, fields: &[(&str, &str)]) {
+    frames.send(kind::HEADERS, END_HEADERS | END_STREAM, stream, &block(fields)).expect("it is taken");
+}
+
+/// The host of a request is its `:authority`, or its `Host` where a proxy passes on what came by HTTP/1.1 (RFC 9113, section 8.3.1).
+#[test]
+fn a_request_without_an_authority() {
+    let server = server();
+    let mut frames = Frames::connect(server.address(), &[]);
+    let target = [(":method", "GET"), (":scheme", "http"), (":path", "/hello")];
+    for (stream, hosts, expected) in [
+        (1, &[][..], 400),
+        (3, &[("host", "box")], 200),
+        (5, &[("host", "a b")], 400),
+        (7, &[("host", "box"), ("host", "box")], 400),
+        (9, &[("host", "box:8095")], 200),
+    ] {
+        ask(&mut frames, stream, &[&target, hosts].concat());
+        let head = frames.await_frame(kind::HEADERS, stream).expect("an answer");
+        assert_eq!(status(&head.payload), expected, "{hosts:?}");
+    }
+    // One that is none is no request.
+    ask(&mut frames, 11, &[&target[..], &[(":authority", "a b")]].concat());
+    let reset = frames.await_frame(kind::RST_STREAM, 11).expect("it is reset");
+    assert_eq!(reset.payload, PROTOCOL_ERROR);
+    frames.get(13, "/hello").expect("the connection goes on");
+    assert_eq!(status(&frames.await_frame(kind::HEADERS, 13).expect("an answer").payload), 200);
+}
+
+/// Neither to another host, nor to another protocol (RFC 8441, by which browsers open WebSockets).
+#[test]
+fn nobody_is_connected_to_anything_else() {
+    let server = server();
+    let mut frames = Frames::connect(server.address(), &[]);
+    let offered = frames.await_frame(kind::SETTINGS, 0).expect("the server's settings").payload;
+    assert!(offered.chunks(6).all(|setting| !setting.starts_with(&ENABLE_CONNECT_PROTOCOL)), "{offered:?}");
+    let target = [(":scheme", "http"), (":path", "/hello"), (":authority", "box")];
+    for (stream, method) in [(1, "CONNECT"), (3, "GET")] {
+        ask(&mut frames, stream, &[&[(":method", method), (":protocol", "websocket")], &target[..]].concat());
+        let reset = frames.await_frame(kind::RST_STREAM, stream).expect("it is reset");
+        assert_eq!(reset.payload, PROTOCOL_ERROR, "{method}");
+    }
+    ask(&mut frames, 5, &[(":method", "CONNECT"), (":authority", "127.0.0.1:22")]);
+    let head = frames.await_frame(kind::HEADERS, 5).expect("an answer");
+    assert!((400..600).contains(&status(&head.payload)), "{head:?}");
+    frames.get(7, "/hello").expect("the connection goes on");
+    assert_eq!(status(&frames.await_frame(kind::HEADERS, 7).expect("an answer").payload), 200);
 }
