@@ -11,7 +11,7 @@ fi
 # promtool checks the metrics.
 tests/promtool-debian.sh
 
-# What functions keep is tested with a real Redis, too.
+# What functions keep is tested with a real Redis and a real Valkey, too.
 tests/redis-debian.sh
 
 # cgroup v2 is tested in a virtual machine.

@@ -13,7 +13,7 @@
 //! - [`project`]: a developer's project, and `wasmbox dev` in it; [`tutorial`]: what a reader of the documentation does
 //! - [`pty`]: a terminal, and a program in it; [`outcome`]: how a command has ended
 //! - [`queue_proxy`]: what boxes report to
-//! - [`redis`]: a real Redis; [`registry`]: registries of images, a real one and those that lie, with [`signatures`]
+//! - [`redis`]: a real Redis or Valkey; [`registry`]: registries of images, a real one and those that lie, with [`signatures`]
 //! - [`api_server`]: a Kubernetes API server that forwards ports
 //! - [`collector`]: whom boxes send their traces to
 //! - [`upstream`]: whom functions send requests to, with [`certificates`] and [`names`] of its own

@@ -1,4 +1,4 @@
-//! A real Redis, with a password, which keeps nothing on disk.
+//! A real Redis, or Valkey, with a password, which keeps nothing on disk.
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -8,8 +8,27 @@ use std::{
 
 use crate::{eventually, workspace};
 
+/// Which of them: the second was made from the first.
+#[derive(Debug, Clone, Copy)]
+pub enum Software {
+    Redis,
+    Valkey,
+}
+
+impl Software {
+    pub const ALL: [Software; 2] = [Software::Redis, Software::Valkey];
+
+    fn name(self) -> &'static str {
+        match self {
+            Software::Redis => "redis",
+            Software::Valkey => "valkey",
+        }
+    }
+}
+
 /// A running server. Dropping it ends it.
 pub struct RedisServer {
+    software: Software,
     port: u16,
     child: Option<Child>,
 }
@@ -18,10 +37,10 @@ impl RedisServer {
     pub const PASSWORD: &str = "open-sesame";
 
     /// # Panics
-    /// With what to do about it, if there is no Redis.
-    pub fn start() -> RedisServer {
+    /// With what to do about it, if it is not there.
+    pub fn start(software: Software) -> RedisServer {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-        let mut server = RedisServer { port: free.port(), child: None };
+        let mut server = RedisServer { software, port: free.port(), child: None };
         server.begin_again();
         server
     }
@@ -35,9 +54,11 @@ impl RedisServer {
     /// # Panics
     /// As [`Self::start`].
     pub fn begin_again(&mut self) {
-        let unpacked = workspace::root().join("target/tools/redis");
-        let binary = unpacked.join("redis-server");
-        let mut command = Command::new(if binary.exists() { binary.as_path() } else { Path::new("redis-server") });
+        let name = self.software.name();
+        let unpacked = workspace::root().join("target/tools").join(name);
+        let server = format!("{name}-server");
+        let binary = unpacked.join(&server);
+        let mut command = Command::new(if binary.exists() { binary.as_path() } else { Path::new(&server) });
         if binary.exists() {
             command.env("LD_LIBRARY_PATH", &unpacked);
         }
@@ -47,9 +68,9 @@ impl RedisServer {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("redis-server; tests/redis-debian.sh gets it");
+            .unwrap_or_else(|error| panic!("{server}: {error}; tests/redis-debian.sh gets it"));
         self.child = Some(child);
-        eventually("Redis listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+        eventually("it listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
     }
 
     /// # Panics

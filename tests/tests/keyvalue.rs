@@ -1,4 +1,4 @@
-//! What functions keep by `wasi:keyvalue`: below a directory, and in a real Redis.
+//! What functions keep by `wasi:keyvalue`: below a directory, and in a real Redis or Valkey.
 
 use std::{fs, path::PathBuf, thread};
 
@@ -6,6 +6,7 @@ use wasmbox_tests::{
     RedisServer, WasmBox,
     component::{keyvalue_guest, p3_keyvalue_guest},
     patience::eventually,
+    redis::Software,
     server::Launch,
 };
 
@@ -221,27 +222,31 @@ fn redis(server: &RedisServer) -> Launch {
 
 #[test]
 fn values_are_kept_in_redis_for_all_boxes() {
-    let redis_server = RedisServer::start();
-    let server = redis(&redis_server).start();
-    values_are_kept(&server);
-    assert!(server.metrics().sum("wasmbox_keyvalue_operations_total", &["backend=\"redis\""]) > 100.0);
-    assert!(!server.log().contains(RedisServer::PASSWORD), "{}", server.log());
-    let another = redis(&redis_server).start();
-    assert_eq!(said(&another, "kv/get?a"), "\"first\"");
-    drop(server);
-    assert_eq!(said(&another, "kv/increment?together,1"), "81");
+    for software in Software::ALL {
+        let redis_server = RedisServer::start(software);
+        let server = redis(&redis_server).start();
+        values_are_kept(&server);
+        assert!(server.metrics().sum("wasmbox_keyvalue_operations_total", &["backend=\"redis\""]) > 100.0);
+        assert!(!server.log().contains(RedisServer::PASSWORD), "{software:?}: {}", server.log());
+        let another = redis(&redis_server).start();
+        assert_eq!(said(&another, "kv/get?a"), "\"first\"");
+        drop(server);
+        assert_eq!(said(&another, "kv/increment?together,1"), "81");
+    }
 }
 
 #[test]
 fn a_function_has_a_quota_in_redis() {
-    let redis_server = RedisServer::start();
-    the_quota_holds(&redis(&redis_server).flag("--keyvalue-quota", "1Mi").start());
+    for software in Software::ALL {
+        let redis_server = RedisServer::start(software);
+        the_quota_holds(&redis(&redis_server).flag("--keyvalue-quota", "1Mi").start());
+    }
 }
 
 /// A server that is gone is the box's operator's to know about; when it is back, it is used again.
 #[test]
 fn a_redis_that_is_gone_comes_back() {
-    let mut redis_server = RedisServer::start();
+    let mut redis_server = RedisServer::start(Software::Redis);
     let server = redis(&redis_server).start();
     assert_eq!(said(&server, "kv/set?a,b"), "set");
     redis_server.end();
