@@ -263,14 +263,8 @@ impl Compiler {
     ) -> Result<Compiled, CompileError> {
         let SealedSource { module, key } = source;
         let started = Instant::now();
-        let made = confined::compile(
-            module,
-            wanted,
-            self.toolchain.optional(),
-            self.settings.allowance,
-            Isolation::Unprivileged,
-            stop,
-        );
+        let (optional, allowance) = (self.toolchain.optional(), self.settings.allowance);
+        let made = confined::compile(module, wanted, optional, allowance, Isolation::Unprivileged, stop);
         let (tier, result) = match &made {
             Ok(made) => (made.by.tier(), "ok"),
             Err(error) => {
@@ -288,17 +282,13 @@ impl Compiler {
             self.pace(tier).took(module.length(), started.elapsed());
         }
         if let Some(cache) = self.caches.own.as_ref().filter(|_| tier == Tier::Optimised) {
-            let stored = code.map().and_then(|code| cache.put(key, &code));
-            match stored {
-                // From the file its pages can be given back to the system.
-                Ok(()) => {
-                    if let Some(artifact) = cache.get(key)
-                        && let Ok(code) = Native::Cached(artifact).load(self.engines(), by)
-                    {
-                        return Ok(Compiled { code, by });
-                    }
-                }
-                Err(error) => tracing::warn!("cannot write to the AOT cache {}: {error}", cache.directory().display()),
+            if let Err(error) = code.map().and_then(|code| cache.put(key, &code)) {
+                tracing::warn!("cannot write to the AOT cache {}: {error}", cache.directory().display());
+            // From the file its pages can be given back to the system.
+            } else if let Some(artifact) = cache.get(key)
+                && let Ok(code) = Native::Cached(artifact).load(self.engines(), by)
+            {
+                return Ok(Compiled { code, by });
             }
         }
         let code = Native::Compiled(&code).load(self.engines(), by);
