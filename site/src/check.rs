@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 
 use crate::html::{self, Tag};
 
-pub struct Found {
+pub struct CheckReport {
     pub pages: usize,
     pub links: usize,
     pub faults: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Found {
 ///
 /// # Errors
 /// If one cannot be read, or there is no page.
-pub fn site(directory: &Path) -> anyhow::Result<Found> {
+pub fn site(directory: &Path) -> anyhow::Result<CheckReport> {
     let directory = directory.canonicalize().with_context(|| directory.display().to_string())?;
     let mut files = Vec::new();
     list(&directory, &mut files)?;
@@ -56,7 +56,7 @@ pub fn site(directory: &Path) -> anyhow::Result<Found> {
             }
         }
     }
-    Ok(Found { pages: pages.len(), links, faults })
+    Ok(CheckReport { pages: pages.len(), links, faults })
 }
 
 fn anchors(page: &str) -> BTreeSet<String> {

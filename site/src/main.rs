@@ -32,13 +32,13 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         ["check", site] => {
-            let found = check::site(Path::new(site))?;
-            for fault in &found.faults {
+            let report = check::site(Path::new(site))?;
+            for fault in &report.faults {
                 eprintln!("{fault}");
             }
-            let (pages, links, faults) = (found.pages, found.links, found.faults.len());
+            let (pages, links, faults) = (report.pages, report.links, report.faults.len());
             writeln!(io::stdout(), "{site}: {pages} pages, {links} links, {faults} faults")?;
-            Ok(if found.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         _ => anyhow::bail!(USAGE),
     }

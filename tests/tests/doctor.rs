@@ -50,11 +50,11 @@ impl Findings {
         Findings { text: String::from_utf8(stdout).expect("text"), code: status.code() }
     }
 
-    /// The finding of a check: its verdict, and the rest of its one line.
+    /// The finding of a check: its status, and the rest of its one line.
     fn finding(&self, check: &str) -> (&str, &str) {
         let mut lines = self.text.lines().filter_map(|line| {
-            let (verdict, rest) = line.split_at_checked(6)?;
-            Some((verdict.trim(), rest.strip_prefix(check)?.strip_prefix("  ")?.trim()))
+            let (status, rest) = line.split_at_checked(6)?;
+            Some((status.trim(), rest.strip_prefix(check)?.strip_prefix("  ")?.trim()))
         });
         let finding = lines.next().unwrap_or_else(|| panic!("{check} is not in\n{}", self.text));
         assert!(lines.next().is_none(), "{check} is twice in\n{}", self.text);
@@ -63,8 +63,8 @@ impl Findings {
 
     /// The check failed, with these parts in its line, and so did the command.
     fn fails(&self, check: &str, parts: &[&str]) {
-        let (verdict, rest) = self.finding(check);
-        assert_eq!((verdict, self.code), ("FAIL", Some(1)), "{}", self.text);
+        let (status, rest) = self.finding(check);
+        assert_eq!((status, self.code), ("FAIL", Some(1)), "{}", self.text);
         let (_, remedy) = rest.split_once(" -> ").unwrap_or_else(|| panic!("no remedy: {rest}"));
         assert!(!remedy.is_empty());
         for part in parts {
@@ -115,8 +115,8 @@ fn directories() {
     patient.doctor(&["--functions-dir=functions/hello.wat"], &[]).fails("functions", &["is not a directory"]);
     fs::create_dir(patient.0.path().join("empty")).expect("a new directory");
     let findings = patient.doctor(&["--functions-dir=empty"], &[]);
-    let (verdict, found) = findings.finding("functions");
-    assert!(verdict == "warn" && found.contains("no function") && found.contains(".wasm"), "{found}");
+    let (status, found) = findings.finding("functions");
+    assert!(status == "warn" && found.contains("no function") && found.contains(".wasm"), "{found}");
     // A cache that others may write; one that cannot be.
     fs::create_dir(patient.0.path().join("open")).expect("a new directory");
     let mode = fs::Permissions::from_mode(0o777);
@@ -142,8 +142,8 @@ fn directories() {
     let flag = format!("--cache-dir={}/cache/wasmbox", locked.display());
     as_other(&[&flag], &[]).fails("cache", &[&cannot_be_made, "CACHE_DIR"]);
     let findings = as_other(&[], &[("XDG_CACHE_HOME", &format!("{}/cache", locked.display()))]);
-    let (verdict, found) = findings.finding("cache");
-    assert!(verdict == "warn" && found.starts_with(&cannot_be_made), "{found}");
+    let (status, found) = findings.finding("cache");
+    assert!(status == "warn" && found.starts_with(&cannot_be_made), "{found}");
 }
 
 #[test]
@@ -167,8 +167,8 @@ fn ports() {
     let (port, admin) = (server.address().port().to_string(), server.admin_address().port().to_string());
     let findings = patient.doctor(&[&format!("--port={port}"), &format!("--admin-port={admin}")], &[]);
     for check in ["port", "admin port"] {
-        let (verdict, found) = findings.finding(check);
-        assert!(verdict == "ok" && found.contains("in use by a box that runs"), "{found}");
+        let (status, found) = findings.finding(check);
+        assert!(status == "ok" && found.contains("in use by a box that runs"), "{found}");
     }
     assert!(findings.finding("admin port").1.contains(&server.process().0.to_string()));
     server.get("/hello").ok();
@@ -186,8 +186,8 @@ fn limits_of_the_process() {
     findings.fails("addresses", &["81920000000", "ulimit -v unlimited", "LimitAS"]);
     findings.fails("mappings", &["1000 invocations", "--max-invocations"]);
     let findings = limited("-n 100");
-    let (verdict, found) = findings.finding("open files");
-    assert_eq!(verdict, "warn", "{found}");
+    let (status, found) = findings.finding("open files");
+    assert_eq!(status, "warn", "{found}");
     for part in ["at most 100", "8192 connections", "ulimit -Hn", "LimitNOFILE", "--max-connections"] {
         assert!(found.contains(part), "{part} is not in {found}");
     }

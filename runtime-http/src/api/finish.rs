@@ -21,7 +21,7 @@ impl Api {
     pub(super) fn answer(&self, reply: Reply, mut exchange: Exchange) -> Response<ResponseBody> {
         match reply {
             Reply::Ended { outcome, answer, hold } => {
-                exchange.on_drop.disarm();
+                exchange.on_drop.release();
                 exchange.timing.ended(&outcome);
                 match response::ended(outcome, answer, exchange.function.output, exchange.trailers, exchange.is_head) {
                     Ok(response) => {

@@ -50,8 +50,8 @@ const LARGEST_CONFIG: u64 = 1 << 20;
 /// What is looked at to know a module.
 const PREAMBLE: usize = 8;
 
-/// A function in a registry that may be fetched: what its manifest says of it.
-struct Found {
+/// What a reference to a function in a registry leads to: what its manifest says of it.
+struct ResolvedFunction {
     layer: Descriptor,
     settings: Option<String>,
     digest: Digest,
@@ -89,19 +89,19 @@ pub fn pull(arguments: &PullArgs) -> Result<ExitCode, RemoteError> {
         absent(&module)?;
     }
     let keys = arguments.registry.keys()?;
-    let found = arguments.registry.with(&reference, async |registry| {
+    let function = arguments.registry.with(&reference, async |registry| {
         or_interrupted(async {
-            let found = find(registry, &arguments.registry, keys.as_ref(), !arguments.no_settings).await?;
+            let function = resolve(registry, &arguments.registry, keys.as_ref(), !arguments.no_settings).await?;
             let mut landing = Landing::new(&module)?;
-            receive(registry, &found, &mut |piece| landing.write(piece)).await?;
-            place(landing, found.settings.as_deref(), &beside, arguments)?;
-            Ok(found)
+            receive(registry, &function, &mut |piece| landing.write(piece)).await?;
+            place(landing, function.settings.as_deref(), &beside, arguments)?;
+            Ok(function)
         })
         .await
     })?;
-    let with = if found.settings.is_some() { format!(" and {}", beside.display()) } else { String::new() };
-    let (size, signed) = (table::size(found.layer.size), signed(found.signer.as_deref()));
-    print(&format!("{reference}: {}{with}: {size}, digest {}{signed}\n", module.display(), found.digest))
+    let with = if function.settings.is_some() { format!(" and {}", beside.display()) } else { String::new() };
+    let (size, signed) = (table::size(function.layer.size), signed(function.signer.as_deref()));
+    print(&format!("{reference}: {}{with}: {size}, digest {}{signed}\n", module.display(), function.digest))
 }
 
 /// Where the module goes. Names come from the command line, never from the registry.
@@ -167,25 +167,25 @@ fn place(module: Landing, settings: Option<&str>, beside: &Path, arguments: &Pul
 pub fn fetch(reference: Reference, arguments: &RegistryArgs, has_settings: bool) -> Result<Fetched, RegistryError> {
     let keys = arguments.keys()?;
     arguments.with(&reference, async |registry| {
-        let found = find(registry, arguments, keys.as_ref(), has_settings).await?;
+        let function = resolve(registry, arguments, keys.as_ref(), has_settings).await?;
         let mut module = Vec::new();
-        receive(registry, &found, &mut |piece| {
+        receive(registry, &function, &mut |piece| {
             module.extend_from_slice(piece);
             Ok(())
         })
         .await?;
-        let signed = signed(found.signer.as_deref());
-        Ok(Fetched { module: module.into(), settings: found.settings.map(Bytes::from), signed })
+        let signed = signed(function.signer.as_deref());
+        Ok(Fetched { module: module.into(), settings: function.settings.map(Bytes::from), signed })
     })
 }
 
 /// Asks once what the reference names, and who has signed just that. What is fetched afterwards is named there by its digest.
-async fn find(
+async fn resolve(
     registry: &mut Registry,
     arguments: &RegistryArgs,
     keys: Option<&Keys>,
     has_settings: bool,
-) -> Result<Found, RegistryError> {
+) -> Result<ResolvedFunction, RegistryError> {
     let reference = registry.reference.to_string();
     let (document, digest) = registry.document().await?;
     let mut manifest = artifact::function(document, &reference)?;
@@ -216,20 +216,20 @@ async fn find(
         })
         .await?;
     artifact::check(&config, layer.digest, &reference)?;
-    Ok(Found { layer, settings, digest, signer })
+    Ok(ResolvedFunction { layer, settings, digest, signer })
 }
 
 /// Receives the module, which goes to `take`, piece by piece. Only when this returns it is known to be right.
 async fn receive(
     registry: &mut Registry,
-    found: &Found,
+    function: &ResolvedFunction,
     take: &mut dyn FnMut(&[u8]) -> Result<(), RegistryError>,
 ) -> Result<(), RegistryError> {
     let progress: ProgressBar = progress::bar("receiving");
-    progress.set_length(found.layer.size);
+    progress.set_length(function.layer.size);
     let mut preamble = Vec::with_capacity(PREAMBLE);
     let received = registry
-        .blob(&found.layer, "the module", |piece| {
+        .blob(&function.layer, "the module", |piece| {
             preamble.extend(piece.iter().take(PREAMBLE - preamble.len()));
             progress.inc(piece.len() as u64);
             take(piece)

@@ -26,7 +26,7 @@ use std::{
 use crate::config::Config;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckStatus {
     Ok,
     /// The box runs, but with less.
     Warn,
@@ -37,7 +37,7 @@ pub enum Verdict {
 /// What a check found, in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    pub verdict: Verdict,
+    pub status: CheckStatus,
     pub found: String,
     /// What to do about it; there is one unless all is well.
     pub remedy: Option<String>,
@@ -76,15 +76,15 @@ pub const CHECKS: &[Check] = &[
 
 impl Finding {
     pub fn ok(found: impl Into<String>) -> Finding {
-        Finding { verdict: Verdict::Ok, found: found.into(), remedy: None }
+        Finding { status: CheckStatus::Ok, found: found.into(), remedy: None }
     }
 
     pub fn warn(found: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding { verdict: Verdict::Warn, found: found.into(), remedy: Some(remedy.into()) }
+        Finding { status: CheckStatus::Warn, found: found.into(), remedy: Some(remedy.into()) }
     }
 
     pub fn fail(found: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding { verdict: Verdict::Fail, found: found.into(), remedy: Some(remedy.into()) }
+        Finding { status: CheckStatus::Fail, found: found.into(), remedy: Some(remedy.into()) }
     }
 }
 
@@ -98,12 +98,12 @@ impl fmt::Display for Finding {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for CheckStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Verdict::Ok => "ok",
-            Verdict::Warn => "warn",
-            Verdict::Fail => "FAIL",
+            CheckStatus::Ok => "ok",
+            CheckStatus::Warn => "warn",
+            CheckStatus::Fail => "FAIL",
         })
     }
 }
@@ -117,12 +117,12 @@ pub fn doctor(config: &Config) -> io::Result<ExitCode> {
     let (mut warnings, mut failures) = (0, 0);
     for check in CHECKS {
         let finding = (check.examine)(config);
-        match finding.verdict {
-            Verdict::Ok => {}
-            Verdict::Warn => warnings += 1,
-            Verdict::Fail => failures += 1,
+        match finding.status {
+            CheckStatus::Ok => {}
+            CheckStatus::Warn => warnings += 1,
+            CheckStatus::Fail => failures += 1,
         }
-        writeln!(output, "{:<4}  {:<10}  {finding}", finding.verdict, check.name)?;
+        writeln!(output, "{:<4}  {:<10}  {finding}", finding.status, check.name)?;
     }
     writeln!(output, "{} checks, {warnings} with a warning, {failures} failed", CHECKS.len())?;
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

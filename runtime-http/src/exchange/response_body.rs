@@ -244,7 +244,7 @@ impl Streaming {
     /// The client's side ends it.
     fn abort(&mut self, failure: Failure, reason: CancelReason) -> Aborted {
         self.by.cancel.cancel(reason);
-        self.by.on_drop.disarm();
+        self.by.on_drop.release();
         self.by.record.aborted(failure.clone());
         Aborted::Failed(failure)
     }
@@ -263,7 +263,7 @@ impl Streaming {
                 outcome.map_err(|_| Aborted::Worker)
             }
         };
-        self.by.on_drop.disarm();
+        self.by.on_drop.release();
         let result = match outcome {
             Ok((Outcome { failure: Some(failure), .. }, _)) => Err(Aborted::Failed(failure)),
             Ok((Outcome { failure: None, .. }, hold)) => self.length.end().map(|()| hold).map_err(|error| {

@@ -99,7 +99,7 @@ impl CancelToken {
     }
 }
 
-/// Held by the client's side of an invocation: dropped before [`CancelOnDrop::disarm`], it cancels the worker's side.
+/// Held by the client's side of an invocation: dropped before [`CancelOnDrop::release`], it cancels the worker's side.
 #[derive(Debug)]
 pub struct CancelOnDrop(Option<CancelToken>);
 
@@ -108,7 +108,7 @@ impl CancelOnDrop {
         CancelOnDrop(Some(cancel))
     }
 
-    pub fn disarm(&mut self) {
+    pub fn release(&mut self) {
         self.0 = None;
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{Account, KeyvalueError, PAGE_KEYS, Page, Result, entry_bytes, number};
+use super::{InvocationMemory, KeyvalueError, PAGE_KEYS, Page, Result, entry_bytes, number};
 use crate::{by_name::ByName, threads::ThreadStart};
 
 /// Threads that read and write, of all functions, and of one.
@@ -121,20 +121,20 @@ impl Embedded {
         &self,
         namespace: &Arc<Namespace>,
         keys: Vec<String>,
-        account: Account,
+        memory: InvocationMemory,
     ) -> Result<Vec<Option<Vec<u8>>>> {
-        self.run(namespace, move |database| get(database, &keys, &account)).await
+        self.run(namespace, move |database| get(database, &keys, &memory)).await
     }
 
     pub async fn set(
         &self,
         namespace: &Arc<Namespace>,
         pairs: BTreeMap<String, Vec<u8>>,
-        account: Account,
+        memory: InvocationMemory,
     ) -> Result<()> {
         let quota = self.quota;
         self.run(namespace, move |database| {
-            let _held = account.hold_copy(&pairs)?;
+            let _held = memory.hold_copy(&pairs)?;
             change(database, quota, |changes| pairs.iter().try_for_each(|(key, value)| changes.set(key, value)))
         })
         .await
@@ -163,8 +163,13 @@ impl Embedded {
         self.run(namespace, move |database| change(database, quota, |changes| changes.increment(&key, delta))).await
     }
 
-    pub async fn list(&self, namespace: &Arc<Namespace>, after: Option<String>, account: Account) -> Result<Page> {
-        self.run(namespace, move |database| list(database, after.as_deref(), &account)).await
+    pub async fn list(
+        &self,
+        namespace: &Arc<Namespace>,
+        after: Option<String>,
+        memory: InvocationMemory,
+    ) -> Result<Page> {
+        self.run(namespace, move |database| list(database, after.as_deref(), &memory)).await
     }
 }
 
@@ -255,16 +260,16 @@ fn values(database: &Database) -> Result<Option<redb::ReadOnlyTable<&'static str
     }
 }
 
-fn get(database: &Database, keys: &[String], account: &Account) -> Result<Vec<Option<Vec<u8>>>> {
+fn get(database: &Database, keys: &[String], memory: &InvocationMemory) -> Result<Vec<Option<Vec<u8>>>> {
     let Some(values) = values(database)? else { return Ok(vec![None; keys.len()]) };
     let value = |key: &String| match values.get(key.as_str()).map_err(KeyvalueError::storage)? {
-        Some(value) => account.copy(value.value()).map(Some),
+        Some(value) => memory.copy(value.value()).map(Some),
         None => Ok(None),
     };
     keys.iter().map(value).collect()
 }
 
-fn list(database: &Database, after: Option<&str>, account: &Account) -> Result<Page> {
+fn list(database: &Database, after: Option<&str>, memory: &InvocationMemory) -> Result<Page> {
     let (mut keys, mut bytes) = (Vec::new(), 0);
     let Some(values) = values(database)? else { return Ok(Page { keys, has_more: false }) };
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -274,7 +279,7 @@ fn list(database: &Database, after: Option<&str>, account: &Account) -> Result<P
         }
         let (key, _) = entry.map_err(KeyvalueError::storage)?;
         bytes += key.value().len();
-        keys.push(account.text(key.value())?);
+        keys.push(memory.text(key.value())?);
     }
     Ok(Page { keys, has_more: false })
 }

@@ -1,15 +1,15 @@
 //! What functions keep from one invocation to the next: keys and values, below a directory of the operator's or in Redis.
 //!
 //! Each function has a namespace of its own, by its name, and a quota of bytes. Nobody else's is ever opened for it. It knows nothing of guests: what
-//! is read is charged to an [`Account`] before it is held.
+//! is read is charged to [`InvocationMemory`] before it is held.
 //!
 //! - [`embedded`]: a database for each function, below a directory; [`redis`]: a server that several boxes may share
 //! - [`place`]: which of them the operator names
-//! - [`account`]: who has room for what is read; [`error`]: why not
+//! - [`invocation_memory`]: room for what is read; [`error`]: why not
 
-pub mod account;
 pub mod embedded;
 pub mod error;
+pub mod invocation_memory;
 pub mod place;
 pub mod redis;
 
@@ -23,12 +23,12 @@ use std::{
     time::Instant,
 };
 
-pub use self::{account::Account, embedded::make_directory, error::KeyvalueError};
 use self::{
     embedded::Embedded,
     place::{KeyvalueConfig, KeyvaluePlace},
     redis::Redis,
 };
+pub use self::{embedded::make_directory, error::KeyvalueError, invocation_memory::InvocationMemory};
 use crate::{metrics::KeyvalueMetrics, threads::ThreadStart};
 
 /// The largest key and the largest value, bytes.
@@ -167,19 +167,19 @@ impl FunctionStore {
     ///
     /// # Errors
     /// [`KeyvalueError`].
-    pub async fn get(&self, keys: Vec<String>, account: Account) -> Result<Vec<Option<Vec<u8>>>> {
+    pub async fn get(&self, keys: Vec<String>, memory: InvocationMemory) -> Result<Vec<Option<Vec<u8>>>> {
         self.store.allowed(check_keys(&keys))?;
-        ask!(self, get(keys, account))
+        ask!(self, get(keys, memory))
     }
 
     /// All or none of `pairs`; of several for one key the last one.
     ///
     /// # Errors
     /// [`KeyvalueError`].
-    pub async fn set(&self, pairs: Vec<(String, Vec<u8>)>, account: Account) -> Result<()> {
+    pub async fn set(&self, pairs: Vec<(String, Vec<u8>)>, memory: InvocationMemory) -> Result<()> {
         self.store.allowed(check_pairs(&pairs))?;
         let pairs: BTreeMap<String, Vec<u8>> = pairs.into_iter().collect();
-        ask!(self, set(pairs, account))
+        ask!(self, set(pairs, memory))
     }
 
     /// # Errors
@@ -210,8 +210,8 @@ impl FunctionStore {
     ///
     /// # Errors
     /// [`KeyvalueError`].
-    pub async fn list(&self, after: Option<String>, account: Account) -> Result<Page> {
-        ask!(self, list(after, account))
+    pub async fn list(&self, after: Option<String>, memory: InvocationMemory) -> Result<Page> {
+        ask!(self, list(after, memory))
     }
 }
 

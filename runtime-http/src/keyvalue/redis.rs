@@ -16,7 +16,7 @@ use tokio::{
     sync::{Mutex, Semaphore},
 };
 
-use super::{Account, KeyvalueError, PAGE_KEYS, Page, Result, place::RedisUrl};
+use super::{InvocationMemory, KeyvalueError, PAGE_KEYS, Page, Result, place::RedisUrl};
 use crate::{by_name::ByName, tasks::Owned, threads::ThreadStart};
 
 /// Requests under way, of all functions, and of one.
@@ -147,18 +147,18 @@ impl Redis {
         &self,
         namespace: &Arc<Namespace>,
         keys: Vec<String>,
-        account: Account,
+        memory: InvocationMemory,
     ) -> Result<Vec<Option<Vec<u8>>>> {
         let (shared, own) = (self.shared.clone(), namespace.clone());
         self.run(namespace, async move {
             let mut values = Vec::with_capacity(keys.len());
             for key in &keys {
                 let length: usize = shared.ask(own.command("HSTRLEN", 0).arg(key)).await?;
-                let held = account.hold(length)?;
+                let held = memory.hold(length)?;
                 let value: Option<Vec<u8>> = shared.ask(own.command("HGET", 0).arg(key)).await?;
                 // From here on it is the copy that counts.
                 drop(held);
-                values.push(value.map(|value| account.copy(&value)).transpose()?);
+                values.push(value.map(|value| memory.copy(&value)).transpose()?);
             }
             Ok(values)
         })
@@ -169,11 +169,11 @@ impl Redis {
         &self,
         namespace: &Arc<Namespace>,
         pairs: BTreeMap<String, Vec<u8>>,
-        account: Account,
+        memory: InvocationMemory,
     ) -> Result<()> {
         let (shared, own, quota) = (self.shared.clone(), namespace.clone(), self.quota);
         self.run(namespace, async move {
-            let _held = account.hold_copy(&pairs)?;
+            let _held = memory.hold_copy(&pairs)?;
             let mut script = own.script(SET);
             script.arg(quota);
             for (key, value) in &pairs {
@@ -232,17 +232,22 @@ impl Redis {
         .await
     }
 
-    pub async fn list(&self, namespace: &Arc<Namespace>, after: Option<String>, account: Account) -> Result<Page> {
+    pub async fn list(
+        &self,
+        namespace: &Arc<Namespace>,
+        after: Option<String>,
+        memory: InvocationMemory,
+    ) -> Result<Page> {
         let (shared, own) = (self.shared.clone(), namespace.clone());
         self.run(namespace, async move {
-            let _held = account.hold_page()?;
+            let _held = memory.hold_page()?;
             let from = after.map_or_else(|| "-".to_owned(), |after| format!("({after}"));
             let mut command = own.command("ZRANGEBYLEX", 1);
             command.arg(from).arg("+").arg("LIMIT").arg(0).arg(PAGE_KEYS + 1);
             let mut keys: Vec<String> = shared.ask(&command).await?;
             let has_more = keys.len() > PAGE_KEYS;
             keys.truncate(PAGE_KEYS);
-            let keys = keys.iter().map(|key| account.text(key)).collect::<Result<_>>()?;
+            let keys = keys.iter().map(|key| memory.text(key)).collect::<Result<_>>()?;
             Ok(Page { keys, has_more })
         })
         .await

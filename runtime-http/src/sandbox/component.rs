@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     allocator::HeldBytes,
-    keyvalue::{Account, FunctionStore},
+    keyvalue::{FunctionStore, InvocationMemory},
 };
 
 /// The data of a component's store.
@@ -37,7 +37,7 @@ pub struct ComponentHost {
     /// What its listings of directories hold, by their handles.
     pub(super) listings: HashMap<u32, Option<HeldBytes>>,
     /// In which is what is read of it.
-    pub(super) account: Account,
+    pub(super) memory: InvocationMemory,
     pub(super) limiter: Limiter,
 }
 
@@ -53,7 +53,7 @@ impl ComponentHost {
             for_sockets,
             keyvalue: setup.keyvalue.clone(),
             listings: HashMap::new(),
-            account: Account::new(setup.memory.clone(), setup.most_memory()),
+            memory: InvocationMemory::new(setup.memory.clone(), setup.most_memory()),
             limiter: setup.limiter(),
         }
     }
@@ -64,7 +64,7 @@ impl ComponentHost {
         if let Some(current) = &self.for_sockets {
             current.set(self.outbound.clone());
         }
-        self.account = Account::new(setup.memory.clone(), setup.most_memory());
+        self.memory = InvocationMemory::new(setup.memory.clone(), setup.most_memory());
         self.limiter.renew(setup.limits.memory.bytes(), setup.most_memory(), setup.memory.clone());
     }
 

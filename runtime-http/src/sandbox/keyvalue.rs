@@ -84,13 +84,13 @@ impl store::Host for ComponentHost {
 
 impl store::HostBucket for ComponentHost {
     async fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Option<Vec<u8>>> {
-        let (store, account) = (self.kept(&bucket)?, self.account.clone());
-        Ok(store.get(vec![key], account).await?.pop().flatten())
+        let (store, memory) = (self.kept(&bucket)?, self.memory.clone());
+        Ok(store.get(vec![key], memory).await?.pop().flatten())
     }
 
     async fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Result<()> {
-        let (store, account) = (self.kept(&bucket)?, self.account.clone());
-        store.set(vec![(key, value)], account).await
+        let (store, memory) = (self.kept(&bucket)?, self.memory.clone());
+        store.set(vec![(key, value)], memory).await
     }
 
     async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Result<()> {
@@ -102,7 +102,7 @@ impl store::HostBucket for ComponentHost {
     }
 
     async fn list_keys(&mut self, bucket: Resource<Bucket>, cursor: Option<u64>) -> Result<KeyResponse> {
-        let (store, account) = (self.kept(&bucket)?, self.account.clone());
+        let (store, memory) = (self.kept(&bucket)?, self.memory.clone());
         let pages = &self.bucket(&bucket)?.pages;
         let after = match cursor {
             None => None,
@@ -111,7 +111,7 @@ impl store::HostBucket for ComponentHost {
                 Some(page.1.clone())
             }
         };
-        let page = store.list(after, account).await?;
+        let page = store.list(after, memory).await?;
         let bucket = self.bucket(&bucket)?;
         let last = page.keys.last().filter(|_| page.has_more);
         let cursor = last.map(|last| {
@@ -144,14 +144,14 @@ impl batch::Host for ComponentHost {
         bucket: Resource<Bucket>,
         keys: Vec<String>,
     ) -> Result<Vec<Option<(String, Vec<u8>)>>> {
-        let (store, account) = (self.kept(&bucket)?, self.account.clone());
-        let values = store.get(keys.clone(), account).await?;
+        let (store, memory) = (self.kept(&bucket)?, self.memory.clone());
+        let values = store.get(keys.clone(), memory).await?;
         Ok(keys.into_iter().zip(values).map(|(key, value)| Some((key, value?))).collect())
     }
 
     async fn set_many(&mut self, bucket: Resource<Bucket>, pairs: Vec<(String, Vec<u8>)>) -> Result<()> {
-        let (store, account) = (self.kept(&bucket)?, self.account.clone());
-        store.set(pairs, account).await
+        let (store, memory) = (self.kept(&bucket)?, self.memory.clone());
+        store.set(pairs, memory).await
     }
 
     async fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{etag::BadCondition, receive::LONGEST, space::NoSpace};
+use super::{directory_quota::NoSpace, etag::BadCondition, receive::LONGEST};
 use crate::{
     exchange::request_body::BodyError,
     store::{LoadError, name::BadModuleName, settings::BadSettings},

@@ -5,12 +5,13 @@
 //! the store sees that a file has changed.
 //!
 //! - [`token`]: who may; [`routes`]: from requests to answers; [`etag`]: names of contents, and conditions
-//! - [`volume`]: the directories, and the lock on them; [`beneath`]: files there; [`space`]: bytes in all
+//! - [`volume`]: the directories, and the lock on them; [`beneath`]: files there; [`directory_quota`]: bytes in all
 //! - [`door`]: how many at once; [`receive`]: a body on its way to disk; [`change`]: what becomes of a function; [`serving`], [`history`]: what it is and was; [`list`]: lists
 //! - [`error`]: what can be wrong
 
 pub mod beneath;
 pub mod change;
+pub mod directory_quota;
 pub mod door;
 pub mod error;
 pub mod etag;
@@ -21,7 +22,6 @@ pub mod receive;
 pub mod routes;
 pub mod serving;
 mod settings;
-pub mod space;
 pub mod token;
 pub mod volume;
 
@@ -35,11 +35,11 @@ use tokio::{
 pub use self::error::UploadError;
 use self::{
     change::{Bounds, Change, Done},
+    directory_quota::DirectoryQuota,
     door::Door,
     etag::Conditions,
     list::Described,
     receive::Received,
-    space::Space,
     token::Tokens,
     volume::{Staging, Volume},
 };
@@ -66,7 +66,7 @@ pub struct Uploads {
     volume: Volume,
     bounds: Bounds,
     body: BodyBounds,
-    space: Arc<Space>,
+    quota: Arc<DirectoryQuota>,
     store: Arc<ModuleStore>,
     /// Whose threads read and write files.
     runtime: Handle,
@@ -92,7 +92,7 @@ impl Uploads {
             volume: Volume::new(config.functions_dir.clone()),
             bounds: Bounds { module, functions: config.uploads.functions, versions: config.uploads.versions },
             body: BodyBounds { length: module, pause: config.body_timeout },
-            space: Space::new(config.uploads.bytes),
+            quota: DirectoryQuota::new(config.uploads.bytes),
             store,
             runtime,
             metrics,
@@ -168,7 +168,7 @@ impl Uploads {
             .await?;
         // Its files are removed on a thread for files, whoever lets go of it.
         let staging = Staged { files: Some(staging), runtime: self.runtime.clone(), place };
-        let claim = self.space.claim(used);
+        let claim = self.quota.claim(used);
         let received = tokio::time::timeout(receive::LONGEST, self.receive(staging, claim, &file, body));
         let Received { staging, claim, digest, bytes } = received.await.map_err(|_| UploadError::TooSlow)??;
         // At most as many wait here as the door lets in.

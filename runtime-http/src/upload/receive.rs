@@ -7,9 +7,9 @@ use http_body::Body;
 
 use super::{
     Staged, UploadError, Uploads, beneath,
+    directory_quota::Claim,
     etag::{Digest, Hasher},
     refuse_native,
-    space::Claim,
     volume::failed,
 };
 use crate::exchange::request_body::{BodyError, RequestBody};

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Destination, OutboundConfig,
-    connection::{Account, Connection, IDLE_BYTES},
+    connection::{Connection, ConnectionOwner, IDLE_BYTES},
     dial::{LOOKUP_THREADS, LOOKUPS},
     meter::Meter,
     pool::IdlePool,
@@ -251,7 +251,7 @@ impl FunctionAccess {
     /// Keeps a connection for the function's next request. It is no invocation's from now on.
     pub(super) fn keep(&self, name: &Arc<str>, destination: Destination, mut connection: Connection) {
         let Some(memory) = self.access.budget.reserve(IDLE_BYTES) else { return };
-        let before = connection.account.replace(Account::Function { _memory: memory });
+        let before = connection.owner.replace(ConnectionOwner::Function { _memory: memory });
         let gone = self.access.with_pool(|pool| {
             // Who waits has counted itself before it looked into the pool, or looks into it later and finds the connection.
             if self.places.connections.are_waited_for() || self.access.places.are_waited_for() {

@@ -42,11 +42,11 @@ pub struct Connection {
     /// The descriptor, of the function's and of all.
     _places: [OwnedSemaphorePermit; 2],
     /// `None` until its first response has begun.
-    pub account: Option<Account>,
+    pub owner: Option<ConnectionOwner>,
 }
 
-/// Who accounts for what a connection holds.
-pub enum Account {
+/// For whom what a connection holds counts.
+pub enum ConnectionOwner {
     Invocation {
         _memory: HeldBytes,
         _place: OwnedSemaphorePermit,
@@ -126,7 +126,7 @@ impl Connection {
             });
             (Sender::Http1(sender), Owned(driver))
         };
-        Ok(Connection { sender, _driver: driver, _places: places, account: None })
+        Ok(Connection { sender, _driver: driver, _places: places, owner: None })
     }
 
     pub fn is_http2(&self) -> bool {

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody};
 use super::{
     Destination,
     access::{FunctionAccess, InvocationAccess},
-    connection::{Account, Connection, Unanswered},
+    connection::{Connection, ConnectionOwner, Unanswered},
     dial::{self, ATTEMPTS, NoAddress},
     head,
     refusal::Refusal,
@@ -49,21 +49,21 @@ impl Exchange {
         let deadline = deadline.unwrap_or_else(|| tokio::time::Instant::now() + CONNECT_TIMEOUT);
         let place = timeout_at(deadline, self.invocation.places().clone().acquire_owned()).await;
         let place = place.map_err(|_| self.refuse(Refusal::NoConnection))?.expect("the semaphore is never closed");
-        let account = Account::Invocation { _memory: memory, _place: place };
+        let owner = ConnectionOwner::Invocation { _memory: memory, _place: place };
         let (head, body) = request.into_parts();
         let (body, gone) = RequestBody::new(body);
         let mut request = Request::from_parts(head, body);
         // The server may close one that is idle just when it is taken. What was not sent then is sent over another one: that is no second try.
         while let Some(mut connection) = self.idle().await {
             match self.send(&mut connection, request).await? {
-                Ok(response) => return self.respond(response, connection, account, gone),
+                Ok(response) => return self.respond(response, connection, owner, gone),
                 Err(Unanswered { unsent: Some(unsent), .. }) => request = *unsent,
                 Err(Unanswered { error, unsent: None }) => return Err(error),
             }
         }
         let mut connection = self.open(deadline).await?;
         match self.send(&mut connection, request).await? {
-            Ok(response) => self.respond(response, connection, account, gone),
+            Ok(response) => self.respond(response, connection, owner, gone),
             Err(Unanswered { error, .. }) => Err(error),
         }
     }
@@ -136,13 +136,13 @@ impl Exchange {
         &self,
         response: Response<hyper::body::Incoming>,
         mut connection: Connection,
-        account: Account,
+        owner: ConnectionOwner,
         request: Gone,
     ) -> Result<Response<WasiBody>> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::HttpUpgradeFailed);
         }
-        connection.account = Some(account);
+        connection.owner = Some(owner);
         // The guest can keep this for longer than the connection.
         let _charging = self.memory.charge();
         let (head, incoming) = head::received(response);

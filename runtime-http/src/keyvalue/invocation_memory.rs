@@ -1,21 +1,21 @@
-//! In whose account is what a store reads.
+//! The memory in which is what a store reads: the invocation's.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use super::{KeyvalueError, MOST_KEY, PAGE_KEYS};
 use crate::{allocator::HeldBytes, memory::MemoryReservation};
 
-/// An invocation's account.
+/// What an invocation has left of its memory.
 #[derive(Clone)]
-pub struct Account {
-    memory: Arc<MemoryReservation>,
+pub struct InvocationMemory {
+    reservation: Arc<MemoryReservation>,
     /// The most that the invocation may cost, bytes.
     most: u64,
 }
 
-impl Account {
-    pub fn new(memory: Arc<MemoryReservation>, most: u64) -> Account {
-        Account { memory, most }
+impl InvocationMemory {
+    pub fn new(reservation: Arc<MemoryReservation>, most: u64) -> InvocationMemory {
+        InvocationMemory { reservation, most }
     }
 
     /// A copy, which is the invocation's until it is gone.
@@ -24,7 +24,7 @@ impl Account {
     /// [`KeyvalueError::Memory`], if there is no room for it; then nothing is allocated.
     pub fn copy(&self, bytes: &[u8]) -> Result<Vec<u8>, KeyvalueError> {
         self.check(bytes.len())?;
-        let _charging = self.memory.charge();
+        let _charging = self.reservation.charge();
         Ok(bytes.to_vec())
     }
 
@@ -34,7 +34,7 @@ impl Account {
     /// As [`Self::copy`].
     pub fn text(&self, text: &str) -> Result<String, KeyvalueError> {
         self.check(text.len())?;
-        let _charging = self.memory.charge();
+        let _charging = self.reservation.charge();
         Ok(text.to_owned())
     }
 
@@ -44,7 +44,7 @@ impl Account {
     /// As [`Self::copy`].
     pub fn hold(&self, bytes: usize) -> Result<Option<HeldBytes>, KeyvalueError> {
         let Some(bytes) = NonZeroUsize::new(bytes) else { return Ok(None) };
-        match self.memory.hold(bytes, self.most) {
+        match self.reservation.hold(bytes, self.most) {
             Some(held) => Ok(Some(held)),
             None => Err(KeyvalueError::Memory { bytes: bytes.get() }),
         }
@@ -67,6 +67,6 @@ impl Account {
     }
 
     fn check(&self, bytes: usize) -> Result<(), KeyvalueError> {
-        if self.memory.has_room(bytes as u64, self.most) { Ok(()) } else { Err(KeyvalueError::Memory { bytes }) }
+        if self.reservation.has_room(bytes as u64, self.most) { Ok(()) } else { Err(KeyvalueError::Memory { bytes }) }
     }
 }
