@@ -134,6 +134,19 @@ fn the_picture_is_true() {
     }
 }
 
+/// Both could be crates by what they use; docs/design.md says why they are none.
+#[test]
+fn admission_and_sandbox_know_nothing_above_them() {
+    let graph = graph();
+    let used = |module: &str| graph[module].keys().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(used("admission"), ["limits", "metrics"]);
+    let sandbox = used("sandbox");
+    for other in ["admission", "api", "cgroup", "config", "core", "server", "store", "upload", "worker"] {
+        assert!(graph.contains_key(other), "{other} is no module any more");
+        assert!(!sandbox.contains(&other), "sandbox uses {other} in {}", graph["sandbox"][other].display());
+    }
+}
+
 #[test]
 fn no_file_is_long() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
