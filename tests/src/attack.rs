@@ -17,7 +17,6 @@ use crate::{
     WasmBox,
     cgroup::TestCgroup,
     guest,
-    patience::PATIENCE,
     process::Process,
     server::Launch,
     victim::{UPLOADS, Victim, Way},
@@ -155,19 +154,6 @@ pub fn together(clients: usize, attack: impl Fn(usize) + Sync) {
             });
         }
     });
-}
-
-/// Waits until the server has closed what `still_open` asks about.
-pub fn until_closed(what: &str, mut still_open: impl FnMut() -> usize) {
-    let give_up = Instant::now() + PATIENCE;
-    loop {
-        let left = still_open();
-        if left == 0 {
-            return;
-        }
-        assert!(Instant::now() < give_up, "{left} {what} are still open");
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// A connection from this address.

@@ -36,6 +36,8 @@ pub struct Broken {
     /// What came of the body.
     pub body: Bytes,
     pub reason: String,
+    /// Whether its end was waited for in vain.
+    pub hangs: bool,
 }
 
 impl std::fmt::Debug for Broken {
@@ -89,9 +91,12 @@ async fn patiently(address: SocketAddr, request: Builder, body: Bytes) -> Result
         let host = address.to_string().parse().expect("an address is a header's value");
         request.headers_mut().insert(header::HOST, host);
     }
-    let nothing = |reason: String| Broken { status: None, body: Bytes::new(), reason };
     let answer = tokio::time::timeout(PATIENCE, send(address, is_http2, request)).await;
-    answer.unwrap_or_else(|_| Err(nothing(format!("no answer within {PATIENCE:?}"))))
+    let hanging = |_| {
+        let reason = format!("no answer within {PATIENCE:?}");
+        Err(Broken { status: None, body: Bytes::new(), reason, hangs: true })
+    };
+    answer.unwrap_or_else(hanging)
 }
 
 /// One HTTP/2 connection.
@@ -191,7 +196,8 @@ impl Http2 {
 }
 
 async fn send(address: SocketAddr, is_http2: bool, request: Request<Full<Bytes>>) -> Result<Answer, Broken> {
-    let nothing = |error: &dyn std::error::Error| Broken { status: None, body: Bytes::new(), reason: chain(error) };
+    let nothing =
+        |error: &dyn std::error::Error| Broken { status: None, body: Bytes::new(), reason: chain(error), hangs: false };
     let stream = TokioIo::new(TcpStream::connect(address).await.map_err(|error| nothing(&error))?);
     let response = if is_http2 {
         let (mut sender, connection) =
@@ -214,7 +220,10 @@ async fn received(response: Response<Incoming>) -> Result<Answer, Broken> {
         match frame.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) => body.extend_from_slice(&data),
             Ok(Err(other)) => trailers = other.into_trailers().ok(),
-            Err(error) => return Err(Broken { status: Some(status), body: body.freeze(), reason: chain(&error) }),
+            Err(error) => {
+                let (body, reason) = (body.freeze(), chain(&error));
+                return Err(Broken { status: Some(status), body, reason, hangs: false });
+            }
         }
     }
     Ok(Answer { status, version: head.version, headers: head.headers, body: body.freeze(), trailers })

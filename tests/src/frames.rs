@@ -7,6 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::{Buf, BytesMut};
+use rustix::net::{RecvFlags, recv};
+
 use crate::patience::PATIENCE;
 
 /// The kinds of frames (RFC 9113, section 6).
@@ -30,6 +33,8 @@ pub const PADDED: u8 = 8;
 
 /// What a client sends first.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// `SETTINGS_HEADER_TABLE_SIZE`.
+pub const HEADER_TABLE_SIZE: u16 = 1;
 /// `SETTINGS_INITIAL_WINDOW_SIZE`.
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
@@ -37,7 +42,11 @@ pub const INITIAL_WINDOW_SIZE: u16 = 4;
 const STALLED: Duration = Duration::from_secs(2);
 
 /// A connection.
-pub struct Frames(TcpStream);
+pub struct Frames {
+    stream: TcpStream,
+    /// What came, and is no whole frame yet.
+    received: BytesMut,
+}
 
 #[derive(Debug)]
 pub struct Frame {
@@ -104,6 +113,30 @@ pub fn status(block: &[u8]) -> u16 {
     }
 }
 
+/// The status of an answer, from its field block; of a server that was told to have no table ([`HEADER_TABLE_SIZE`] 0).
+pub fn status(block: &[u8]) -> Option<u16> {
+    /// Entries 8 to 14 of the static table (RFC 7541, appendix A).
+    const KNOWN: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
+    match block {
+        // A dynamic table size update: the table has no room from now on.
+        [0x20, rest @ ..] => status(rest),
+        [indexed @ 0x88..=0x8e, ..] => KNOWN.get(usize::from(indexed - 0x88)).copied(),
+        // Literals with an indexed name; the value is Huffman-coded.
+        [0x48..=0x4e | 0x08..=0x0e | 0x18..=0x1e, 0x80..=0xff, value @ ..] => digits(value),
+        _ => None,
+    }
+}
+
+/// Three digits (RFC 7541, appendix B): the first three have codes of 5 bits, the others of 6.
+fn digits(coded: &[u8]) -> Option<u16> {
+    let mut bits = coded.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)));
+    (0..3).try_fold(0, |number, _| {
+        let five = (0..5).try_fold(0, |code, _| Some(code << 1 | bits.next()?))?;
+        let digit = if five < 3 { five } else { (five << 1 | bits.next()?).checked_sub(22)? };
+        Some(number * 10 + digit)
+    })
+}
+
 /// A string literal without Huffman coding.
 fn string(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -137,13 +170,22 @@ impl Frames {
     /// # Panics
     /// If the server closes it.
     pub fn on(stream: TcpStream, values: &[(u16, u32)]) -> Frames {
-        stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
-        stream.set_write_timeout(Some(STALLED)).expect("the timeout is not zero");
-        stream.set_nodelay(true).expect("an option of TCP");
-        let mut frames = Frames(stream);
+        let mut frames = Frames::begun(stream);
         let begin = [PREFACE, &frame(kind::SETTINGS, 0, 0, &settings(values))].concat();
         frames.send_bytes(&begin).expect("the server takes a preface");
         frames
+    }
+
+    /// A connection whose client has said its preface already.
+    ///
+    /// # Panics
+    /// If it has no options.
+    pub fn begun(stream: TcpStream) -> Frames {
+        stream.set_nonblocking(false).expect("an option of sockets");
+        stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
+        stream.set_write_timeout(Some(STALLED)).expect("the timeout is not zero");
+        stream.set_nodelay(true).expect("an option of TCP");
+        Frames { stream, received: BytesMut::new() }
     }
 
     /// # Errors
@@ -155,7 +197,7 @@ impl Frames {
     /// # Errors
     /// If the server has closed the connection, or takes nothing.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes)
+        self.stream.write_all(bytes)
     }
 
     /// Sends a whole GET.
@@ -166,15 +208,21 @@ impl Frames {
         self.send(kind::HEADERS, END_HEADERS | END_STREAM, stream, &request("GET", path, &[]))
     }
 
-    /// Sends `piece` on each of `streams` in turns, as often as the server's windows allow, until `deadline`.
+    /// Sends `piece` on each of `streams` in turns, as often as the server's windows allow, until `deadline`. `seen` is given each frame that comes.
     ///
     /// # Errors
     /// If the server has closed the connection, or takes nothing for a while.
-    pub fn upload(&mut self, streams: &[u32], piece: &[u8], deadline: Instant) -> Result<()> {
+    pub fn upload(
+        &mut self,
+        streams: &[u32],
+        piece: &[u8],
+        deadline: Instant,
+        mut seen: impl FnMut(&Frame),
+    ) -> Result<()> {
         // RFC 9113, section 6.9.2.
         const WINDOW: u64 = 65_535;
         // A window that stays shut is waited for no longer than that.
-        self.0.set_read_timeout(Some(STALLED))?;
+        self.stream.set_read_timeout(Some(STALLED))?;
         let (mut all, mut each) = (WINDOW, BTreeMap::new());
         let size = piece.len() as u64;
         let mut turn = 0;
@@ -189,6 +237,7 @@ impl Frames {
                 continue;
             }
             let frame = self.receive()?;
+            seen(&frame);
             match (frame.kind, <[u8; 4]>::try_from(frame.payload.as_slice())) {
                 (kind::WINDOW_UPDATE, Ok(increment)) => {
                     let increment = u64::from(u32::from_be_bytes(increment));
@@ -210,7 +259,7 @@ impl Frames {
     /// # Panics
     /// If it is zero.
     pub fn set_patience(&mut self, patience: Duration) {
-        self.0.set_read_timeout(Some(patience)).expect("the timeout is not zero");
+        self.stream.set_read_timeout(Some(patience)).expect("the timeout is not zero");
     }
 
     /// The next frame.
@@ -218,13 +267,30 @@ impl Frames {
     /// # Errors
     /// If the connection has ended, or none comes.
     pub fn receive(&mut self) -> Result<Frame> {
-        let mut head = [0; 9];
-        self.0.read_exact(&mut head)?;
-        let [a, b, c, kind, flags, s, t, u, v] = head;
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        let mut payload = vec![0; length];
-        self.0.read_exact(&mut payload)?;
-        Ok(Frame { kind, flags, stream: u32::from_be_bytes([s & 0x7f, t, u, v]), payload })
+        let mut data = [0; 16 << 10];
+        loop {
+            if let Some(frame) = first(&mut self.received) {
+                return Ok(frame);
+            }
+            match self.stream.read(&mut data)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                size => self.received.extend_from_slice(&data[..size]),
+            }
+        }
+    }
+
+    /// The next frame, if it is there. The connection's end is left for who waits for one.
+    pub fn receive_ready(&mut self) -> Option<Frame> {
+        let mut data = [0; 16 << 10];
+        loop {
+            if let Some(frame) = first(&mut self.received) {
+                return Some(frame);
+            }
+            match recv(&self.stream, &mut data, RecvFlags::DONTWAIT) {
+                Ok((0, _)) | Err(_) => return None,
+                Ok((size, _)) => self.received.extend_from_slice(&data[..size]),
+            }
+        }
     }
 
     /// Reads until a frame of `kind` comes on `stream`.
@@ -243,26 +309,68 @@ impl Frames {
         }
     }
 
-    /// Says that nothing more will be sent. The server may have closed the connection already.
-    pub fn finish(&mut self) {
-        let _ = self.0.shutdown(Shutdown::Write);
-    }
-
-    /// Whether the server has closed the connection, or said goodbye; what it has sent is read.
+    /// Reads until the server closes the connection. `seen` is given each frame that comes.
     ///
     /// # Panics
-    /// If the connection has no options.
-    pub fn is_closed(&mut self) -> bool {
-        let _ = self.0.set_read_timeout(Some(Duration::from_millis(1)));
-        let mut data = [0; 4096];
-        let closed = loop {
-            match self.0.read(&mut data) {
-                Ok(0) => break true,
-                Ok(_) => {}
-                Err(error) => break !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    /// If it does not.
+    pub fn until_closed(&mut self, mut seen: impl FnMut(&Frame)) {
+        loop {
+            match self.receive() {
+                Ok(frame) => seen(&frame),
+                Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {
+                    panic!("the server does not close the connection: {error}");
+                }
+                Err(_) => return,
             }
-        };
-        let _ = self.0.set_read_timeout(Some(PATIENCE));
-        closed
+        }
+    }
+
+    /// Says that nothing more will be sent. The server may have closed the connection already.
+    pub fn finish(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+/// The first frame of what came, if it is whole.
+fn first(received: &mut BytesMut) -> Option<Frame> {
+    let [a, b, c, kind, flags, s, t, u, v] = *received.first_chunk::<9>()?;
+    let length = u32::from_be_bytes([0, a, b, c]) as usize;
+    let payload = received.get(9..9 + length)?.to_vec();
+    received.advance(9 + length);
+    Some(Frame { kind, flags, stream: u32::from_be_bytes([s & 0x7f, t, u, v]), payload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those of RFC 7541, appendix C.6, and others.
+    #[test]
+    fn statuses_are_read_as_they_are_coded() {
+        for (block, expected) in [
+            (&[0x48, 0x82, 0x64, 0x02, 0x58][..], Some(302)),
+            (&[0x48, 0x83, 0x64, 0x0e, 0xff, 0xc1], Some(307)),
+            (&[0x20, 0x08, 0x83, 0x6c, 0x0c, 0xff], Some(503)),
+            (&[0x88, 0xc1], Some(200)),
+            (&[0x20, 0x8d], Some(404)),
+            (&[0xbe], None),
+            (&[0x48, 0x83, 0xff], None),
+            (&[], None),
+        ] {
+            assert_eq!(status(block), expected, "{block:x?}");
+        }
+    }
+
+    #[test]
+    fn frames_come_in_pieces() {
+        let bytes = [frame(kind::PING, ACK, 0, &[7; 8]), frame(kind::DATA, 0, 3, b"hello")].concat();
+        let mut received = BytesMut::new();
+        let mut frames = Vec::new();
+        for byte in bytes {
+            received.extend_from_slice(&[byte]);
+            frames.extend(first(&mut received));
+        }
+        let seen: Vec<_> = frames.iter().map(|frame| (frame.kind, frame.stream, frame.payload.len())).collect();
+        assert_eq!(seen, [(kind::PING, 0, 8), (kind::DATA, 3, 5)]);
     }
 }

@@ -7,7 +7,8 @@
 //! - [`server`]: [`WasmBox`], a running server that leaves nothing behind
 //! - [`client`]: whole requests and answers; [`wire`]: single bytes of HTTP/1.1; [`strict`]: answers as the standard says
 //! - [`guest`]: commands as text; [`binary`]: modules as bytes; [`component`]: the wasi:http guest of `guests/`
-//! - [`attack`]: a box in a small container while somebody harms it, and its [`victim`]; [`frames`]: single frames of HTTP/2
+//! - [`attack`]: a box in a small container while somebody harms it, its [`victim`], and what an [`attacker`] gets; [`frames`]: single frames of
+//!   HTTP/2
 //! - [`cgroup`]: cgroups of a test's own, to start servers in
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it; [`compiler`]: the process that compiles
 //! - [`project`]: a developer's project, and `wasmbox dev` in it; [`tutorial`]: what a reader of the documentation does
@@ -24,6 +25,7 @@
 
 pub mod api_server;
 pub mod attack;
+pub mod attacker;
 pub mod binary;
 pub mod certificates;
 pub mod cgroup;

@@ -1,17 +1,18 @@
 //! Clients that occupy connections.
 
 use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    io::Write,
+    net::{Shutdown, SocketAddr, TcpStream},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use wasmbox_tests::{
     Attack,
-    attack::{ENEMY, TIME, connect_from, goes_on, together, until_closed},
-    frames::{PREFACE, frame, kind, request},
+    attack::{ENEMY, TIME, connect_from, goes_on, together},
+    attacker::{self, CLOSED, Outcomes, Streams},
+    frames::{Frames, HEADER_TABLE_SIZE, PREFACE, frame, kind, request, settings},
     guest,
 };
 
@@ -37,24 +38,40 @@ fn connections(address: SocketAddr, number: usize, first: &[u8]) -> Vec<TcpStrea
     (0..number).filter_map(stream).collect()
 }
 
-/// How many are not closed yet.
-fn open(streams: &mut Vec<TcpStream>) -> usize {
-    let mut data = [0; 4096];
-    streams.retain_mut(|stream| {
-        loop {
-            match stream.read(&mut data) {
-                Ok(0) => return false,
-                Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+/// How the first words on connections were answered, or that they were closed.
+fn answered(connections: Vec<(Vec<u8>, Vec<TcpStream>)>) -> Outcomes {
+    outcomes(connections, |stream| vec![attacker::first_of_http1(stream)], |_| ())
+}
+
+/// The same, and in the end all of them are closed.
+fn ended(connections: Vec<(Vec<u8>, Vec<TcpStream>)>) -> Outcomes {
+    outcomes(connections, attacker::http1, |frames| frames.until_closed(|_| ()))
+}
+
+fn outcomes(
+    connections: Vec<(Vec<u8>, Vec<TcpStream>)>,
+    http1: impl Fn(TcpStream) -> Vec<String>,
+    end_http2: impl Fn(&mut Frames),
+) -> Outcomes {
+    let outcomes = Outcomes::default();
+    for (first, streams) in connections {
+        for stream in streams {
+            if first.starts_with(PREFACE) {
+                let (mut frames, mut streams) = (Frames::begun(stream), Streams::default());
+                streams.begin(1);
+                outcomes.extend(streams.settle(&mut frames));
+                end_http2(&mut frames);
+            } else {
+                outcomes.extend(http1(stream));
             }
         }
-    });
-    streams.len()
+    }
+    outcomes
 }
 
 /// What a client may say and then be silent: nothing, a byte, half a preface, a head that does not end.
 fn first_words() -> Vec<Vec<u8>> {
-    let settings = frame(kind::SETTINGS, 0, 0, &[]);
+    let settings = frame(kind::SETTINGS, 0, 0, &settings(&[(HEADER_TABLE_SIZE, 0)]));
     vec![
         b"".to_vec(),
         b"P".to_vec(),
@@ -81,23 +98,26 @@ fn connections_that_say_nothing_or_little() {
         .flag("--memory-request", 1)
         .descriptors(MANY + 600);
     attack.run(|server| {
-        let mut all: Vec<_> =
-            words.iter().flat_map(|first| connections(server.address(), MANY / words.len(), first)).collect();
-        until_closed("silent connections", || open(&mut all));
+        let each = MANY / words.len();
+        let all = words.into_iter().map(|first| (first.clone(), connections(server.address(), each, &first)));
+        ended(all.collect()).assert_are(
+            &["200", "404 module-not-found", "400 body-unreadable", CLOSED],
+            &["GOAWAY NO_ERROR", "503 queue-full", "503 queue-timeout"],
+        );
     });
 }
 
 /// More than there may be at all. They are silent, so that they make room.
 #[test]
 fn more_silent_connections_than_there_may_be() {
-    let attack = Attack::within(256).flag("--max-connections", 300).descriptors(800);
+    let attack = Attack::within(256).flag("--max-connections", 300).flag("--head-timeout", "5s").descriptors(800);
     attack.run(|server| {
         let mut all = Vec::new();
         for _ in 0..8 {
             all.extend(connections(server.address(), 100, b""));
             thread::sleep(TIME / 8);
         }
-        drop(all);
+        ended(vec![(Vec::new(), all)]).assert_are(&[CLOSED], &[]);
     });
 }
 
@@ -106,13 +126,10 @@ fn more_silent_connections_than_there_may_be() {
 fn silent_connections_on_the_admin_port() {
     let attack = Attack::within(256).descriptors(1200);
     attack.run(|server| {
-        let all: Vec<_> =
-            first_words().iter().flat_map(|first| connections(server.admin_address(), 30, first)).collect();
-        for _ in 0..5 {
-            server.admin("/live").ok();
-            thread::sleep(Duration::from_millis(300));
-        }
-        drop(all);
+        let all =
+            first_words().into_iter().map(|first| (first.clone(), connections(server.admin_address(), 30, &first)));
+        // The probes beside it ask all the time.
+        answered(all.collect()).assert_are(&["404", "405", CLOSED], &["503 queue-full", "GOAWAY NO_ERROR"]);
     });
 }
 
@@ -120,18 +137,20 @@ fn silent_connections_on_the_admin_port() {
 #[test]
 fn bytes_one_by_one() {
     let attack = Attack::within(256).function("echo.wat", guest::echo()).descriptors(1200).flag("--memory-request", 1);
-    attack.run(|server| {
+    attack.flag("--head-timeout", "5s").run(|server| {
         let head = b"POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 1000000\r\nX-Padding: ";
         let body = b"POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 1000000\r\nInvocation-Timeout: 3000\r\n\r\n";
-        let mut all = connections(server.address(), 150, head);
-        all.extend(connections(server.address(), 50, body));
-        let started = std::time::Instant::now();
+        let mut heads = connections(server.address(), 150, head);
+        let mut bodies = connections(server.address(), 50, body);
+        let started = Instant::now();
         while goes_on(started) {
-            for stream in &mut all {
+            for stream in heads.iter_mut().chain(&mut bodies) {
                 let _ = stream.write(b"x");
             }
             thread::sleep(Duration::from_millis(100));
         }
+        ended(vec![(head.to_vec(), heads)]).assert_are(&[CLOSED], &[]);
+        ended(vec![(body.to_vec(), bodies)]).assert_are(&["504 deadline-exceeded"], &["400 body-unreadable", CLOSED]);
     });
 }
 
@@ -145,26 +164,17 @@ fn answers_that_nobody_reads() {
         .flag("--memory-request", 1)
         .flag("--invocation-timeout", "4s");
     attack.run(|server| {
-        let endless = b"GET /flood HTTP/1.1\r\nHost: box\r\n\r\n";
-        let large = b"GET /large HTTP/1.1\r\nHost: box\r\n\r\n";
-        let held: Vec<_> = [endless.as_slice(), large]
-            .iter()
-            .flat_map(|first| {
-                raise_descriptors();
-                (0..150)
-                    .map(|_| {
-                        let mut stream = TcpStream::connect(server.address()).expect("the kernel accepts connections");
-                        let _ = stream.write_all(first);
-                        stream
-                    })
-                    .collect::<Vec<_>>()
-            })
-            .collect();
+        let request = |path| format!("GET /{path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").into_bytes();
+        let held: Vec<_> =
+            ["flood", "large"].map(|path| (request(path), connections(server.address(), 150, &request(path)))).into();
         thread::sleep(TIME);
-        drop(held);
+        // Now it is read: all of an answer, or what there was of it at its deadline.
+        let refused = ["503 queue-full", "503 queue-timeout", "503 evicted", "504 deadline-exceeded"];
+        ended(held).assert_are(&["200 broken off"], &[&["200", CLOSED], &refused[..]].concat());
     });
 }
 
+/// Nobody is there to be answered.
 #[test]
 fn connections_that_come_and_go() {
     let attack = Attack::within(256).descriptors(1500);
@@ -202,14 +212,18 @@ fn bodies_before_admission_of_another_client() {
 fn uploads(connections: impl FnOnce(SocketAddr, &[u8]) -> Vec<TcpStream>) {
     let attack = Attack::within(512).function("echo.wat", guest::echo()).descriptors(3600);
     attack.run(|server| {
-        let head = b"POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 1000000\r\n\r\n{\"parameter\":\"";
+        let head = b"POST /echo HTTP/1.1\r\nHost: box\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\n{\"parameter\":\"";
         let mut all = connections(server.address(), head);
         let data = [b'x'; 64 << 10];
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while goes_on(started) {
             for stream in &mut all {
                 let _ = stream.write(&data);
             }
         }
+        // Most of them are not whole, and have an end now.
+        all.iter().for_each(|stream| drop(stream.shutdown(Shutdown::Write)));
+        let beside = ["200", "200 broken off", "400 body-unreadable", "503 queue-timeout", "503 evicted", "504 deadline-exceeded"];
+        ended(vec![(head.to_vec(), all)]).assert_are(&["503 queue-full"], &[&beside[..], &[CLOSED]].concat());
     });
 }

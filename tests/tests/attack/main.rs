@@ -2,8 +2,8 @@
 //!
 //! Each attack is on a box in a memory cgroup of its own, while another customer's `/hello` is called all the time. What holds after
 //! each of them is in [`wasmbox_tests::attack`]: the same process, no OOM kill, 99 of 100 of the victim's calls answered right and
-//! within a second, memory below the limit, bounded descriptors and log, both ports answering. That the enemy itself is answered with
-//! its code is in the tests.
+//! within a second, memory below the limit, bounded descriptors and log, both ports answering. That the enemy itself is answered with its code, or finds its connection closed, is in the tests, most of it by
+//! [`wasmbox_tests::attacker`].
 //!
 //! | enemy | module |
 //! |---|---|
@@ -31,7 +31,7 @@ mod requests;
 mod time;
 mod volume;
 
-use wasmbox_tests::Answer;
+use wasmbox_tests::{Answer, client::Broken};
 
 /// The answer must be an error of the box's, whole, with one of `codes`.
 #[track_caller]
@@ -39,4 +39,10 @@ fn assert_coded(answer: &Answer, codes: &[&str]) {
     let code = answer.headers.get("wasmbox-error").and_then(|code| code.to_str().ok()).unwrap_or("none");
     assert!(codes.contains(&code), "{code}, not one of {codes:?}: {answer:?}");
     answer.problem(answer.status, code);
+}
+
+/// An answer that may be broken off when it has begun; it must not fail to come. Gives it if it is whole.
+#[track_caller]
+fn begun(answer: Result<Answer, Broken>) -> Option<Answer> {
+    answer.map_err(|broken| assert!(!broken.hangs, "{broken:?}")).ok()
 }

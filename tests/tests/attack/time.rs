@@ -1,8 +1,13 @@
 //! Authors who want time, or what others wait for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use wasmbox_tests::{Attack, Request, attack::together, binary, guest, guest::command_with};
+use wasmbox_tests::{
+    Attack, Request,
+    attack::{goes_on, together},
+    binary, guest,
+    guest::command_with,
+};
 
 use crate::{
     assert_coded,
@@ -183,19 +188,32 @@ fn a_crowd_with_tiny_quotas() {
     });
 }
 
-/// One client asks for all there is, for as long as it may, and sends a body that never ends.
+/// One client asks for all there is, in parts that it may have, for as long as it may, and sends bodies that do not end; the rest of what it asks for is refused.
 #[test]
 fn all_capacity_for_a_body_that_never_ends() {
-    Attack::within(256).function("echo.wat", guest::echo()).run(|server| {
-        let mut waiting = Vec::new();
-        for share in [256, 250, 200, 128, 64, 32, 16, 8] {
+    let attack = Attack::within(256).function("echo.wat", guest::echo()).flag("--max-memory-request", "128Mi");
+    attack.run(|server| {
+        let ask = |share: u32, timeout: &str| {
             let mut wire = server.wire(format!(
-                "POST /echo HTTP/1.1\r\nHost: box\r\nMemory-Request: {share}\r\nInvocation-Timeout: 15m\r\n\
+                "POST /echo HTTP/1.1\r\nHost: box\r\nConnection: close\r\nMemory-Request: {share}\r\nInvocation-Timeout: {timeout}\r\n\
                  Transfer-Encoding: chunked\r\n\r\n"
             ));
             let _ = wire.try_send("1\r\nx\r\n");
-            waiting.push(wire);
+            wire
+        };
+        for (share, timeout) in [(256, "5m"), (200, "5m"), (8, "15m")] {
+            assert_coded(&ask(share, timeout).answer(), &["bad-limit"]);
         }
-        std::thread::sleep(Duration::from_secs(4));
+        let mut held: Vec<_> = [128, 64, 32, 16, 8].map(|share| ask(share, "5m")).into();
+        server.wait_until_running("echo", held.len());
+        let started = Instant::now();
+        while goes_on(started) {
+            held.iter_mut().for_each(|wire| wire.send_chunk(b"x"));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        for wire in &mut held {
+            wire.send_chunk(b"");
+            assert!(wire.answer().ok().body.iter().all(|byte| *byte == b'x'));
+        }
     });
 }
