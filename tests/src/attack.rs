@@ -1,4 +1,4 @@
-//! An attack on a box in a small container, while another customer's function is called beside it.
+//! An attack on a box in a small container, while another customer's function is called beside it, and both ports are asked.
 
 use std::{
     fmt, fs,
@@ -96,7 +96,7 @@ impl Attack {
         self
     }
 
-    /// Attacks, while the victim calls; then everything must be as if nothing had been.
+    /// Attacks, while the victim calls and both ports are asked; then everything must be as if nothing had been.
     ///
     /// # Panics
     /// If the box or the victim suffered, or the attack itself panics because it was not answered as it should be.
@@ -111,15 +111,17 @@ impl Attack {
         let begun = server.log().len() as u64;
         let watch = Watch::start(process, server.launched().log_file());
         let victim = Victim::of(server.address(), ways);
+        let probes = Victim::probing(server.address(), server.admin_address());
         let started = Instant::now();
         attack(&server);
         thread::sleep(LEAST_TIME.saturating_sub(started.elapsed()));
-        let calls = victim.result();
+        let (calls, probed) = (victim.result(), probes.result());
         let cost = watch.result();
-        eprintln!("{:.1?}: {calls}; {cost}, of {mebibytes} MiB", started.elapsed());
+        eprintln!("{:.1?}: {calls}; {probed}; {cost}, of {mebibytes} MiB", started.elapsed());
         assert_eq!(container.oom_kills(), 0, "the kernel killed: {cost}");
         assert!(process.is_running(), "the box has ended: {cost}");
         calls.assert_served();
+        probed.assert_served();
         assert!(cost.resident < mebibytes << 20, "{cost}");
         assert!(cost.descriptors <= descriptors, "{cost}; {descriptors} are expected");
         assert!(cost.log_bytes <= begun + log_bytes, "{cost}; {log_bytes} are expected");

@@ -1,4 +1,4 @@
-//! Another customer of the box under attack: calls its own function all the time, and counts how it is served.
+//! Others than the attackers of a box: a customer calls its own function all the time, a probe asks both ports. They count how they are served.
 
 use std::{
     fmt,
@@ -28,6 +28,8 @@ const P99: Duration = Duration::from_secs(1);
 
 /// The victim's function that answers with what it gets.
 pub const UPLOADS: &str = "uploads";
+/// What an answer may have of a head, or of a body.
+const LARGEST: usize = 64 << 10;
 /// The body that it gets: more than a connection may hold without asking.
 const UPLOAD: usize = 32 << 10;
 
@@ -48,20 +50,38 @@ impl Way {
     /// Those that need no more than their connection.
     pub const SMALL: [Way; 2] = [Way::New, Way::Kept];
     pub const ALL: [Way; 4] = [Way::New, Way::Kept, Way::Http2, Way::Upload];
+
+    fn to(self, address: SocketAddr) -> Call {
+        let mut connection = None;
+        Box::new(move || {
+            let called = match self {
+                Way::New => hello(&mut connection, address, false),
+                Way::Kept => hello(&mut connection, address, true),
+                Way::Http2 => hello_by_http2(address),
+                Way::Upload => upload(address),
+            };
+            called.map_err(|error| format!("{self:?}: {error}"))
+        })
+    }
 }
 
-/// Calls in some ways, all the time, until it is asked how it went.
+/// Calls in some ways, or asks both ports, all the time, until it is asked how it went.
 ///
 /// Its threads are in a cgroup with a high share of the CPU, as the box under attack is: what else the machine does is not counted.
 pub struct Victim {
+    who: &'static str,
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Calls>>,
     _cgroup: TestCgroup,
 }
 
+/// One call; an error is why it was not answered right.
+type Call = Box<dyn FnMut() -> Result<(), String> + Send>;
+
 /// How calls went.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Calls {
+    who: &'static str,
     times: Vec<Duration>,
     wrong: Vec<String>,
 }
@@ -69,16 +89,36 @@ pub struct Calls {
 impl Victim {
     /// Starts to call.
     pub fn of(address: SocketAddr, ways: &[Way]) -> Victim {
+        Victim::start("victim", ways.iter().map(|way| way.to(address)).collect())
+    }
+
+    /// Starts to ask each port in turns whether the box lives and is ready, each time on a new connection.
+    pub fn probing(functions: SocketAddr, admin: SocketAddr) -> Victim {
+        let probe = |address, live: &'static str, ready: &'static str| -> Call {
+            // Whoever is not ready says so.
+            let mut asked = [(live, &[200][..]), (ready, &[200, 503])].into_iter().cycle();
+            Box::new(move || {
+                let (path, statuses) = asked.next().expect("they are asked again and again");
+                match get(&mut None, address, path, false).map_err(|error| format!("{path}: {error}"))? {
+                    (status, body) if statuses.contains(&status) && !body.is_empty() => Ok(()),
+                    (status, body) => Err(format!("{path}: {status}, {:?}", String::from_utf8_lossy(&body))),
+                }
+            })
+        };
+        Victim::start("probes", vec![probe(functions, "/-/live", "/-/ready"), probe(admin, "/live", "/ready")])
+    }
+
+    fn start(who: &'static str, calls: Vec<Call>) -> Victim {
         let cgroup = TestCgroup::cpu();
         let over = Arc::new(AtomicBool::new(false));
-        let threads = Vec::from_iter(ways.iter().map(|way| {
-            let (way, over, join) = (*way, over.clone(), cgroup.join_here());
+        let threads = Vec::from_iter(calls.into_iter().map(|call| {
+            let (over, join) = (over.clone(), cgroup.join_here());
             thread::spawn(move || {
                 join();
-                Calls::until(&over, address, way)
+                Calls::until(&over, who, call)
             })
         }));
-        Victim { over, threads, _cgroup: cgroup }
+        Victim { who, over, threads, _cgroup: cgroup }
     }
 
     /// Ends the calls.
@@ -87,7 +127,7 @@ impl Victim {
     /// If a calling thread panicked.
     pub fn result(mut self) -> Calls {
         self.over.store(true, Ordering::Relaxed);
-        let mut all = Calls::default();
+        let mut all = Calls::of(self.who);
         for thread in self.threads.drain(..) {
             let calls = thread.join().expect("the victim does not panic");
             all.times.extend(calls.times);
@@ -108,21 +148,15 @@ impl Drop for Victim {
 }
 
 impl Calls {
-    fn until(over: &AtomicBool, address: SocketAddr, way: Way) -> Calls {
-        let mut calls = Calls::default();
-        let mut connection = None;
+    fn of(who: &'static str) -> Calls {
+        Calls { who, times: Vec::new(), wrong: Vec::new() }
+    }
+
+    fn until(over: &AtomicBool, who: &'static str, mut call: Call) -> Calls {
+        let mut calls = Calls::of(who);
         while !over.load(Ordering::Relaxed) {
             let started = Instant::now();
-            let answered = match way {
-                Way::New => call(&mut connection, address, false),
-                Way::Kept => call(&mut connection, address, true),
-                Way::Http2 => call_by_http2(address),
-                Way::Upload => upload(address),
-            };
-            if let Err(error) = answered {
-                calls.wrong.push(format!("{way:?}: {error}"));
-                connection = None;
-            }
+            calls.wrong.extend(call().err());
             let took = started.elapsed();
             calls.times.push(took);
             thread::sleep(PERIOD.saturating_sub(took));
@@ -147,9 +181,8 @@ impl Calls {
     /// If less than 99 of 100 calls were answered right, or not within a second.
     #[track_caller]
     pub fn assert_served(&self) {
-        let some = &self.wrong[..self.wrong.len().min(5)];
-        assert!(self.times.len() >= LEAST, "the victim could not call: {self}");
-        assert!(self.wrong.len() <= self.hundredth(), "{self}: {some:?}");
+        assert!(self.times.len() >= LEAST, "too few calls: {self}");
+        assert!(self.wrong.len() <= self.hundredth(), "{self}");
         assert!(self.all_but(self.hundredth()) < P99, "{self}");
     }
 }
@@ -157,14 +190,29 @@ impl Calls {
 impl fmt::Display for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let right = self.times.len() - self.wrong.len();
-        write!(f, "victim {right}/{} right, ", self.times.len())?;
+        write!(f, "{} {right}/{} right, ", self.who, self.times.len())?;
         let [median, p99, worst] = [self.times.len() / 2, self.hundredth(), 0].map(|others| self.all_but(others));
-        write!(f, "p50 {median:.1?}, p99 {p99:.1?}, worst {worst:.1?}")
+        write!(f, "p50 {median:.1?}, p99 {p99:.1?}, worst {worst:.1?}")?;
+        let some = &self.wrong[..self.wrong.len().min(5)];
+        if some.is_empty() { Ok(()) } else { write!(f, ", wrong: {some:?}") }
     }
 }
 
 /// One call of `/hello`; what is not exactly its answer is an error.
-fn call(connection: &mut Option<BufReader<TcpStream>>, address: SocketAddr, kept: bool) -> Result<(), String> {
+fn hello(connection: &mut Option<BufReader<TcpStream>>, address: SocketAddr, kept: bool) -> Result<(), String> {
+    match get(connection, address, "/hello", kept)? {
+        (200, body) if body == b"hello\n" => Ok(()),
+        (status, body) => Err(format!("not its answer: {status}, {:?}", String::from_utf8_lossy(&body))),
+    }
+}
+
+/// The status and the body of an answer behind which nothing comes; what is no such answer is an error, and ends the connection.
+fn get(
+    connection: &mut Option<BufReader<TcpStream>>,
+    address: SocketAddr,
+    path: &str,
+    kept: bool,
+) -> Result<(u16, Vec<u8>), String> {
     let failed = |step: &'static str| move |error: std::io::Error| format!("{step}: {error}");
     let mut stream = match connection.take() {
         Some(stream) => stream,
@@ -180,37 +228,35 @@ fn call(connection: &mut Option<BufReader<TcpStream>>, address: SocketAddr, kept
         }
     };
     let close = if kept { "" } else { "Connection: close\r\n" };
-    let request = format!("GET /hello HTTP/1.1\r\nHost: victim\r\nMemory-Request: 1\r\n{close}\r\n");
+    // By a name at which the admin port answers anything.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nMemory-Request: 1\r\n{close}\r\n");
     stream.get_mut().write_all(request.as_bytes()).map_err(failed("send"))?;
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         let size = stream.read_line(&mut head).map_err(failed("head"))?;
-        if size == 0 || head.len() > 64 << 10 {
+        if size == 0 || head.len() > LARGEST {
             return Err(format!("no head: {:?}", head.get(..200).unwrap_or(&head)));
         }
     }
-    let mut body = [0; 6];
-    if !head.starts_with("HTTP/1.1 200 ") || !head.to_ascii_lowercase().contains("\r\ncontent-length: 6\r\n") {
-        return Err(format!("not its answer: {head:?}"));
-    }
+    let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let (Some(status), Some(length @ 0..=LARGEST)) = (status, length) else {
+        return Err(format!("not its head: {head:?}"));
+    };
+    let mut body = vec![0; length];
     stream.read_exact(&mut body).map_err(failed("body"))?;
-    if &body != b"hello\n" {
-        return Err(format!("not its body: {body:?}"));
-    }
     if !stream.buffer().is_empty() {
         return Err(format!("more than its answer: {:?}", String::from_utf8_lossy(stream.buffer())));
     }
     if kept {
         *connection = Some(stream);
-        return Ok(());
+    } else if stream.read(&mut [0]).map_err(failed("end"))? > 0 {
+        return Err("more than its answer".into());
     }
-    match stream.read(&mut body).map_err(failed("end"))? {
-        0 => Ok(()),
-        _ => Err(format!("more than its answer: {:?}", String::from_utf8_lossy(&body))),
-    }
+    Ok((status, body))
 }
 
-fn call_by_http2(address: SocketAddr) -> Result<(), String> {
+fn hello_by_http2(address: SocketAddr) -> Result<(), String> {
     let request = Request::get("/hello").version(Version::HTTP_2).header("memory-request", "1");
     whole(address, request, Bytes::new(), b"hello\n")
 }

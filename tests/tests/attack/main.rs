@@ -2,7 +2,8 @@
 //!
 //! Each attack is on a box in a memory cgroup of its own, while another customer's `/hello` is called all the time. What holds after
 //! each of them is in [`wasmbox_tests::attack`]: the same process, no OOM kill, 99 of 100 of the victim's calls answered right and
-//! within a second, memory below the limit, bounded descriptors and log, both ports answering. That the enemy itself is answered with its code, or finds its connection closed, is in the tests, most of it by
+//! within a second, and as many of those that ask both ports whether the box lives and is ready, memory below the limit, bounded descriptors and log.
+//! That the enemy itself is answered with its code, or finds its connection closed, is in the tests, most of it by
 //! [`wasmbox_tests::attacker`].
 //!
 //! | enemy | module |
