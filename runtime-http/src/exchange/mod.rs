@@ -16,3 +16,6 @@ mod read_ahead;
 pub mod request_body;
 pub mod response_body;
 pub mod trailers;
+
+#[cfg(test)]
+mod tests;
