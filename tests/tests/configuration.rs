@@ -180,6 +180,85 @@ fn each_documented_example_starts_a_server() {
     }
 }
 
+/// The kinds that have forms instead of a list of examples: each form is written out.
+#[test]
+fn each_documented_form_starts_a_server() {
+    let document = |name: &str| {
+        let path = workspace::root().join("docs").join(name);
+        fs::read_to_string(path).expect("the document").replace('\n', " ")
+    };
+    let (operations, api) = (document("operations.md"), document("api.md"));
+    let (_, hosts) = api.split_once("Both are written alike: ").expect("the forms of hosts");
+    let (hosts, _) = hosts.split_once(" Without a port").expect("their end");
+    let hosts: Vec<&str> = hosts.split('`').skip(1).step_by(2).collect();
+    assert_eq!(hosts.len(), 6, "{hosts:?}");
+    let redis = ["", ":secret@", "ada:secret@"]
+        .iter()
+        .flat_map(|who| ["", "/1"].map(|database| format!("redis://{who}127.0.0.1:6379{database}")));
+    let forms: [(&str, &str, &str, Vec<String>); 6] = [
+        (
+            "--allow-outbound HOST:PORT",
+            "ALLOW_OUTBOUND",
+            "`*.DOMAIN:PORT` and `NETWORK/BITS:PORT`",
+            vec![hosts.join(",")],
+        ),
+        ("--keyvalue-redis URL", "KEYVALUE_REDIS", "`redis://[[USER]:PASSWORD@]HOST:PORT[/DATABASE]`", redis.collect()),
+        (
+            "--otlp-endpoint URL",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "`http://HOST:4318` or `https://...`; traces go to `/v1/traces` below it",
+            ["http://127.0.0.1:4318", "http://localhost:4318/otlp", "http://[::1]:4318"].map(str::to_owned).into(),
+        ),
+        (
+            "--otlp-traces-endpoint URL",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "the whole URL for traces, maybe with a query",
+            ["http://127.0.0.1:4318/v1/traces?team=a"].map(str::to_owned).into(),
+        ),
+        (
+            "--overbooking-ratio RATIO",
+            "OVERBOOKING_RATIO",
+            "0.1 to 100, a decimal number",
+            ["0.1", "1", "1.5", "100"].map(str::to_owned).into(),
+        ),
+        (
+            "--qp-host ADDRESS",
+            "QP_HOST",
+            "also written `ws://127.0.0.1`; `none` reports to nobody",
+            ["127.0.0.1", "ws://127.0.0.1", "none"].map(str::to_owned).into(),
+        ),
+    ];
+    for (setting, variable, meaning, values) in forms {
+        let row = operations.split_once(&format!("| `{setting}` | `{variable}`")).expect(setting).1;
+        assert!(row.split(" | `--").next().is_some_and(|row| row.contains(meaning)), "{setting}: {meaning}");
+        let (flag, _) = setting.split_once(' ').expect("a kind");
+        for value in values {
+            starts_everywhere(&[(flag.to_owned(), variable.to_owned(), value)]);
+        }
+    }
+    for (flag, value, expected) in [
+        ("--overbooking-ratio", "0.09", "0.1 to 100"),
+        ("--overbooking-ratio", "100.1", "0.1 to 100"),
+        ("--overbooking-ratio", "1e2", "0.1 to 100"),
+        ("--overbooking-ratio", "NaN", "0.1 to 100"),
+        ("--allow-outbound", "api.example.com:0", "host:port"),
+        ("--allow-outbound", "10.0.0.0/33:80", "host:port"),
+        ("--allow-outbound", "*.*.example.com:80", "host:port"),
+        // URLs may have a password in them, and are not shown.
+        ("--keyvalue-redis", "rediss://127.0.0.1:6379", "redis://[[USER]:PASSWORD@]HOST:PORT[/DATABASE]"),
+        ("--otlp-endpoint", "localhost:4318", "http://HOST:PORT"),
+        ("--otlp-endpoint", "http://localhost:0", "http://HOST:PORT"),
+        ("--qp-host", "http://127.0.0.1", "ws://"),
+    ] {
+        let said = WasmBox::launch().flag(flag, value).refusal();
+        let is_url = flag == "--keyvalue-redis" || flag == "--otlp-endpoint";
+        let named = if is_url { "not shown" } else { value };
+        for part in [flag, named, expected] {
+            assert!(said.contains(part), "{part} is not in {said}");
+        }
+    }
+}
+
 /// A manifest of the original WasmBox works unchanged: each of its variables is known or does no harm.
 #[test]
 fn the_originals_environment() {
