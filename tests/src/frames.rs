@@ -1,5 +1,7 @@
 //! HTTP/2 frame by frame (RFC 9113), for what no decent client sends.
 
+mod field_block;
+
 use std::{
     collections::BTreeMap,
     io::{Error, ErrorKind, Read, Result, Write},
@@ -10,6 +12,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use rustix::net::{RecvFlags, recv};
 
+pub use self::field_block::{block, request, status};
 use crate::patience::PATIENCE;
 
 /// The kinds of frames (RFC 9113, section 6).
@@ -69,91 +72,6 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// The payload of SETTINGS.
 pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
     values.iter().flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()[..]].concat()).collect()
-}
-
-/// A request's field block.
-pub fn request(method: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
-    let pseudo = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "box")];
-    block(&[&pseudo, fields].concat())
-}
-
-/// A field block (RFC 7541): nothing in it is indexed or compressed.
-pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    fields.iter().flat_map(|(name, value)| [vec![0], string(name), string(value)].concat()).collect()
-}
-
-/// The status that an answer's field block begins with (RFC 7541, appendices A and B).
-///
-/// # Panics
-/// If it does not.
-pub fn status(block: &[u8]) -> u16 {
-    const KNOWN: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
-    match block {
-        [index @ 0x88..=0x8e, ..] => KNOWN[usize::from(index - 0x88)],
-        // A new value of the name that has the index 8, of three digits.
-        [0x48 | 0x08 | 0x18, 3, digits, ..] if digits.is_ascii_digit() => {
-            std::str::from_utf8(&block[2..5]).ok().and_then(|digits| digits.parse().ok()).expect("three digits")
-        }
-        [0x48 | 0x08 | 0x18, length, rest @ ..] if length & 0x80 != 0 => {
-            let bits: Vec<u8> = rest.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
-            let (mut digits, mut rest) = (0, &bits[..]);
-            for _ in 0..3 {
-                let number = |bits: &[u8]| bits.iter().fold(0, |number, bit| number << 1 | u16::from(*bit));
-                // 0, 1 and 2 have 5 bits; the others have 6, from 3 as 25 on.
-                let (digit, length) = match number(&rest[..5]) {
-                    short @ 0..3 => (short, 5),
-                    _ => (number(&rest[..6]) - 22, 6),
-                };
-                digits = digits * 10 + digit;
-                rest = &rest[length..];
-            }
-            digits
-        }
-        _ => panic!("{block:02x?} does not begin with a status"),
-    }
-}
-
-/// The status of an answer, from its field block; of a server that was told to have no table ([`HEADER_TABLE_SIZE`] 0).
-pub fn status(block: &[u8]) -> Option<u16> {
-    /// Entries 8 to 14 of the static table (RFC 7541, appendix A).
-    const KNOWN: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
-    match block {
-        // A dynamic table size update: the table has no room from now on.
-        [0x20, rest @ ..] => status(rest),
-        [indexed @ 0x88..=0x8e, ..] => KNOWN.get(usize::from(indexed - 0x88)).copied(),
-        // Literals with an indexed name; the value is Huffman-coded.
-        [0x48..=0x4e | 0x08..=0x0e | 0x18..=0x1e, 0x80..=0xff, value @ ..] => digits(value),
-        _ => None,
-    }
-}
-
-/// Three digits (RFC 7541, appendix B): the first three have codes of 5 bits, the others of 6.
-fn digits(coded: &[u8]) -> Option<u16> {
-    let mut bits = coded.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)));
-    (0..3).try_fold(0, |number, _| {
-        let five = (0..5).try_fold(0, |code, _| Some(code << 1 | bits.next()?))?;
-        let digit = if five < 3 { five } else { (five << 1 | bits.next()?).checked_sub(22)? };
-        Some(number * 10 + digit)
-    })
-}
-
-/// A string literal without Huffman coding.
-fn string(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.len();
-    if rest < 127 {
-        bytes.push(rest as u8);
-    } else {
-        bytes.push(127);
-        rest -= 127;
-        while rest >= 128 {
-            bytes.push((rest % 128) as u8 | 128);
-            rest /= 128;
-        }
-        bytes.push(rest as u8);
-    }
-    bytes.extend_from_slice(text.as_bytes());
-    bytes
 }
 
 impl Frames {
