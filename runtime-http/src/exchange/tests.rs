@@ -48,10 +48,10 @@ struct Received {
 /// One with these fields, of which `body` has come, and for whose body `budget` bytes may be reserved.
 async fn received(fields: &str, body: &[u8], budget: u64) -> Received {
     let (mut client, server) = tokio::io::duplex(1 << 20);
-    let (sender, mut requests) = mpsc::unbounded_channel();
+    let (sender, mut requests) = mpsc::channel(1);
     let service = service_fn(move |request: Request<Incoming>| {
         let (answer, answered) = oneshot::channel::<()>();
-        let sent = sender.send((request.into_body(), answer));
+        let sent = sender.try_send((request.into_body(), answer));
         async move {
             assert!(sent.is_ok() && answered.await.is_err());
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
