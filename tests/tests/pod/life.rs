@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use rustix::process::Signal;
-use wasmbox_tests::{on_each_version, process::Process};
+use wasmbox_tests::{metrics::Metrics, on_each_version, process::Process};
 
 use super::*;
 
@@ -96,7 +96,10 @@ fn ends_with_grace_or_by_force(version: Version) {
     // What runs when the box is told to end is answered.
     let answer = thread::scope(|scope| {
         let asked = scope.spawn(|| kubelet.ask(&pod, PORT, "/slow"));
-        eventually("it runs", || (kubelet.ask(&pod, PORT, "/hi").headers["num-current-requests"] == "2").then_some(()));
+        eventually("it runs", || {
+            let metrics = Metrics::new(kubelet.ask(&pod, ADMIN_PORT, "/metrics").ok().text().to_owned());
+            (metrics.sum("wasmbox_in_flight_invocations", &["function=\"slow\""]) == 1.0).then_some(())
+        });
         kubelet.cri.stop(&wasmbox, GRACE);
         asked.join().expect("asking does not panic")
     });
