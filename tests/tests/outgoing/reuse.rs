@@ -109,6 +109,8 @@ fn idle_connections_of_a_function_are_bounded() {
 fn what_is_in_use_ends_with_its_invocation() {
     let servers = Servers::start();
     let server = servers.launch().start();
+    // Compiled before its time counts.
+    server.get("/http/headers").ok();
     let descriptors = server.process().descriptors();
     for ((_, upstream), url) in servers.all.iter().zip(servers.urls()) {
         for path in ["slow-head?60000", "slow-body?60000", "echo"] {
