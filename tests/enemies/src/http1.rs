@@ -2,21 +2,38 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
 use arbitrary::Unstructured;
-use wasmbox_tests::{WasmBox, strict};
+use wasmbox_tests::strict;
 
-/// Pieces of requests, right and wrong.
-const PIECES: &[&str] = &[
+/// What requests to the function port begin with, or are.
+pub const FUNCTIONS: &[&str] = &[
     "GET /hello HTTP/1.1\r\nHost: box\r\n\r\n",
     "GET /arguments?arg=a HTTP/1.1\r\nHost: box\r\n",
     "POST /echo HTTP/1.1\r\nHost: box\r\n",
     "POST /flood HTTP/1.0\r\n",
     "OPTIONS /hello HTTP/1.1\r\n",
     "GET /-/ready HTTP/1.1\r\n\r\n",
+];
+
+/// The same of the admin port.
+pub const ADMIN: &[&str] = &[
+    "GET /live HTTP/1.1\r\nHost: box\r\n\r\n",
+    "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n",
+    "GET /overview.json?since=1&functions=hello HTTP/1.1\r\nHost: localhost\r\n",
+    "GET / HTTP/1.1\r\nHost: elsewhere\r\n",
+    "GET /functions HTTP/1.0\r\n",
+    "GET /functions/hello/logs?follow HTTP/1.1\r\nHost: box\r\n",
+    "PUT /functions/hello HTTP/1.1\r\nHost: box\r\nAuthorization: Bearer 0123456789abcdef\r\n",
+    "DELETE /functions/hello HTTP/1.1\r\nHost: box\r\n",
+    "POST /live HTTP/1.1\r\nHost: box\r\n",
+];
+
+/// Pieces of requests, right and wrong.
+const PIECES: &[&str] = &[
     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "GET ",
     "/hello",
@@ -47,13 +64,16 @@ const PIECES: &[&str] = &[
     "\0",
 ];
 
-pub fn act(server: &WasmBox, _: &str, bytes: &mut Unstructured) -> arbitrary::Result<()> {
-    let mut stream = TcpStream::connect(server.address()).expect("the server accepts connections");
+/// Sends pieces, and `requests` among them.
+pub fn act(address: SocketAddr, requests: &[&str], bytes: &mut Unstructured) -> arbitrary::Result<()> {
+    let mut stream = TcpStream::connect(address).expect("the server accepts connections");
     stream.set_read_timeout(Some(Duration::from_secs(90))).expect("the timeout is not zero");
     stream.set_write_timeout(Some(Duration::from_secs(90))).expect("the timeout is not zero");
     let mut sent = Vec::new();
     for _ in 0..bytes.int_in_range(1..=30)? {
-        let piece = if bytes.ratio(9, 10)? {
+        let piece = if bytes.ratio(1, 5)? {
+            bytes.choose(requests)?.as_bytes()
+        } else if bytes.ratio(7, 8)? {
             bytes.choose(PIECES)?.as_bytes()
         } else {
             let length = bytes.int_in_range(0..=40)?;

@@ -1,12 +1,21 @@
 //! Frames in any order, and an observer who knows which may come back.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use arbitrary::Unstructured;
-use wasmbox_tests::{
-    WasmBox,
-    frames::{END_HEADERS, END_STREAM, Frame, Frames, frame, kind, request},
-};
+use wasmbox_tests::frames::{END_HEADERS, END_STREAM, Frame, Frames, frame, kind, request};
+
+/// Methods and paths of requests to the function port.
+pub const FUNCTIONS: &[(&str, &str)] = &[("GET", "/hello"), ("POST", "/echo"), ("GET", "/flood"), ("", "*")];
+/// The same of the admin port.
+pub const ADMIN: &[(&str, &str)] = &[
+    ("GET", "/live"),
+    ("GET", "/metrics"),
+    ("GET", "/overview.json?since=1"),
+    ("PUT", "/functions/hello"),
+    ("POST", "/"),
+    ("", "*"),
+];
 
 /// The largest frame that a client takes unless it says otherwise (RFC 9113, section 6.5.2).
 const LARGEST: usize = 16_384;
@@ -20,16 +29,15 @@ enum Sent {
     End,
 }
 
-pub fn act(server: &WasmBox, _: &str, bytes: &mut Unstructured) -> arbitrary::Result<()> {
-    let mut frames = Frames::connect(server.address(), &[]);
+pub fn act(address: SocketAddr, requests: &[(&str, &str)], bytes: &mut Unstructured) -> arbitrary::Result<()> {
+    let mut frames = Frames::connect(address, &[]);
     let mut opened = 0;
     for _ in 0..bytes.int_in_range(1..=30)? {
         let stream = if bytes.ratio(4, 5)? { opened.max(1) } else { bytes.int_in_range(0..=20)? };
         let made = match bytes.int_in_range(0..=9)? {
             0..=3 => {
                 opened += 2;
-                let (method, path) =
-                    *bytes.choose(&[("GET", "/hello"), ("POST", "/echo"), ("GET", "/flood"), ("", "*")])?;
+                let (method, path) = *bytes.choose(requests)?;
                 let fields: &[(&str, &str)] = bytes.choose(&[
                     [].as_slice(),
                     &[("invocation-timeout", "200")],
@@ -57,9 +65,7 @@ pub fn act(server: &WasmBox, _: &str, bytes: &mut Unstructured) -> arbitrary::Re
     }
     frames.finish();
     let mut streams = BTreeMap::new();
-    while let Ok(frame) = frames.receive() {
-        check(&frame, opened, &mut streams);
-    }
+    frames.until_closed(|frame| check(frame, opened, &mut streams));
     Ok(())
 }
 

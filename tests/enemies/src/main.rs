@@ -1,5 +1,5 @@
-//! Generated enemies: modules and components by wasm-smith, settings files and byte streams of both protocols by arbitrary, all through
-//! one running box, beside the victim of [`wasmbox_tests::attack`]. Each must get a whole answer or a code that is not `internal`, what
+//! Generated enemies: modules and components by wasm-smith, commands and handlers of requests among them, settings files and byte streams of both
+//! protocols to both ports by arbitrary, all through one running box, beside the victim of [`wasmbox_tests::attack`]. Each must get a whole answer or a code that is not `internal`, what
 //! comes over a connection must be answers and frames as the standards say, and in the end the memory is back where it was.
 //!
 //! `make enemies` runs them for two minutes; `ENEMIES_SECONDS` says how long, `ENEMIES_SEED` makes a run again. Each enemy is made from a number of its
@@ -31,13 +31,16 @@ const FIRST: u64 = 40;
 /// One kind of enemy: acts on the box, from bytes.
 type Kind = fn(&WasmBox, &str, &mut Unstructured) -> arbitrary::Result<()>;
 
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 9] = [
     ("module", modules::core),
     ("component", modules::component),
     ("command-component", modules::command_component),
+    ("http-component", modules::http_component),
     ("settings", settings::act),
-    ("http1", http1::act),
-    ("http2", http2::act),
+    ("http1", |server, _, bytes| http1::act(server.address(), http1::FUNCTIONS, bytes)),
+    ("http2", |server, _, bytes| http2::act(server.address(), http2::FUNCTIONS, bytes)),
+    ("admin-http1", |server, _, bytes| http1::act(server.admin_address(), http1::ADMIN, bytes)),
+    ("admin-http2", |server, _, bytes| http2::act(server.admin_address(), http2::ADMIN, bytes)),
 ];
 
 /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators): the bytes from which an enemy is made.
@@ -84,6 +87,7 @@ fn main() {
         .descriptors(1000)
         .log_bytes((seconds.as_secs() + 60) << 20);
     attack.run(|server| {
+        modules::assert_handler_answers(server);
         for line in include_str!("../found.txt").lines().filter(|line| !line.starts_with('#')) {
             let found = line.split(' ').next().and_then(|seed| seed.parse().ok());
             enemy(server, 0, found.unwrap_or_else(|| panic!("found.txt: {line:?} does not begin with a number")));
