@@ -40,9 +40,9 @@ fn the_output_limit_holds() {
             let asked = format!("{request:?}");
             match server.try_call(request, body) {
                 Ok(answer) => drop(answer.problem(500, "guest-output-limit")),
-                // It had begun.
+                // It had begun; of HTTP/2 its head may still have been under way when the stream was reset.
                 Err(broken) => {
-                    assert_eq!(broken.status, Some(200), "{asked}: {broken:?}");
+                    assert!(broken.status.is_none_or(|status| status == 200), "{asked}: {broken:?}");
                     assert!(broken.body.len() <= LIMIT, "{asked}: {broken:?}");
                 }
             }

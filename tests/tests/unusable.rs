@@ -55,12 +55,11 @@ fn launch() -> Launch {
     unusable()
         .into_iter()
         .fold(WasmBox::launch(), |launch, (name, module, _)| launch.function(&format!("{name}.wasm"), module))
-        .flag("--wasi-p3", false)
 }
 
 #[test]
 fn by_the_box() {
-    let server = launch().start();
+    let server = launch().flag("--wasi-p3", false).start();
     for version in VERSIONS {
         server.speak(version);
         for (name, _, said) in unusable() {
@@ -77,7 +76,7 @@ fn by_the_box() {
 /// What is off here is on there: then it is compiled, which does not end.
 #[test]
 fn what_the_operator_turns_on_is_compiled() {
-    let launch = launch().flag("--wasi-p3", true).flag("--compile-time", "1s").flag("--tiers", "off");
+    let launch = launch().flag("--compile-time", "1s").flag("--tiers", "off");
     let kept = launch.directory().join("kept");
     let server = launch.flag("--keyvalue-dir", kept.display()).start();
     for name in ["keyvalue", "p3"] {
