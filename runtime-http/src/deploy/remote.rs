@@ -3,12 +3,13 @@
 use std::{env, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, Response, StatusCode, header, request::Builder};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::timeout};
 
 use super::{
     cluster::{Cluster, ClusterArgs, Forward, error::ClusterError},
@@ -23,6 +24,8 @@ use crate::{
 const USUAL: &str = "http://127.0.0.1:8086";
 const PORT: &str = ":8086";
 const LARGEST_ANSWER: usize = 16 << 20;
+/// How long a node may take to say why a connection has ended.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
 /// How often a box that has no place is asked again.
 const TRIES: u32 = 6;
 
@@ -296,12 +299,19 @@ impl Remote {
             Way::Tcp { address } => client::send(address, request).await,
             Way::Forwarded(cluster) => {
                 let Forward { stream, refusal } = cluster.connect().await?;
-                tokio::select! {
-                    // What the node says comes before the end of the stream.
+                let refusal = refusal.shared();
+                let answer = tokio::select! {
                     biased;
-                    Some(reason) = refusal => return Err(cluster.refused(&reason).into()),
+                    Some(reason) = refusal.clone() => return Err(cluster.refused(&reason).into()),
                     answer = client::send_over(stream, request) => answer,
+                };
+                // The node says why on a stream of its own, which may come after the end of the other one.
+                if answer.is_err()
+                    && let Ok(Some(reason)) = timeout(REFUSAL_TIME, refusal).await
+                {
+                    return Err(cluster.refused(&reason).into());
                 }
+                answer
             }
         };
         answer.map_err(|source| self.no_answer(source))

@@ -10,7 +10,7 @@ use std::{
 
 use wasmbox_tests::{TestCgroup, WasmBox, eventually, guest, temporary::TempDir, workspace};
 
-use super::{burn, call, leaf_number, quiet};
+use super::{assert_share, call, leaf_number, quiet};
 
 #[test]
 fn fresh_cgroups_are_made_and_removed() {
@@ -35,7 +35,7 @@ fn fresh_cgroups_are_made_and_removed() {
             });
         }
     });
-    burn(&server, "100", Duration::from_millis(500)).is_share(0.1);
+    assert_share(&server, "100", Duration::from_millis(500), 0.1);
     eventually("no leaf is left", || cgroup.leaves().is_empty().then_some(()));
     let metrics = server.metrics();
     for operation in ["create", "join", "remove"] {
@@ -90,7 +90,7 @@ fn the_next_start_removes_what_a_killed_box_left() {
     server.get("/hello").ok();
     // The other box was not disturbed: its leaf is there, and holds.
     assert!(others_leaf.is_dir());
-    burn(&other, "100", Duration::from_millis(500)).is_share(0.1);
+    assert_share(&other, "100", Duration::from_millis(500), 0.1);
     assert!(others_leaf.is_dir(), "it is still the same");
 }
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path, thread, time::Duration};
 
 use wasmbox_tests::{TestCgroup, WasmBox, eventually, guest};
 
-use super::{burn, call, leaf_number, quiet};
+use super::{Used, assert_share, burn, call, in_one_of_three, leaf_number, quiet};
 
 fn throttled_ns(leaf: &Path) -> u64 {
     let stat = fs::read_to_string(leaf.join("cpu.stat")).expect("the leaf is there");
@@ -19,16 +19,17 @@ fn loops_side_by_side_get_their_shares() {
     let server = WasmBox::launch().function("busy.wat", guest::busy()).within(&cgroup).start();
     burn(&server, "1000", Duration::from_millis(100));
     let quotas = [100, 250, 500, 1000];
-    let used = thread::scope(|scope| {
-        let run = |quota: u32| {
-            let server = &server;
-            scope.spawn(move || burn(server, &quota.to_string(), Duration::from_secs(5)))
-        };
-        quotas.map(run).map(|run| run.join().expect("an answer"))
-    });
-    for (quota, used) in quotas.iter().zip(used).take(3) {
-        used.is_share(f64::from(*quota) / 1000.0);
-    }
+    let side_by_side = || {
+        thread::scope(|scope| {
+            let run = |quota: u32| {
+                let server = &server;
+                scope.spawn(move || burn(server, &quota.to_string(), Duration::from_secs(5)))
+            };
+            quotas.map(run).map(|run| run.join().expect("an answer"))
+        })
+    };
+    let is_share = |(quota, used): (&u32, &Used)| used.is_share(f64::from(*quota) / 1000.0);
+    let used = in_one_of_three(side_by_side, |used| quotas.iter().zip(used).take(3).all(is_share));
     // A whole core is no limit for one thread: it gets what the others leave, on two cores 1.15, on one 0.15.
     let whole = used[3];
     assert!(whole.throttled == 0.0 && whole.cpu <= 1.01 * whole.wall && whole.cpu >= 0.1 * whole.wall, "{whole:?}");
@@ -58,7 +59,7 @@ fn the_leaf_says_the_same() {
     let usage = || fs::read_to_string(leaf.join("cpuacct.usage")).ok().map(|text| text.trim().parse::<f64>());
     let before = usage();
     let used = burn(&server, "100", Duration::from_secs(1));
-    used.is_share(0.1);
+    assert!(used.is_share(0.1), "{used:?}");
     assert_eq!(used.throttled as u64, throttled_ns(&leaf) / 1000);
     match (before, usage()) {
         (Some(Ok(before)), Some(Ok(after))) => {
@@ -93,7 +94,7 @@ fn defaults_periods_and_changing_quotas() {
         .within(&cgroup)
         .start();
     // Without a header: half a core.
-    burn(&server, "", Duration::from_secs(1)).is_share(0.5);
+    assert_share(&server, "", Duration::from_secs(1), 0.5);
     let leaf = cgroup.leaf();
     assert_eq!(leaf_number(&leaf, "cpu.shares"), 102, "a tenth of what the box's own threads weigh");
     let set = || [leaf_number(&leaf, "cpu.cfs_quota_us"), leaf_number(&leaf, "cpu.cfs_period_us")];
@@ -113,8 +114,8 @@ fn defaults_periods_and_changing_quotas() {
         drop(running);
         server.wait_until_idle();
     }
-    burn(&server, "100", Duration::from_millis(500)).is_share(0.1);
-    burn(&server, "250", Duration::from_millis(500)).is_share(0.25);
+    assert_share(&server, "100", Duration::from_millis(500), 0.1);
+    assert_share(&server, "250", Duration::from_millis(500), 0.25);
     assert_eq!(cgroup.leaf(), leaf, "the worker has stayed where it was");
 }
 
