@@ -36,23 +36,24 @@ export const holding = (mebibytes) => `(module
     (if (i32.lt_s (memory.grow (i32.const ${mebibytes * 16})) (i32.const 0)) (then unreachable))
     (memory.fill (i32.const 65536) (i32.const 1) (i32.const ${mebibytes * 2 ** 20}))
     (call $byte)))`;
-/// Many functions of straight code: it takes an optimising compiler long.
+/// So many functions of which each computes long: it takes an optimising compiler seconds.
 export const large = (functions) => {
   const leb = (number) => number < 128 ? [number] : [number % 128 + 128, ...leb(Math.floor(number / 128))];
   const section = (id, bytes) => Buffer.concat([Buffer.from([id, ...leb(bytes.length)]), bytes]);
   const list = (items) => Buffer.concat([Buffer.from(leb(items.length)), ...items]);
-  // local 0 = local 0 * 7
-  const code = Buffer.concat([Buffer.from([1, 1, 0x7f]), Buffer.alloc(7 * 5000, Buffer.from([0x20, 0, 0x41, 7, 0x6c, 0x21, 0])), Buffer.from([0x0b])]);
-  const body = Buffer.concat([Buffer.from(leb(code.length)), code]);
-  const start = Buffer.from([6, ...Buffer.from("_start"), 0, 0]);
-  const memory = Buffer.from([6, ...Buffer.from("memory"), 2, 0]);
+  const body = (code) => Buffer.concat([Buffer.from(leb(code.length)), code]);
+  // x = (x ^ 21) * x + 21
+  const step = Buffer.from([0x20, 0, 0x41, 21, 0x73, 0x20, 0, 0x6c, 0x41, 21, 0x6a, 0x21, 0]);
+  const computes = body(Buffer.concat([Buffer.from([0]), Buffer.alloc(step.length * 1200, step), Buffer.from([0x20, 0, 0x0b])]));
+  const count = Array.from({ length: functions });
   return Buffer.concat([
     Buffer.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]),
-    section(1, list([Buffer.from([0x60, 0, 0])])),
-    section(3, list(Array(functions).fill(Buffer.from([0])))),
+    // () -> (), and i32 -> i32.
+    section(1, list([Buffer.from([0x60, 0, 0]), Buffer.from([0x60, 1, 0x7f, 1, 0x7f])])),
+    section(3, list([Buffer.from([0]), ...count.map(() => Buffer.from([1]))])),
     section(5, list([Buffer.from([0, 1])])),
-    section(7, list([memory, start])),
-    section(10, list(Array(functions).fill(body))),
+    section(7, list([Buffer.from([6, ...Buffer.from("memory"), 2, 0]), Buffer.from([6, ...Buffer.from("_start"), 0, 0])])),
+    section(10, list([body(Buffer.from([0, 0x0b])), ...count.map(() => computes)])),
   ]);
 };
 
