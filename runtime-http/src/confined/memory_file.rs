@@ -5,11 +5,21 @@ use std::{
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd},
     process::Stdio,
+    thread,
+    time::{Duration, Instant},
 };
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::{
+    fs::{MemfdFlags, SealFlags},
+    io::Errno,
+};
 
 use crate::artifacts::mapping::Mapping;
+
+/// How long the kernel may use pages of a file for work of its own, such as moving them: it does not seal it then, and has waited for 150 ms itself
+/// (`memfd_wait_for_pins` in mm/memfd.c).
+const IN_USE: Duration = Duration::from_secs(5);
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// One that can still be written.
 pub struct MemoryFile(File);
@@ -50,11 +60,19 @@ impl MemoryFile {
         self.0.try_clone().map(Stdio::from)
     }
 
+    /// Blocks while the kernel uses pages of it.
+    ///
     /// # Errors
     /// If somebody has it mapped for writing.
     pub fn seal(self) -> io::Result<Sealed> {
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&self.0, seals)?;
+        let until = Instant::now() + IN_USE;
+        loop {
+            match rustix::fs::fcntl_add_seals(&self.0, seals) {
+                Err(Errno::BUSY) if Instant::now() < until => thread::sleep(BETWEEN_TRIES),
+                result => break result?,
+            }
+        }
         Sealed::of(self.0)
     }
 }
