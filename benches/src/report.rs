@@ -130,9 +130,9 @@ fn goals(text: &mut String, rows: &[Row], rounds: &[Vec<Row>]) {
     text.push_str("\nGoals\n");
     for (goal, Outcome { result, spread }) in results {
         let bound = goal.bound;
-        let comparison = if bound.is_reached(result) { "reached" } else { "NOT reached" };
+        let reached = if bound.is_reached(result) { "reached" } else { "NOT reached" };
         let spread = spread.map_or(String::new(), |(least, most)| format!("({least:.2} to {most:.2})"));
-        writeln!(text, "  {:<72}{result:>8.2} {spread:<16}   goal {bound}   {comparison}", goal.title)
+        writeln!(text, "  {:<72}{result:>8.2} {spread:<16}   goal {bound}   {reached}", goal.title)
             .expect("a String takes all");
     }
 }

@@ -22,7 +22,7 @@ use crate::engine::Engines;
 pub const PERIOD: Duration = Duration::from_millis(10);
 /// A slice ends after one to two of these, if its guest is busy.
 pub const LOOK: Duration = Duration::from_micros(200);
-/// The ticker goes to sleep after this many periods in which no invocation started.
+/// The ticker goes to sleep after this many periods in which nothing ran on a worker.
 const IDLE_PERIODS: u32 = 100;
 /// It stops looking for slices after this many looks at which none had begun or was running.
 const QUIET_LOOKS: u32 = 1;
@@ -35,7 +35,7 @@ pub struct Ticker {
 
 #[derive(Default)]
 struct Shared {
-    /// An invocation started, or is running, since the ticker last looked.
+    /// Something ran on a worker since the ticker last looked.
     active: AtomicBool,
     asleep: AtomicBool,
     /// The ticker looks for late slices.
