@@ -22,6 +22,8 @@ use crate::{Containerd, eventually, node::Node, patience::PATIENCE};
 
 /// containerd's own default.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
+/// `NamespaceMode.NODE`.
+const NODE: i32 = 2;
 
 /// containerd's CRI plugin.
 pub struct Cri {
@@ -115,6 +117,15 @@ impl Cri {
             linux: Some(LinuxSandbox { cgroup_parent: self.cgroup_parent.clone(), ..LinuxSandbox::default() }),
             ..SandboxConfig::default()
         }
+    }
+
+    /// The same in the network of the node, whose name it has then.
+    pub fn sandbox_in_node_network(&self, name: &str) -> SandboxConfig {
+        let sandbox = self.sandbox(name);
+        let namespaces = Some(Namespaces { network: NODE, ..Namespaces::default() });
+        let security = Some(SandboxSecurity { namespaces, ..SandboxSecurity::default() });
+        let linux = sandbox.linux.map(|linux| LinuxSandbox { security, ..linux });
+        SandboxConfig { hostname: String::new(), linux, ..sandbox }
     }
 
     /// # Errors

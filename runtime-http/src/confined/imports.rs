@@ -87,8 +87,9 @@ pub fn check_module(engine: &Engine, bytes: &[u8]) -> Result<()> {
                 };
                 for import in imports.clone().into_imports() {
                     let import = import?;
-                    let (module, name) = (import.module.to_owned(), import.name.to_owned());
-                    if !known.contains(&(module.clone(), name.clone())) {
+                    let of = (import.module.to_owned(), import.name.to_owned());
+                    if !known.contains(&of) {
+                        let (module, name) = of;
                         return Err(Unusable::UnknownImport { module, name }.into());
                     }
                 }

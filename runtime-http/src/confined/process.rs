@@ -175,12 +175,14 @@ impl Confined {
                 return Err(wasmtime::Error::msg("not a WebAssembly module, component or text"));
             }
         };
-        let concurrency = if imports::may_be_p3(binary) { Concurrency::Tasks } else { Concurrency::None };
-        code.map_err(|error| match advice::missing_feature(binary, concurrency) {
-            Some(Feature { name, reason, .. }) => {
-                error.context(format!("it needs the feature `{name}`, which is off: {reason}"))
+        code.map_err(|error| {
+            let concurrency = if imports::may_be_p3(binary) { Concurrency::Tasks } else { Concurrency::None };
+            match advice::missing_feature(binary, concurrency) {
+                Some(Feature { name, reason, .. }) => {
+                    error.context(format!("it needs the feature `{name}`, which is off: {reason}"))
+                }
+                None => error,
             }
-            None => error,
         })
     }
 

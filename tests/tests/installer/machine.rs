@@ -13,7 +13,7 @@ use std::{
 use rustix::process::Signal;
 use wasmbox_tests::{
     ContainerConfig, Cri, Image, Request, Version,
-    cri::{ContainerState, KeyValue, LinuxSandbox, Mount, Namespaces, Pod, SandboxSecurity},
+    cri::{ContainerState, KeyValue, Mount, Pod},
     eventually, guest,
     node::{Node, Ran},
     patience::SetOnDrop,
@@ -164,14 +164,7 @@ impl Machine {
         let functions = self.node.directory().join("functions").display().to_string();
         let mut all = Vec::new();
         for number in 0..PODS {
-            let mut sandbox = cri.sandbox(&format!("pod-{number}"));
-            sandbox.hostname.clear();
-            let on_the_node = Namespaces { network: 2, ..Namespaces::default() };
-            sandbox.linux = sandbox.linux.map(|linux| LinuxSandbox {
-                security: Some(SandboxSecurity { namespaces: Some(on_the_node), ..SandboxSecurity::default() }),
-                ..linux
-            });
-            let pod = cri.run(sandbox);
+            let pod = cri.run(cri.sandbox_in_node_network(&format!("pod-{number}")));
             let env = |key: &str, value: u16| KeyValue { key: key.into(), value: value.to_string() };
             let function_box = ContainerConfig {
                 envs: vec![env("WEBSERVER_PORT", port(number)), env("HEALTHCHECK_PORT", port(number) + 100)],

@@ -8,10 +8,7 @@ use std::{
 use wasmbox_tests::{
     Answer, ContainerConfig, Cri, Request,
     client::exchange_alone,
-    cri::{
-        ContainerState, KeyValue, LinuxContainer, LinuxSandbox, Mount, Namespaces, Pod, Resources, SOCKET,
-        SandboxSecurity,
-    },
+    cri::{ContainerState, KeyValue, LinuxContainer, Mount, Pod, Resources, SOCKET},
     eventually,
 };
 
@@ -34,14 +31,7 @@ impl Boxed {
     pub fn new() -> Boxed {
         prepare();
         let cri = Cri::at(Path::new(SOCKET), &format!("/kubepods.slice/{SLICE}"));
-        let mut sandbox = cri.sandbox("pod");
-        sandbox.hostname.clear();
-        let on_the_node = Namespaces { network: 2, ..Namespaces::default() };
-        sandbox.linux = sandbox.linux.map(|linux| LinuxSandbox {
-            security: Some(SandboxSecurity { namespaces: Some(on_the_node), ..SandboxSecurity::default() }),
-            ..linux
-        });
-        let pod = cri.run(sandbox);
+        let pod = cri.run(cri.sandbox_in_node_network("pod"));
         let limits = Resources {
             memory_limit_in_bytes: 256 * MIB,
             cpu_period: 100_000,
