@@ -38,6 +38,8 @@ pub struct Record {
     compile: OnceLock<Duration>,
     /// Since when, and for how long.
     queue: OnceLock<(Instant, Duration)>,
+    /// Whose its instance was, of functions whose instances are reused.
+    instance: OnceLock<&'static str>,
     answered: OnceLock<Answered>,
     outcome: OnceLock<Outcome>,
     aborted: OnceLock<Failure>,
@@ -57,6 +59,7 @@ impl Record {
             trace,
             compile: OnceLock::new(),
             queue: OnceLock::new(),
+            instance: OnceLock::new(),
             answered: OnceLock::new(),
             outcome: OnceLock::new(),
             aborted: OnceLock::new(),
@@ -71,6 +74,11 @@ impl Record {
     /// How long it waited for admission, and since when.
     pub fn admitted(&self, since: Instant, time: Duration) {
         let _ = self.queue.set((since, time));
+    }
+
+    /// Whose its instance is.
+    pub fn instance(&self, instance: &'static str) {
+        let _ = self.instance.set(instance);
     }
 
     /// What requests of its own say of the trace that it belongs to.
@@ -158,6 +166,7 @@ impl Drop for Record {
             id = self.id.digits().as_str(),
             function = &**self.function.name(),
             trace_id,
+            instance = self.instance.get(),
             status,
             code,
             queue_us = micros(self.queue.get().map(|(_, time)| time)),

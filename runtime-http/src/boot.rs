@@ -204,6 +204,7 @@ pub fn store(
     };
     let grants = OperatorGrants {
         reuse: Some(config.reuse.most),
+        concurrent: Some(config.reuse.most_at_once),
         preopen_roots: preopen_roots(config)?,
         outbound: config.outbound.allow.clone(),
     };

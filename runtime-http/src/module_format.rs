@@ -61,7 +61,10 @@ fn looks_like_text(bytes: &[u8]) -> bool {
 pub enum ProgramKind {
     Core,
     Command,
-    Http,
+    Http {
+        /// Whether one instance may serve several requests at once, as those of WASI 0.3 may.
+        at_once: bool,
+    },
 }
 
 impl ProgramKind {
@@ -70,7 +73,7 @@ impl ProgramKind {
         match self {
             ProgramKind::Core => "command",
             ProgramKind::Command => "command-component",
-            ProgramKind::Http => "http-component",
+            ProgramKind::Http { .. } => "http-component",
         }
     }
 }

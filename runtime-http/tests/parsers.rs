@@ -4,6 +4,7 @@
 
 use std::{
     fmt::{Debug, Display},
+    num::NonZeroU32,
     path::{Component, Path},
     str::FromStr,
 };
@@ -20,7 +21,10 @@ use wasmbox::{
     },
     registry::{Reference, challenge::Challenge},
     reporter::QueueProxyHost,
-    store::name::ModuleName,
+    store::{
+        name::ModuleName,
+        settings::{FunctionSettings, OperatorGrants},
+    },
     traces::context::{Received, TraceContext},
 };
 
@@ -91,6 +95,17 @@ proptest! {
         same_again(&ConfigDuration::from_millis(number))?;
         same_again(&InvocationTimeout::from_millis(number))?;
         same_again(&CpuQuota::from_millicores(number % 1_024_000 + 1).unwrap())?;
+    }
+
+    /// Settings are good if an instance serves no more requests at once than in all, and than the operator says.
+    #[test]
+    fn no_more_at_once_than_in_all(reuse in prop::option::of(0_u32..20), concurrent in prop::option::of(0_u32..20), cap in 1_u32..20) {
+        let line = |name: &str, value: Option<u32>| value.map_or(String::new(), |value| format!("{name} = {value}\n"));
+        let text = format!("[instance]\n{}{}", line("reuse", reuse), line("concurrent", concurrent));
+        let grants = OperatorGrants { reuse: NonZeroU32::new(100), concurrent: NonZeroU32::new(cap), ..Default::default() };
+        let (in_all, at_once) = (reuse.unwrap_or(1), concurrent.unwrap_or(1));
+        let is_good = in_all > 0 && (1..=in_all.min(cap)).contains(&at_once);
+        prop_assert_eq!(FunctionSettings::parse("f.toml", &text, caps(), &grants).is_ok(), is_good, "{}", text);
     }
 
     /// Each value of those that are made of text only.

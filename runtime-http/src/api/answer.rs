@@ -94,11 +94,7 @@ pub fn add_invocation_headers(headers: &mut HeaderMap, timing: &Timing, in_fligh
     headers.insert(CURRENT_REQUESTS, in_flight.into());
     headers.insert(POD, pod.clone());
     if let Some(instance) = timing.instance {
-        let used = match instance {
-            InstanceUse::Fresh => "fresh",
-            InstanceUse::Reused => "reused",
-        };
-        headers.insert(INSTANCE, HeaderValue::from_static(used));
+        headers.insert(INSTANCE, HeaderValue::from_static(instance.as_str()));
     }
     let mut text = String::with_capacity(96);
     push_milliseconds(&mut text, "queue;dur=", timing.queue);

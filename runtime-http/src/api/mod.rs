@@ -4,7 +4,7 @@
 //! came of it becomes an answer here. No file is read on this side.
 //!
 //! - [`route`], [`head`], [`arguments`], [`input`], [`cgi`], [`call`]: reading requests
-//! - [`setup`]: what an admitted invocation is given
+//! - [`start`]: admission, and the worker, or an instance that serves others; [`setup`]: what an admitted invocation is given
 //! - [`finish`]: from what came of it to the answer
 //! - [`response`], [`answer`], [`root_page`], [`content_policy`], [`problem`]: making answers; [`problem`] alone decides statuses
 
@@ -21,6 +21,7 @@ mod response;
 pub mod root_page;
 pub mod route;
 mod setup;
+mod start;
 
 use std::{
     net::SocketAddr,
@@ -38,6 +39,7 @@ use self::{
     response::allow,
     root_page::RootPage,
     route::Route,
+    start::Start,
 };
 use crate::{
     access_log::Record,
@@ -52,14 +54,13 @@ use crate::{
     },
     invocation::{CancelOnDrop, CancelReason, CancelToken, Failure, InvocationId, trace_id::TraceId},
     limits::{Fraction, LimitCaps, Limits, RequestedLimits},
-    sandbox::{self, KeepLast, Reply},
+    sandbox::{self, Call, KeepLast, Reply},
     store::{
         function::Function,
         methods::{Methods, Use},
         name::ModuleName,
     },
     traces::Traces,
-    worker::{InFlight, Job, run::Invocation},
 };
 
 /// What `/-/live` and `/-/ready` answer to.
@@ -293,37 +294,14 @@ impl Api {
         let function = exchange.function.clone();
         let deadline = exchange.arrived + limits.timeout.duration();
         let call = call::call(request, name, &function, &peers, deadline, limits).await?;
-        let queued = Instant::now();
-        let permit = self
-            .core
-            .admission
-            .admit(&function.share, limits.memory, deadline)
-            .await
-            .map_err(|refused| self.not_admitted(refused))?;
-        exchange.timing.queue = queued.elapsed();
-        exchange.record.admitted(queued, exchange.timing.queue);
-        let (spending, waited) = tokio::select! {
-            biased;
-            spending = self.core.workers.spend(&function.cpu_budget, limits.cpu_quota, deadline) => spending,
-            () = self.core.over.cancelled() => return Err(self.not_admitted(Refused::Draining)),
-        };
-        let (call, setup) = self.setup(call, limits, deadline, exchange);
         let (reply, mut replied) = sandbox::reply();
-        let job = Job {
-            invocation: Invocation::new(call, setup, reply).after(waited),
-            permit,
-            record: exchange.record.clone(),
-            estimate: function.estimate.clone(),
-            spending,
-            budgets: peers.budgets,
-            in_flight: InFlight::new(function.metrics.clone()),
-        };
-        self.core.workers.run(job).map_err(|error| {
-            tracing::error!(
-                "cannot start a worker thread: {error}; lower --max-invocations or raise the limit on threads"
-            );
-            Problem::new(Code::Internal, "no worker thread could be started")
-        })?;
+        let start = Start { limits, deadline, budgets: peers.budgets, reply };
+        match (call, &function.carriers) {
+            (Call::Http(program, request, _), Some(carriers)) => {
+                self.share(start, carriers, program, request, exchange).await?;
+            }
+            (call, _) => self.start(start, call, exchange).await?,
+        }
         let reply = match tokio::time::timeout_at(deadline.into(), &mut replied).await {
             Ok(reply) => reply,
             Err(_) => {

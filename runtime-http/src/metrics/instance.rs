@@ -9,6 +9,7 @@ use super::declare::Declare;
 pub struct InstanceMetrics {
     pub fresh: IntCounter,
     pub reused: IntCounter,
+    pub joined: IntCounter,
     pub kept: IntGauge,
     pub kept_bytes: IntGauge,
     /// Without a request for long.
@@ -25,7 +26,7 @@ impl InstanceMetrics {
     pub(super) fn declare(declare: &Declare<'_>) -> InstanceMetrics {
         let uses = declare.counters(
             "wasmbox_instance_uses_total",
-            "Invocations of functions with [instance] reuse, by the instance that they got (fresh, reused).",
+            "Invocations of functions with [instance] reuse, by the instance that they got (fresh, reused, joined).",
             &["instance"],
         );
         let ended = declare.counters(
@@ -36,6 +37,7 @@ impl InstanceMetrics {
         InstanceMetrics {
             fresh: uses.with_label_values(&["fresh"]),
             reused: uses.with_label_values(&["reused"]),
+            joined: uses.with_label_values(&["joined"]),
             kept: declare.gauge("wasmbox_kept_instances", "Instances that wait for their function's next request."),
             kept_bytes: declare.gauge("wasmbox_kept_instance_bytes", "The memory that they hold."),
             ended_idle: ended.with_label_values(&["idle"]),

@@ -63,7 +63,7 @@ pub(super) enum Pause {
 }
 
 /// Of what this thread drives, and has just polled.
-fn pause() -> Pause {
+pub(super) fn pause() -> Pause {
     let woken = |(waker, _): &(Arc<ThreadWaker>, Waker)| waker.woken.load(Ordering::Acquire);
     let woken = WAKER.with_borrow(|cached| cached.as_ref().is_some_and(woken));
     if woken { Pause::Yields } else { Pause::Waits }

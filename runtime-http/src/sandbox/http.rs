@@ -74,7 +74,7 @@ impl Slot {
     }
 
     /// For whoever is to read it, who may be what a guest waits for.
-    fn take_for_client(&self, pause: Pause) -> Option<::http::Response<WasiBody>> {
+    pub(super) fn take_for_client(&self, pause: Pause) -> Option<::http::Response<WasiBody>> {
         if pause == Pause::Yields
             && let Some(put) = &mut *self.put_in()
         {
@@ -94,15 +94,9 @@ pub(super) async fn run(
     setup: &Setup,
     reply: &ReplySender,
 ) -> Ended {
-    let (mut store, handler, served) = match kept {
-        Some(mut instance) => {
-            instance.renew(setup);
-            (instance.store, Some(instance.handler), instance.served)
-        }
-        None => match new_store(program, setup) {
-            Ok(store) => (store, None, 0),
-            Err(failure) => return Ended::not_started(failure),
-        },
+    let (mut store, handler, served) = match prepare(program, kept, setup) {
+        Ok(prepared) => prepared,
+        Err(failure) => return Ended::not_started(failure),
     };
     let body = request.body().status();
     let slot = Slot::default();
@@ -114,14 +108,7 @@ pub(super) async fn run(
     let result = {
         let call = pin!(async {
             setup.reserve_overhead().await;
-            let handler = match handler {
-                Some(handler) => handler,
-                None => {
-                    let handler = program.instantiate(&mut store).await?;
-                    setup.memory.instance_made();
-                    handler
-                }
-            };
+            let handler = program.handler(handler, &mut store, setup).await?;
             let delivery = match &handler {
                 Handler::P2(proxy) => handle(proxy, &mut store, request, &slot).await.map(|()| None),
                 Handler::P3(service) => p3::handle(service, &mut store, request, &slot).await.map(Some),
@@ -166,6 +153,21 @@ pub(super) async fn run(
     Ended { result, memory_peak, remains }
 }
 
+/// Where the instance of an invocation is, or will be made: with what of it is called if it is there, and how many requests it has served.
+pub(super) fn prepare(
+    program: &HttpComponent,
+    kept: Option<Instance>,
+    setup: &Setup,
+) -> Result<(Store<ComponentHost>, Option<Handler>, u32), Failure> {
+    match kept {
+        Some(mut instance) => {
+            instance.renew(setup);
+            Ok((instance.store, Some(instance.handler), instance.served))
+        }
+        None => Ok((new_store(program, setup)?, None, 0)),
+    }
+}
+
 fn new_store(program: &HttpComponent, setup: &Setup) -> Result<Store<ComponentHost>, Failure> {
     let (mut wasi, for_sockets) = granted_context(setup)?;
     // An HTTP handler has no output but its response: what it prints is for the log.
@@ -180,6 +182,21 @@ impl HttpComponent {
             HttpComponent::P2(proxy) => proxy.engine(),
             HttpComponent::P3(service) => service.engine(),
         }
+    }
+
+    /// `kept`, or of an instance that is made.
+    pub(super) async fn handler(
+        &self,
+        kept: Option<Handler>,
+        store: &mut Store<ComponentHost>,
+        setup: &Setup,
+    ) -> wasmtime::Result<Handler> {
+        if let Some(handler) = kept {
+            return Ok(handler);
+        }
+        let handler = self.instantiate(store).await?;
+        setup.memory.instance_made();
+        Ok(handler)
     }
 
     async fn instantiate(&self, store: &mut Store<ComponentHost>) -> wasmtime::Result<Handler> {
@@ -206,6 +223,38 @@ async fn handle(
     proxy.wasi_http_incoming_handler().call_handle(store, request, out).await
 }
 
+/// Why a call failed, if it did.
+pub(super) fn failure<T>(
+    setup: &Setup,
+    hits: LimitHits,
+    limiter: &Limiter,
+    result: &Result<wasmtime::Result<T>, CancelReason>,
+) -> Option<Failure> {
+    match result {
+        _ if limiter.overdrawn().is_some() => {
+            limiter.overdrawn().map(|(reason, bytes)| cancelled(reason, bytes, setup.bounds()))
+        }
+        Err(reason) => Some(cancelled(*reason, setup.memory.cost(), setup.bounds())),
+        Ok(Err(error)) => {
+            tracing::debug!(id = %setup.id, "guest call failed: {error:?}");
+            // `exit(0)` of a handler that has not answered is still no answer.
+            classify(error, limiter, hits, setup.bounds())
+        }
+        Ok(Ok(_)) => None,
+    }
+}
+
+/// Of a guest that has put no response anywhere.
+pub(super) fn none_set() -> Failure {
+    Failure::NoResponse { reason: "it returned without setting one".into() }
+}
+
+/// Of a guest that has given this code instead of a response.
+pub(super) fn error_given(code: &str, hits: LimitHits, limiter: &Limiter, setup: &Setup) -> Failure {
+    limit_hit(limiter, hits, setup.bounds())
+        .unwrap_or_else(|| Failure::NoResponse { reason: format!("it answered with the error {code}") })
+}
+
 /// Decides how the call ended; gives the response, unless it was streamed.
 fn judge(
     setup: &Setup,
@@ -215,19 +264,7 @@ fn judge(
     reply: &ReplySender,
     result: Result<wasmtime::Result<()>, CancelReason>,
 ) -> Result<Option<Answer>, Failure> {
-    let failure = match &result {
-        _ if limiter.overdrawn().is_some() => {
-            limiter.overdrawn().map(|(reason, bytes)| cancelled(reason, bytes, setup.bounds()))
-        }
-        Err(reason) => Some(cancelled(*reason, setup.memory.cost(), setup.bounds())),
-        Ok(Err(error)) => {
-            tracing::debug!(id = %setup.id, "guest call failed: {error:?}");
-            // `exit(0)` of a handler that has not answered is still no answer: see below.
-            classify(error, limiter, hits, setup.bounds())
-        }
-        Ok(Ok(())) => None,
-    };
-    if let Some(failure) = failure {
+    if let Some(failure) = failure(setup, hits, limiter, &result) {
         return Err(failure);
     }
     if reply.is_streaming() {
@@ -237,14 +274,13 @@ fn judge(
         Some(Ok(response)) => whole(response, setup.max_output)
             .map(Some)
             .map_err(|failure| limit_hit(limiter, hits, setup.bounds()).unwrap_or(failure)),
-        Some(Err(code)) => Err(limit_hit(limiter, hits, setup.bounds())
-            .unwrap_or_else(|| Failure::NoResponse { reason: format!("it answered with the error {code}") })),
-        None => Err(Failure::NoResponse { reason: "it returned without setting one".into() }),
+        Some(Err(code)) => Err(error_given(&code, hits, limiter, setup)),
+        None => Err(none_set()),
     }
 }
 
 /// Takes the body of an ended guest, which is all there, out of its channel.
-fn whole(response: ::http::Response<WasiBody>, max_output: u64) -> Result<Answer, Failure> {
+pub(super) fn whole(response: ::http::Response<WasiBody>, max_output: u64) -> Result<Answer, Failure> {
     let (head, mut body) = response.into_parts();
     let mut frames: Vec<Frame<Bytes>> = Vec::new();
     let mut bytes = 0_u64;

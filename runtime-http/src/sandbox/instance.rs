@@ -1,4 +1,4 @@
-//! An instance that serves several requests of its function, one after the other, as the function's author has asked.
+//! An instance that serves several requests of its function, as the function's author has asked.
 //!
 //! It has no directories: descriptors for those are for invocations that run. What a request leaves in it is there for the next: the guest's memory, and the handles that it keeps. What belongs to the request itself
 //! must be gone, its body and its answer, or those would not end; an instance that holds on to such a thing is not kept.
@@ -42,12 +42,30 @@ pub enum InstanceUse {
     Fresh,
     /// It has served others before.
     Reused,
+    /// It was serving others when the invocation came.
+    Joined,
+}
+
+impl InstanceUse {
+    /// The word for it in headers and the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            InstanceUse::Fresh => "fresh",
+            InstanceUse::Reused => "reused",
+            InstanceUse::Joined => "joined",
+        }
+    }
 }
 
 impl Reuse {
     /// One for an invocation with `limits`, and the memory that it holds.
     pub fn take(&self, limits: &Limits) -> Option<(Instance, KeptMemory)> {
         self.instances.take(&self.program, limits)
+    }
+
+    /// An invocation has joined others in their instance.
+    pub fn joined(&self) {
+        self.instances.metrics().joined.inc();
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`program`]: compiled code that is ready to run, and the linkers behind it
 //! - [`command`]: runs `_start` and `wasi:cli/run`; [`http`] runs `wasi:http/incoming-handler` and `wasi:http/handler`
 //! - [`instance`]: one that serves several requests; [`instances`]: those that wait for the next
+//! - [`carrier`]: one that serves several at once, and who joins it; [`shared`]: runs it
 //! - [`p3`]: what is different for WASI 0.3; [`component`]: what the box holds for a component
 //! - [`mod@reply`]: the one way back to whoever waits
 //! - [`guest`]: a call that is to run; [`executor`]: what drives it, until its end, its deadline, or its cancellation
@@ -16,6 +17,7 @@
 //! - [`guest_config`]: its function's configuration; [`keyvalue`]: its way to what its function keeps
 //! - [`outbound`]: HTTP requests of guests, denied unless granted
 
+pub mod carrier;
 mod command;
 mod component;
 pub mod executor;
@@ -36,6 +38,7 @@ mod p3;
 mod populate;
 pub mod program;
 pub mod reply;
+mod shared;
 mod stderr;
 mod stdin;
 mod stdout;
@@ -44,16 +47,8 @@ use std::{sync::Arc, time::Instant};
 
 use wasmtime::{Store, component::ResourceTable};
 
-use self::{
-    command::CoreHost,
-    component::ComponentHost,
-    failure::Bounds,
-    file_access::{FileAccess, Files, MOST_FILES},
-    limiter::Limiter,
-    outbound::InvocationAccess,
-    program::{CommandComponent, CoreProgram, HttpComponent},
-};
 pub use self::{
+    carrier::{Carriage, Carriers, Joining, Observer},
     command::{CommandInput, Stdio},
     guest::Guest,
     guest_config::GuestConfig,
@@ -62,6 +57,15 @@ pub use self::{
     program::{Program, ProgramError, Toolchain},
     reply::{Answer, Reply, ReplySender, Stream, reply},
     stderr::{KeepLast, Stderr},
+};
+use self::{
+    command::CoreHost,
+    component::ComponentHost,
+    failure::Bounds,
+    file_access::{FileAccess, Files, MOST_FILES},
+    limiter::Limiter,
+    outbound::InvocationAccess,
+    program::{CommandComponent, CoreProgram, HttpComponent},
 };
 use crate::{
     exchange::request_body::RequestBody,
@@ -77,12 +81,14 @@ pub enum Call {
     Command(Arc<CommandComponent>, CommandInput),
     /// In an instance that has served others, if there is one.
     Http(Arc<HttpComponent>, ::http::Request<RequestBody>, Option<Box<Instance>>),
+    /// The requests that share an instance.
+    Shared(Arc<HttpComponent>, Carriage, Option<Box<Instance>>),
 }
 
 impl Call {
     /// Has an instance serve it that has served others.
     pub fn go_on_in(&mut self, kept: Instance) {
-        if let Call::Http(_, _, instance) = self {
+        if let Call::Http(_, _, instance) | Call::Shared(_, _, instance) = self {
             *instance = Some(Box::new(kept));
         }
     }
@@ -135,6 +141,8 @@ pub struct Remains {
     #[expect(dead_code, reason = "held to be dropped")]
     store: Option<Left>,
     instance: Option<Box<Instance>>,
+    /// Bytes of answers that its instance has given and that are still there.
+    undelivered: u64,
     /// After the store, whose files they are.
     #[expect(dead_code, reason = "held to be dropped")]
     files: Option<Files>,
@@ -142,11 +150,11 @@ pub struct Remains {
 
 impl Remains {
     fn of(store: Left) -> Remains {
-        Remains { store: Some(store), instance: None, files: None }
+        Remains { store: Some(store), instance: None, undelivered: 0, files: None }
     }
 
     fn none() -> Remains {
-        Remains { store: None, instance: None, files: None }
+        Remains { store: None, instance: None, undelivered: 0, files: None }
     }
 
     /// Of one that may serve another request. `has_ended`: nobody holds the body of the last.
@@ -157,7 +165,7 @@ impl Remains {
         } else if !has_ended || !instance.store.data_mut().is_clean() {
             metrics.ended_unclean.inc();
         } else {
-            return Remains { store: None, instance: Some(Box::new(instance)), files: None };
+            return Remains { instance: Some(Box::new(instance)), ..Remains::none() };
         }
         Remains::of(Left::Component(instance.store))
     }
@@ -166,7 +174,7 @@ impl Remains {
     pub fn keep(&mut self, setup: &Setup, undelivered: u64) {
         if let (Some(instance), Some(reuse)) = (self.instance.take(), &setup.reuse) {
             instance.stderr.end();
-            reuse.instances.put(reuse.program.clone(), *instance, setup.memory.keep(undelivered));
+            reuse.instances.put(reuse.program.clone(), *instance, setup.memory.keep(undelivered + self.undelivered));
         }
     }
 }
@@ -230,6 +238,9 @@ async fn run(call: Call, setup: Arc<Setup>, reply: ReplySender) -> Ended {
             Call::Command(program, input) => command::run_component(&program, input, &setup, &reply).await,
             Call::Http(program, request, kept) => {
                 http::run(&program, request, kept.map(|kept| *kept), &setup, &reply).await
+            }
+            Call::Shared(program, carriage, kept) => {
+                shared::run(&program, carriage, kept.map(|kept| *kept), &setup, &reply).await
             }
         }
     };

@@ -60,7 +60,7 @@ pub(super) async fn handle(
 }
 
 /// Guests are told whom a request is for as part of its target, also where HTTP/1.1 has it in a field.
-fn with_authority(request: Request<RequestBody>) -> Request<RequestBody> {
+pub(super) fn with_authority(request: Request<RequestBody>) -> Request<RequestBody> {
     let (mut head, body) = request.into_parts();
     let mut uri = head.uri.clone().into_parts();
     let host = || http::uri::Authority::try_from(head.headers.get(header::HOST)?.as_bytes()).ok();
@@ -100,7 +100,7 @@ impl Delivery {
 }
 
 /// Takes what is there of its body, up to about `most` bytes; whether that is all of it.
-fn begun(response: Response<WasiBody>, most: usize) -> (Response<WasiBody>, bool) {
+pub(super) fn begun(response: Response<WasiBody>, most: usize) -> (Response<WasiBody>, bool) {
     let (head, mut body) = response.into_parts();
     let (mut frames, mut bytes) = (Vec::new(), 0);
     let mut context = Context::from_waker(Waker::noop());
@@ -127,15 +127,19 @@ fn begun(response: Response<WasiBody>, most: usize) -> (Response<WasiBody>, bool
 
 type ResultFrame = Result<Frame<Bytes>, Error>;
 
-/// A body that says when it has been delivered, or was dropped.
-struct Passing {
+/// A body that says when it has been delivered; it was dropped before if it does not.
+pub(super) struct Passing {
     first: VecDeque<ResultFrame>,
     rest: Option<WasiBody>,
     delivered: Option<oneshot::Sender<()>>,
 }
 
 impl Passing {
-    fn body(first: Vec<ResultFrame>, rest: Option<WasiBody>, delivered: Option<oneshot::Sender<()>>) -> WasiBody {
+    pub(super) fn body(
+        first: Vec<ResultFrame>,
+        rest: Option<WasiBody>,
+        delivered: Option<oneshot::Sender<()>>,
+    ) -> WasiBody {
         Passing { first: first.into(), rest, delivered }.boxed_unsync()
     }
 }
@@ -152,7 +156,10 @@ impl Body for Passing {
         let frame = ready!(Pin::new(rest).poll_frame(context));
         if frame.is_none() {
             self.rest = None;
-            self.delivered = None;
+            if let Some(delivered) = self.delivered.take() {
+                // Whoever does not ask any more need not know.
+                let _ = delivered.send(());
+            }
         }
         Poll::Ready(frame)
     }

@@ -215,7 +215,7 @@ impl Program {
         match self {
             Program::Core(_) => ProgramKind::Core,
             Program::Command(_) => ProgramKind::Command,
-            Program::Http(_) => ProgramKind::Http,
+            Program::Http(http) => ProgramKind::Http { at_once: matches!(**http, HttpComponent::P3(_)) },
         }
     }
 }

@@ -93,6 +93,11 @@ impl ReplySender {
         self.state().cgroup = times;
     }
 
+    /// What was set last.
+    pub fn cgroup(&self) -> Option<CgroupTimes> {
+        self.state().cgroup
+    }
+
     /// Whether the answer has begun.
     pub fn is_streaming(&self) -> bool {
         matches!(self.state().channel, Channel::Streaming(_))

@@ -22,7 +22,7 @@ use crate::{
     limits::{LimitCaps, Limits},
     metrics::FunctionMetrics,
     sandbox::{
-        GuestConfig, KeptInstances, Program, Reuse,
+        Carriers, GuestConfig, KeptInstances, Program, Reuse,
         file_access::FileAccess,
         log_allowance::LogAllowance,
         outbound::{FunctionAccess, InvocationAccess},
@@ -66,6 +66,8 @@ pub struct Function {
     pub buffer_limit: usize,
     /// The most requests that one of its instances serves, if that is more than one.
     most_served: Option<NonZeroU32>,
+    /// Its instances that serve several requests at once, if they may.
+    pub carriers: Option<Arc<Carriers>>,
     pub metrics: Arc<FunctionMetrics>,
     pub estimate: Arc<ExecutionEstimate>,
     /// Of admission.
@@ -135,6 +137,7 @@ impl Function {
             methods: settings.methods.or_else(|| (!is_http).then(Methods::of_commands)),
             buffer_limit: buffer_limit.max(least_buffer),
             most_served: settings.instance.reuse.filter(|most| most.get() > 1),
+            carriers: settings.instance.concurrent.filter(|most| most.get() > 1).map(Carriers::new),
             config: Arc::new(settings.config.into_iter().collect()),
             files: None,
             keyvalue: None,

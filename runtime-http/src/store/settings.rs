@@ -77,8 +77,10 @@ pub struct LimitSettings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct InstanceSettings {
-    /// The most requests that one instance serves, one after the other; each has a fresh one without it.
+    /// The most requests that one instance serves; each has a fresh one without it.
     pub reuse: Option<NonZeroU32>,
+    /// The most of them at once; one after the other without it.
+    pub concurrent: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -138,8 +140,8 @@ pub enum BadSettings {
         "{file}: outbound host {host:?} is not granted by the operator: let --allow-outbound (ALLOW_OUTBOUND) have it, or a domain or network in which it is"
     )]
     OutboundNotGranted { file: String, host: String },
-    #[error("{file}: instance.reuse is for HTTP components without preopens, and this one {what}; remove one of both")]
-    NotReusable { file: String, what: &'static str },
+    #[error("{file}: instance.{setting} is for HTTP components {of}, and this one {what}; remove one of both")]
+    NotReusable { file: String, setting: &'static str, of: &'static str, what: &'static str },
     #[error("{file}: {setting} {value} is above the operator's cap {maximum}")]
     AboveCap { file: String, setting: &'static str, value: String, maximum: String },
 }
@@ -156,6 +158,8 @@ const MOST_CONFIG_BYTES: usize = 32 << 10;
 pub struct OperatorGrants {
     /// The most requests that one instance may serve; 1 if `None`.
     pub reuse: Option<NonZeroU32>,
+    /// The most of them at once; 1 if `None`.
+    pub concurrent: Option<NonZeroU32>,
     /// Below which preopens may lie.
     pub preopen_roots: Vec<Arc<PreopenRoot>>,
     pub outbound: Vec<OutboundGrant>,
@@ -249,13 +253,17 @@ impl FunctionSettings {
     /// # Errors
     /// [`BadSettings::NotReusable`], naming `file`.
     pub fn check_program(&self, file: &str, kind: ProgramKind) -> Result<(), BadSettings> {
-        let what = match kind {
+        const REUSE: (&str, &str) = ("reuse", "without preopens");
+        let ((setting, of), what) = match kind {
             _ if self.instance.reuse.is_none() => return Ok(()),
-            ProgramKind::Http if self.preopens.is_empty() => return Ok(()),
-            ProgramKind::Http => "has preopens",
-            ProgramKind::Core | ProgramKind::Command => "is a command, which ends with each request",
+            ProgramKind::Core | ProgramKind::Command => (REUSE, "is a command, which ends with each request"),
+            ProgramKind::Http { .. } if !self.preopens.is_empty() => (REUSE, "has preopens"),
+            ProgramKind::Http { at_once: false } if self.instance.concurrent > NonZeroU32::new(1) => {
+                (("concurrent", "of WASI 0.3"), "is of WASI 0.2, whose instances serve one request at a time")
+            }
+            ProgramKind::Http { .. } => return Ok(()),
         };
-        Err(BadSettings::NotReusable { file: file.to_owned(), what })
+        Err(BadSettings::NotReusable { file: file.to_owned(), setting, of, what })
     }
 
     fn check_text(&self, file: &str) -> Result<(), BadSettings> {
@@ -269,6 +277,13 @@ impl FunctionSettings {
                     "environment variable {name:?} has an empty name, a '=' or a NUL byte"
                 )));
             }
+        }
+        let [at_once, in_all] =
+            [self.instance.concurrent, self.instance.reuse].map(|number| number.map_or(1, NonZeroU32::get));
+        if at_once > in_all {
+            return Err(unreadable(format!(
+                "instance.concurrent {at_once} is above instance.reuse {in_all}, the most requests that an instance serves in all; set reuse to {at_once} or more"
+            )));
         }
         if self.config.len() > MOST_CONFIG_VALUES {
             return Err(unreadable(format!(
@@ -302,7 +317,9 @@ impl FunctionSettings {
                 }),
             }
         }
-        check(file, "instance.reuse", [self.instance.reuse, None], grants.reuse.unwrap_or(NonZeroU32::MIN))?;
+        let (instance, one) = (self.instance, NonZeroU32::MIN);
+        check(file, "instance.reuse", [instance.reuse, None], grants.reuse.unwrap_or(one))?;
+        check(file, "instance.concurrent", [instance.concurrent, None], grants.concurrent.unwrap_or(one))?;
         check(file, "output-buffer-bytes", [self.output_buffer_bytes, None], LARGEST_OUTPUT_BUFFER)?;
         check(file, "cpu-quota", [self.limits.cpu_quota, self.caps.cpu_quota], caps.cpu_quota)?;
         check(file, "memory-request", [self.limits.memory_request, self.caps.memory_request], caps.memory)?;

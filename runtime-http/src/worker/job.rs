@@ -1,6 +1,6 @@
 //! One admitted invocation, and what has to be given back when it has ended.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     estimate::ExecutionEstimate,
@@ -14,21 +14,53 @@ use crate::{
         budget::{ClientBudgets, Hold},
         request_body::FRAME,
     },
+    invocation::Outcome,
     metrics::FunctionMetrics,
+    sandbox::Observer,
 };
 
 /// One admitted invocation. It is dropped on the thread on which it ends, in a panic, too.
 pub struct Job {
     pub invocation: Invocation,
+    /// What it may use of its function's budget.
+    pub spending: Spending,
+    pub of: Serves,
+}
+
+/// Whom an invocation is for.
+pub enum Serves {
+    One(OneRequest),
+    /// Several requests, which have all else themselves.
+    Several(Arc<Permit>),
+}
+
+/// What one request has that nobody shares its invocation with.
+pub struct OneRequest {
     pub permit: Permit,
     pub record: Arc<Record>,
     pub estimate: Arc<ExecutionEstimate>,
-    /// What it may use of its function's budget.
-    pub spending: Spending,
     /// For an answer that is not delivered when it has ended.
     pub budgets: Arc<ClientBudgets>,
     /// Counts it while it runs.
     pub in_flight: InFlight,
+}
+
+/// What one request has that shares its invocation with others.
+pub struct SharingRequest {
+    pub record: Arc<Record>,
+    pub estimate: Arc<ExecutionEstimate>,
+    pub in_flight: InFlight,
+}
+
+impl Observer for SharingRequest {
+    fn begins(&mut self) {
+        self.in_flight.begin();
+    }
+
+    fn ends(self: Box<Self>, outcome: &Outcome) {
+        self.estimate.add(outcome.usage.execution);
+        self.record.ended(outcome.clone());
+    }
 }
 
 /// Counts one invocation from [`InFlight::begin`] until it is dropped.
@@ -60,15 +92,42 @@ impl Drop for InFlight {
 impl Job {
     /// Whether it may begin on the thread that has admitted it.
     pub(super) fn fits_in_a_slice(&self) -> bool {
-        !self.permit.has_waited()
+        let Serves::One(request) = &self.of else { return false };
+        !request.permit.has_waited()
             && self.spending.is_accounted()
-            && self.estimate.fits_in_a_slice()
+            && request.estimate.fits_in_a_slice()
             && self.invocation.fits_in_a_slice()
+    }
+
+    /// How long it usually takes, if that is known.
+    pub(super) fn usually(&self) -> Option<Duration> {
+        match &self.of {
+            Serves::One(request) => request.estimate.get(),
+            Serves::Several(_) => None,
+        }
+    }
+
+    /// Its guest begins.
+    pub(super) fn begin(&mut self) {
+        if let Serves::One(request) = &mut self.of {
+            request.in_flight.begin();
+        }
     }
 
     /// Tells whoever waits, and gives back what it had.
     pub(super) fn end(self, mut finished: Finished) {
-        let Job { invocation, permit, record, estimate, spending, budgets, in_flight } = self;
+        let Job { invocation, spending, of } = self;
+        let request = match of {
+            Serves::One(request) => request,
+            Serves::Several(permit) => {
+                spending.end(finished.outcome.usage.cpu);
+                invocation.keep_instance(&mut finished);
+                invocation.end(finished, None);
+                drop(permit);
+                return;
+            }
+        };
+        let OneRequest { permit, record, estimate, budgets, in_flight } = request;
         estimate.add(finished.outcome.usage.execution);
         // Before its client can come again.
         spending.end(finished.outcome.usage.cpu);

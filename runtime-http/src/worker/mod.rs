@@ -26,7 +26,7 @@ use std::{
 use prometheus::{IntCounter, IntGauge};
 use thread_local::ThreadLocal;
 
-pub use self::job::{InFlight, Job};
+pub use self::job::{InFlight, Job, OneRequest, Serves, SharingRequest};
 use self::{
     dispatch::Dispatch,
     quota::{CpuBudget, Spending},
@@ -124,7 +124,7 @@ impl WorkerPool {
     /// If there is no worker and no thread can be started; the job, with its permit, is dropped.
     pub fn run(&self, job: Job) -> io::Result<()> {
         if self.shared.settings.inline == Inline::Off || !job.fits_in_a_slice() {
-            let usually = job.estimate.get();
+            let usually = job.usually();
             return self.hand_over(job, usually);
         }
         let running = self.shared.slices.get_or_default();

@@ -109,12 +109,14 @@ impl Fixture {
         let permit = self.runtime.block_on(self.admission.admit(&share, limits.memory, setup.deadline)).unwrap();
         let job = Job {
             invocation: Invocation::of(Guest::doing(setup.clone(), call), setup, sender),
-            permit,
-            record: Record::new(id, function.clone(), Instant::now(), None),
-            estimate: estimate.clone(),
             spending: Spending::Unlimited,
-            budgets: Budgets::new(1 << 30, 1).client(),
-            in_flight: InFlight::new(function.clone()),
+            of: Serves::One(OneRequest {
+                permit,
+                record: Record::new(id, function.clone(), Instant::now(), None),
+                estimate: estimate.clone(),
+                budgets: Budgets::new(1 << 30, 1).client(),
+                in_flight: InFlight::new(function.clone()),
+            }),
         };
         (job, Client { reply, memory })
     }

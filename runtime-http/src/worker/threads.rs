@@ -11,7 +11,7 @@ use std::{
 use thread_local::ThreadLocal;
 
 use super::{
-    Job, PoolSettings,
+    Job, PoolSettings, Serves,
     dispatch::{Dispatch, Wake},
     slot::{Inbox, Running, WorkerSlot, lock},
 };
@@ -167,7 +167,7 @@ impl Shared {
 
     fn run(&self, slot: &WorkerSlot, job: Job, cgroup: &mut ThreadCgroup) {
         let ended = contained(job, |mut job| {
-            job.in_flight.begin();
+            job.begin();
             let finished = job.invocation.run(cgroup, &self.settings.epochs);
             job.end(finished);
         });
@@ -183,12 +183,14 @@ impl Shared {
         let PoolSettings { runtime, epochs, cgroups, slices, .. } = &self.settings;
         let _context = runtime.enter();
         contained(job, |mut job| {
-            job.in_flight.begin();
+            job.begin();
             let (held, result) = job.invocation.slice(epochs, cgroups.are_there());
-            if result.is_err() || held >= LONG_HELD {
-                job.estimate.bar(held);
-            } else {
-                job.estimate.ended_in_a_slice();
+            if let Serves::One(request) = &job.of {
+                if result.is_err() || held >= LONG_HELD {
+                    request.estimate.bar(held);
+                } else {
+                    request.estimate.ended_in_a_slice();
+                }
             }
             match result {
                 Ok(finished) => {

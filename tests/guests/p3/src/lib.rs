@@ -1,6 +1,7 @@
 //! What this component does is the last word of the path, and what the query says: `/p3/status?418`.
 
 mod sockets;
+mod together;
 
 use std::{
     env,
@@ -145,6 +146,20 @@ impl Guest for Handler {
                     std::mem::forget(Request::consume_body(request, processed()));
                 }
                 Ok(text(200, served.to_string()))
+            }
+            "present" => Ok(text(200, together::Inside::enter().number.to_string())),
+            "stay" => {
+                let inside = together::Inside::enter();
+                Ok(streamed(&[], async move |to| inside.stay(to).await))
+            }
+            "pulse" => {
+                let inside = together::Inside::enter();
+                Ok(streamed(&[], async move |to| inside.pulse(to).await))
+            }
+            "leave" => {
+                let inside = together::Inside::enter();
+                together::leave();
+                Ok(text(200, inside.number.to_string()))
             }
             "error" => Err(ErrorCode::InternalError(Some("as asked".into()))),
             "long-error" => {

@@ -1,0 +1,313 @@
+//! Instances that serve several requests at once, as the function's author has asked: who may join one, and who is in it.
+//!
+//! Such an instance is an invocation of its own, the carrier, which has the permit, the account of memory, the CPU quota and the worker. Its
+//! requests have what is theirs alone: their replies, records, deadlines, and clients who may leave. A request joins a carrier that has a place for it,
+//! or is admitted, and then has a carrier made for it. What is in it is driven by [`super::shared`].
+//!
+//! - [`places`]: how many requests there may be; [`seat`]: one of them; [`cut`]: an answer that ends before its guest does
+
+mod cut;
+mod places;
+mod seat;
+
+use std::{
+    collections::VecDeque,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::{Notify, futures::Notified, oneshot};
+
+use self::places::Places;
+pub(super) use self::seat::Seat;
+pub use self::seat::{Joining, Observer};
+use super::executor::thread_cpu_time;
+use crate::{exchange::request_body::RequestBody, limits::Limits};
+
+/// How long a request waits for an instance to take it: one that computes does not. Its thread may have to wait for a core, too.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The carriers of one version of a function.
+pub struct Carriers {
+    /// The most requests at once in each.
+    at_once: NonZeroU32,
+    /// Those that may take further requests.
+    open: Mutex<Vec<Arc<Carrier>>>,
+    room: Notify,
+}
+
+/// One instance, and the requests in it.
+pub struct Carrier {
+    family: Arc<Carriers>,
+    limits: Limits,
+    /// Its own deadline. Whose deadline is later does not join.
+    until: Instant,
+    /// What others hold for as long as its permit is needed: for an answer that has no other account.
+    pub(super) permit: Arc<dyn Send + Sync>,
+    /// Woken when somebody joins.
+    waker: AtomicWaker,
+    state: Mutex<State>,
+}
+
+struct State {
+    places: Places,
+    /// Whether its tasks wait, so that it would take a request at once.
+    is_receptive: bool,
+    /// Whom it was made for, as long as it has not begun.
+    first: Option<http::Request<RequestBody>>,
+    arrived: VecDeque<Box<Arrival>>,
+    tickets: u64,
+    present: Vec<Arc<Seat>>,
+    /// Its CPU time when that was divided last.
+    divided: Duration,
+}
+
+struct Arrival {
+    ticket: u64,
+    joining: Box<Joining>,
+    /// Gives it back; dropped when it is in.
+    back: oneshot::Sender<Box<Joining>>,
+}
+
+/// What makes a carrier's instance run. Nobody joins it after this is dropped, and who is in it then has no answer.
+pub struct Carriage(pub(super) Arc<Carrier>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Carriers {
+    pub fn new(at_once: NonZeroU32) -> Arc<Carriers> {
+        Arc::new(Carriers { at_once, open: Mutex::default(), room: Notify::new() })
+    }
+
+    /// Ready when a place has become free since this was enabled; then another one may have taken it already.
+    pub fn room(&self) -> Notified<'_> {
+        self.room.notified()
+    }
+
+    /// Has a request with `limits` join an instance; gives it back if none takes it.
+    pub async fn join(&self, joining: Box<Joining>, limits: &Limits) -> Option<Box<Joining>> {
+        let (back, mut returned) = oneshot::channel();
+        let (carrier, ticket) = match self.offer(Box::new(Arrival { ticket: 0, joining, back }), limits) {
+            Ok(taken) => taken,
+            Err(arrival) => return Some(arrival.joining),
+        };
+        carrier.waker.wake();
+        match tokio::time::timeout(PATIENCE, &mut returned).await {
+            Ok(returned) => returned.ok(),
+            Err(_) => match carrier.withdraw(ticket) {
+                // It is in, or is given back, at this moment.
+                None => returned.await.ok(),
+                joining => joining,
+            },
+        }
+    }
+
+    /// Who has a place for it, and its ticket there; or it again.
+    fn offer(&self, mut arrival: Box<Arrival>, limits: &Limits) -> Result<(Arc<Carrier>, u64), Box<Arrival>> {
+        for carrier in &*lock(&self.open) {
+            match carrier.offer(arrival, limits) {
+                Ok(ticket) => return Ok((carrier.clone(), ticket)),
+                Err(same) => arrival = same,
+            }
+        }
+        Err(arrival)
+    }
+
+    /// A carrier for `joining`, which has been admitted.
+    pub fn carry(
+        self: &Arc<Self>,
+        joining: Joining,
+        limits: Limits,
+        until: Instant,
+        permit: Arc<dyn Send + Sync>,
+    ) -> Carriage {
+        let (seat, request) = Seat::new(joining, true);
+        let state = State {
+            places: Places::with_one(self.at_once, 1),
+            is_receptive: false,
+            first: Some(request),
+            arrived: VecDeque::new(),
+            tickets: 0,
+            present: vec![Arc::new(seat)],
+            divided: Duration::ZERO,
+        };
+        Carriage(Arc::new(Carrier {
+            family: self.clone(),
+            limits,
+            until,
+            permit,
+            waker: AtomicWaker::new(),
+            state: Mutex::new(state),
+        }))
+    }
+}
+
+impl Carrier {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Gives its ticket, or back what has no place here.
+    fn offer(&self, mut arrival: Box<Arrival>, limits: &Limits) -> Result<u64, Box<Arrival>> {
+        let fits = *limits == self.limits && arrival.joining.deadline <= self.until;
+        let mut state = self.state();
+        if !fits || !state.is_receptive || !state.places.take() {
+            return Err(arrival);
+        }
+        state.tickets += 1;
+        arrival.ticket = state.tickets;
+        state.arrived.push_back(arrival);
+        Ok(state.tickets)
+    }
+
+    /// Takes back a request that has waited for too long.
+    fn withdraw(&self, ticket: u64) -> Option<Box<Joining>> {
+        let mut state = self.state();
+        let position = state.arrived.iter().position(|arrival| arrival.ticket == ticket)?;
+        state.is_receptive = false;
+        state.places.give_back();
+        state.arrived.remove(position).map(|arrival| arrival.joining)
+    }
+
+    /// Its thread begins to run it.
+    pub(super) fn begin(&self) {
+        self.state().divided = thread_cpu_time();
+    }
+
+    /// Before anybody joins: its instance may serve so many requests.
+    pub(super) fn serves(&self, in_all: u32) {
+        self.state().places = Places::with_one(self.family.at_once, in_all);
+    }
+
+    /// Its event loop asks for the next request, if there is one. It takes none beside that before all of its tasks wait.
+    pub(super) fn next(&self) -> Option<(Arc<Seat>, http::Request<RequestBody>)> {
+        let mut state = self.state();
+        if state.first.is_some() || !state.arrived.is_empty() {
+            // It is not known how long it computes.
+            state.is_receptive = false;
+        }
+        if let Some(request) = state.first.take() {
+            return Some((state.present[0].clone(), request));
+        }
+        loop {
+            let Arrival { joining, back, .. } = *state.arrived.pop_front()?;
+            // Nobody waits for it any more, and who has left while it waited has cancelled it.
+            if joining.cancel.reason().is_some() || back.is_closed() {
+                state.places.give_back();
+                continue;
+            }
+            state.divide();
+            let (seat, request) = Seat::new(*joining, false);
+            let seat = Arc::new(seat);
+            state.present.push(seat.clone());
+            return Some((seat, request));
+        }
+    }
+
+    /// Its tasks wait: it takes requests.
+    pub(super) fn is_receptive(self: &Arc<Self>) {
+        let has_room = {
+            let mut state = self.state();
+            !std::mem::replace(&mut state.is_receptive, true) && state.places.is_there_one()
+        };
+        if !has_room {
+            return;
+        }
+        let mut open = lock(&self.family.open);
+        if !open.iter().any(|other| Arc::ptr_eq(other, self)) {
+            open.push(self.clone());
+        }
+        drop(open);
+        self.family.room.notify_one();
+    }
+
+    /// Nobody joins any more.
+    pub(super) fn close(&self) {
+        let arrived = {
+            let mut state = self.state();
+            state.places.close();
+            std::mem::take(&mut state.arrived)
+        };
+        lock(&self.family.open).retain(|other| !std::ptr::eq(Arc::as_ptr(other), self));
+        for arrival in arrived {
+            // If nobody waits it is dropped.
+            let _ = arrival.back.send(arrival.joining);
+        }
+    }
+
+    /// The same, if nobody is in it; whether that is so.
+    pub(super) fn close_if_empty(&self) -> bool {
+        let is_empty = {
+            let mut state = self.state();
+            let is_empty = state.present.is_empty() && state.arrived.is_empty();
+            if is_empty {
+                state.places.close();
+            }
+            is_empty
+        };
+        if is_empty {
+            self.close();
+        }
+        is_empty
+    }
+
+    /// Who is in it.
+    pub(super) fn present(&self) -> Vec<Arc<Seat>> {
+        self.state().present.clone()
+    }
+
+    /// Whether it has served one request alone, and no other was ever with it.
+    pub(super) fn has_served_one(&self) -> bool {
+        self.state().tickets == 0
+    }
+
+    /// How many requests it has taken.
+    pub(super) fn served(&self) -> u32 {
+        self.state().places.served()
+    }
+
+    /// `seat` is free; gives the CPU time that was its part. `None` if it was before.
+    pub(super) fn free(&self, seat: &Seat) -> Option<Duration> {
+        let mut state = self.state();
+        let position = state.present.iter().position(|other| std::ptr::eq(Arc::as_ptr(other), seat))?;
+        state.divide();
+        state.present.swap_remove(position);
+        state.places.free();
+        let has_room = state.is_receptive && state.places.is_there_one();
+        drop(state);
+        if has_room {
+            self.family.room.notify_one();
+        }
+        Some(seat.cpu())
+    }
+
+    /// Before whoever drives it waits: woken when somebody joins.
+    pub(super) fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+}
+
+impl State {
+    /// Divides the CPU time since the last time evenly among those who are in it. What was used when nobody was there is for the next one.
+    fn divide(&mut self) {
+        let (now, count) = (thread_cpu_time(), u32::try_from(self.present.len()).unwrap_or(u32::MAX));
+        if count > 0 {
+            let part = now.saturating_sub(self.divided) / count;
+            self.present.iter().for_each(|seat| seat.add_cpu(part));
+            self.divided = now;
+        }
+    }
+}
+
+impl Drop for Carriage {
+    fn drop(&mut self) {
+        self.0.close();
+        // Their replies close without an outcome, unless they have ended.
+        let present = std::mem::take(&mut self.0.state().present);
+        drop(present);
+    }
+}

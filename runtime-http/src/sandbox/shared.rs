@@ -1,0 +1,331 @@
+//! Runs an instance that serves several requests at once, until nobody is in it.
+//!
+//! What ends the instance ends all requests in it: a trap, a limit, the box's need. What ends one request alone, its deadline or its client,
+//! leaves the others; but wasmtime has no way to end that request's task, so the instance takes no further requests, and is ended
+//! when the others are done. A task that computes, or waits in the middle of a call, keeps wasmtime from polling what runs beside it. So requests
+//! are watched from outside of the store.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_util::stream::{FuturesUnordered, Stream};
+use tokio::sync::oneshot;
+use wasmtime::component::Accessor;
+use wasmtime_wasi_http::{
+    WasiHttpView,
+    p3::{self as wasi, bindings::Service},
+};
+
+use super::{
+    Answer, Ended, Left, Remains, ReplySender, Setup,
+    carrier::{Carriage, Carrier, Seat},
+    component::ComponentHost,
+    executor::{Pause, bounded, pause},
+    failure::{LimitHits, cancelled},
+    http::{error_given, failure, none_set, prepare, whole},
+    instance::{Handler, Instance},
+    p3::{Passing, begun, with_authority},
+    program::HttpComponent,
+};
+use crate::{
+    excerpt::excerpt,
+    exchange::{
+        body_end::BodyStatus,
+        budget::Hold,
+        request_body::{FRAME, RequestBody},
+    },
+    invocation::{CancelReason, CgroupTimes, Failure, Outcome, Usage},
+};
+
+/// An instance that holds on to the bodies of more requests than that takes no further ones.
+const MOST_BODIES_LEFT: usize = 16;
+
+/// The requests in an instance, seen from the thread that runs it.
+struct Requests<'a> {
+    carrier: &'a Arc<Carrier>,
+    setup: &'a Setup,
+    cgroup: Option<CgroupTimes>,
+    /// Whether the guest takes further calls.
+    is_ready: AtomicBool,
+    /// Whether a task of a request that is over may still run.
+    is_spoilt: AtomicBool,
+    /// Whether an answer is in its account, as long as that is not delivered.
+    is_held: AtomicBool,
+    /// Bodies that the guest had not let go of when their requests were over.
+    bodies: Mutex<Vec<BodyStatus>>,
+    /// Bytes of whole answers that are not delivered yet.
+    undelivered: Arc<AtomicU64>,
+}
+
+/// Counts an answer's bytes until it is delivered.
+struct Undelivered(Arc<AtomicU64>, u64);
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// How the request's body was received.
+type Received = Pin<Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>>;
+
+/// An instance that is left when all of its requests are over; `None` if one of their tasks may still run in it.
+type Survivor = Option<Handler>;
+
+pub(super) async fn run(
+    program: &HttpComponent,
+    carriage: Carriage,
+    kept: Option<Instance>,
+    setup: &Setup,
+    reply: &ReplySender,
+) -> Ended {
+    let requests = Requests {
+        carrier: &carriage.0,
+        setup,
+        cgroup: reply.cgroup(),
+        is_ready: AtomicBool::new(false),
+        is_spoilt: AtomicBool::new(false),
+        is_held: AtomicBool::new(false),
+        bodies: Mutex::default(),
+        undelivered: Arc::default(),
+    };
+    requests.carrier.begin();
+    let (mut store, handler, served) = match prepare(program, kept, setup) {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            requests.fail(|_| failure.clone());
+            return Ended::not_started(failure);
+        }
+    };
+    let most = setup.reuse.as_ref().map_or(1, |reuse| reuse.most.get());
+    requests.carrier.serves(most.saturating_sub(served).max(1));
+    let result = {
+        let call = pin!(async {
+            setup.reserve_overhead().await;
+            let handler = program.handler(handler, &mut store, setup).await?;
+            let Handler::P3(service) = &handler else {
+                wasmtime::bail!("a component of WASI 0.2 serves one request at a time");
+            };
+            store.run_concurrent(async |guest| requests.serve_all(service, guest).await).await??;
+            Ok(handler)
+        });
+        bounded(setup, pin!(requests.watched(call)), |_| ()).await
+    };
+    requests.carrier.close();
+    requests.fail(|seat| failure(setup, hits(seat), &store.data().limiter, &result).unwrap_or_else(none_set));
+    let memory_peak = store.data().limiter.peak();
+    let remains = match (result, &setup.reuse) {
+        (Ok(Ok(Some(handler))), Some(reuse)) if !requests.is_held.load(Ordering::Relaxed) => {
+            let (stderr, served) = (setup.stderr.clone(), served.saturating_add(requests.carrier.served()));
+            let remains = Remains::reusable(Instance { handler, store, stderr, served }, reuse, requests.are_gone());
+            Remains { undelivered: requests.undelivered.load(Ordering::Relaxed), ..remains }
+        }
+        _ => Remains::of(Left::Component(store)),
+    };
+    Ended { result: Ok(None), memory_peak, remains }
+}
+
+fn hits(seat: &Seat) -> LimitHits {
+    LimitHits { body: seat.body.end(), ..LimitHits::default() }
+}
+
+impl Requests<'_> {
+    /// Serves who is in it and who joins, until nobody is in it and no task is left.
+    async fn serve_all(&self, service: &Service, guest: &Accessor<ComponentHost>) -> wasmtime::Result<()> {
+        let handle = *service.wasi_http_handler().func_handle().func();
+        let mut serving = FuturesUnordered::new();
+        poll_fn(|context| {
+            loop {
+                let is_ready = guest.poll_ready_for_concurrent_call(handle, context).is_ready();
+                self.is_ready.store(is_ready, Ordering::Relaxed);
+                while is_ready && let Some((seat, request)) = self.carrier.next() {
+                    serving.push(self.serve(service, guest, seat, request));
+                }
+                match Pin::new(&mut serving).poll_next(context) {
+                    Poll::Ready(Some(Ok(()))) => {}
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(None) => {
+                        let has_ended = guest.poll_no_interesting_tasks(context).is_ready();
+                        let is_over = has_ended && self.carrier.close_if_empty();
+                        return if is_over { Poll::Ready(Ok(())) } else { Poll::Pending };
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    async fn serve(
+        &self,
+        service: &Service,
+        guest: &Accessor<ComponentHost>,
+        seat: Arc<Seat>,
+        request: ::http::Request<RequestBody>,
+    ) -> wasmtime::Result<()> {
+        let request = with_authority(request);
+        let (request, received) = guest.with(|mut store| {
+            let (request, received) = wasi::Request::from_http(store.get().http().hooks, request);
+            (request, Box::pin(received) as Received)
+        });
+        let response = match service.handle(guest, request).await? {
+            Ok(response) => guest.with(|store| response.into_http(store, received))?,
+            Err(code) => {
+                let code = excerpt(format_args!("{code:?}"));
+                let failure = guest.with(|mut store| error_given(&code, hits(&seat), &store.get().limiter, self.setup));
+                self.end(&seat, Err(failure));
+                return Ok(());
+            }
+        };
+        let (delivered, delivery) = oneshot::channel();
+        seat.slot.put(Ok(response.map(|body| Passing::body(Vec::new(), Some(body), Some(delivered)))));
+        match delivery.await {
+            // If it was passed on as a whole, it has ended.
+            Ok(()) => self.end(&seat, Ok(None)),
+            Err(_) => self.end_alone(&seat, seat.cancelled().unwrap_or(CancelReason::ClientGone)),
+        }
+        Ok(())
+    }
+
+    /// `call`, beside which requests are looked at each time that it waits or yields, and at their deadlines.
+    async fn watched(
+        &self,
+        mut call: Pin<&mut impl Future<Output = wasmtime::Result<Handler>>>,
+    ) -> wasmtime::Result<Survivor> {
+        let mut alarm = pin!(tokio::time::sleep_until(self.setup.deadline.into()));
+        poll_fn(|context| {
+            self.carrier.register(context.waker());
+            if let Poll::Ready(result) = call.as_mut().poll(context) {
+                let is_spoilt = self.is_spoilt.load(Ordering::Relaxed);
+                return Poll::Ready(result.map(|handler| (!is_spoilt).then_some(handler)));
+            }
+            let first = self.look(context, pause());
+            if self.is_spoilt.load(Ordering::Relaxed) && first.is_none() {
+                return Poll::Ready(Ok(None));
+            }
+            let next = first.map_or(self.setup.deadline, |first| first.min(self.setup.deadline)).into();
+            if alarm.deadline() != next {
+                alarm.as_mut().reset(next);
+            }
+            if alarm.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Ends those who are to end alone, and passes on what is there; gives the first deadline of who is left.
+    fn look(&self, context: &Context<'_>, pause: Pause) -> Option<Instant> {
+        let (now, mut staying) = (Instant::now(), self.carrier.present());
+        staying.retain(|seat| match seat.reason(context.waker(), now) {
+            None => true,
+            Some(reason) => {
+                self.end_alone(seat, reason);
+                false
+            }
+        });
+        // Before anybody has an answer, and can come again.
+        if pause == Pause::Waits && self.is_ready.load(Ordering::Relaxed) && !self.is_spoilt.load(Ordering::Relaxed) {
+            self.carrier.is_receptive();
+        }
+        staying.retain(|seat| !self.pass_on(seat, pause));
+        staying.iter().map(|seat| seat.deadline).min()
+    }
+
+    /// One is over, but for its task, beside which nobody else is to come.
+    fn end_alone(&self, seat: &Seat, reason: CancelReason) {
+        self.is_spoilt.store(true, Ordering::Relaxed);
+        self.carrier.close();
+        self.end(seat, Err(cancelled(reason, self.setup.memory.cost(), self.setup.bounds())));
+    }
+
+    /// Whether that was all of it.
+    fn pass_on(&self, seat: &Seat, pause: Pause) -> bool {
+        let Some(response) = seat.slot.take_for_client(pause) else { return false };
+        let (response, is_whole) = begun(response, self.setup.buffer_limit);
+        if is_whole {
+            self.end(seat, whole(response, self.setup.max_output).map(Some));
+        } else {
+            seat.stream(response, self.cgroup(seat));
+        }
+        is_whole
+    }
+
+    /// Ends all who are in it.
+    fn fail(&self, failure: impl Fn(&Seat) -> Failure) {
+        for seat in self.carrier.present() {
+            self.end(&seat, Err(failure(&seat)));
+        }
+    }
+
+    /// One is over, with its answer unless that was streamed.
+    fn end(&self, seat: &Seat, result: Result<Option<Answer>, Failure>) {
+        let Some(cpu) = self.carrier.free(seat) else { return };
+        let (answer, failure) = match result {
+            Ok(answer) => (answer, None),
+            // What others have caused to be written is not for this one's client.
+            Err(failure) if self.carrier.has_served_one() => {
+                (None, Some(failure.with_stderr(self.setup.stderr.last_lines())))
+            }
+            Err(failure) => (None, Some(failure)),
+        };
+        let usage = Usage {
+            execution: seat.since.elapsed(),
+            cpu,
+            // Those are the instance's.
+            throttled: None,
+            outbound: Duration::ZERO,
+            memory_peak: self.setup.memory.grown(),
+        };
+        let cgroup = self.cgroup(seat);
+        let hold = answer.as_ref().map(|answer| self.hold(seat, answer.bytes()));
+        self.leave_body(seat);
+        seat.end(Outcome { usage, began: Some(seat.since), cgroup, failure }, answer, hold);
+    }
+
+    /// Only the first one has waited for it.
+    fn cgroup(&self, seat: &Seat) -> Option<CgroupTimes> {
+        self.cgroup.map(|times| if seat.is_first { times } else { CgroupTimes::default() })
+    }
+
+    /// What accounts for so many bytes until they are delivered.
+    fn hold(&self, seat: &Seat, bytes: u64) -> Hold {
+        self.undelivered.fetch_add(bytes, Ordering::Relaxed);
+        let undelivered = Undelivered(self.undelivered.clone(), bytes);
+        match seat.reserve(bytes) {
+            _ if bytes <= FRAME => Box::new(undelivered),
+            Some(reserved) => Box::new((undelivered, reserved)),
+            None => {
+                self.is_held.store(true, Ordering::Relaxed);
+                Box::new((undelivered, self.carrier.permit.clone(), self.setup.memory.clone()))
+            }
+        }
+    }
+
+    fn leave_body(&self, seat: &Seat) {
+        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        bodies.retain(|body| !body.is_gone());
+        if !seat.body.is_gone() {
+            bodies.push(seat.body.clone());
+        }
+        let are_too_many = bodies.len() > MOST_BODIES_LEFT;
+        drop(bodies);
+        if are_too_many {
+            self.carrier.close();
+        }
+    }
+
+    /// Whether the guest holds no request's body any more.
+    fn are_gone(&self) -> bool {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner).iter().all(BodyStatus::is_gone)
+    }
+}
