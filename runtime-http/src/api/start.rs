@@ -101,8 +101,8 @@ impl Api {
         let (spending, waited) = self.spending(&limits, deadline, exchange).await?;
         // Others may come for as long as one of them may take.
         let until = deadline + limits.timeout.duration();
-        let carriage = carriers.carry(*joining, limits, until, permit.clone());
-        let call = Call::Shared(program, carriage, None);
+        let guard = carriers.carry(*joining, limits, until, permit.clone());
+        let call = Call::Shared(program, guard, None);
         let (call, setup) = self.setup(call, limits, until, &CancelToken::default(), exchange);
         // Its own, which nobody reads: each request in it has another.
         let (reply, _) = crate::sandbox::reply();

@@ -4,11 +4,11 @@
 //! requests have what is theirs alone: their replies, records, deadlines, and clients who may leave. A request joins a carrier that has a place for it,
 //! or is admitted, and then has a carrier made for it. What is in it is driven by [`super::shared`].
 //!
-//! - [`places`]: how many requests there may be; [`seat`]: one of them; [`cut`]: an answer that ends before its guest does
+//! - [`places`]: how many requests there may be; [`carried_request`]: one of them; [`abortable`]: an answer that ends before its guest does
 
-mod cut;
+mod abortable;
+mod carried_request;
 mod places;
-mod seat;
 
 use std::{
     collections::VecDeque,
@@ -20,9 +20,9 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, futures::Notified, oneshot};
 
+pub(super) use self::carried_request::CarriedRequest;
+pub use self::carried_request::{Joining, Observer};
 use self::places::Places;
-pub(super) use self::seat::Seat;
-pub use self::seat::{Joining, Observer};
 use super::executor::thread_cpu_time;
 use crate::{exchange::request_body::RequestBody, limits::Limits};
 
@@ -59,7 +59,7 @@ struct State {
     first: Option<http::Request<RequestBody>>,
     arrived: VecDeque<Box<Arrival>>,
     tickets: u64,
-    present: Vec<Arc<Seat>>,
+    present: Vec<Arc<CarriedRequest>>,
     /// Its CPU time when that was divided last.
     divided: Duration,
 }
@@ -72,7 +72,7 @@ struct Arrival {
 }
 
 /// What makes a carrier's instance run. Nobody joins it after this is dropped, and who is in it then has no answer.
-pub struct Carriage(pub(super) Arc<Carrier>);
+pub struct CarrierGuard(pub(super) Arc<Carrier>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,18 +124,18 @@ impl Carriers {
         limits: Limits,
         until: Instant,
         permit: Arc<dyn Send + Sync>,
-    ) -> Carriage {
-        let (seat, request) = Seat::new(joining, true);
+    ) -> CarrierGuard {
+        let (carried, request) = CarriedRequest::new(joining, true);
         let state = State {
             places: Places::with_one(self.at_once, 1),
             is_receptive: false,
             first: Some(request),
             arrived: VecDeque::new(),
             tickets: 0,
-            present: vec![Arc::new(seat)],
+            present: vec![Arc::new(carried)],
             divided: Duration::ZERO,
         };
-        Carriage(Arc::new(Carrier {
+        CarrierGuard(Arc::new(Carrier {
             family: self.clone(),
             limits,
             until,
@@ -184,7 +184,7 @@ impl Carrier {
     }
 
     /// Its event loop asks for the next request, if there is one. It takes none beside that before all of its tasks wait.
-    pub(super) fn next(&self) -> Option<(Arc<Seat>, http::Request<RequestBody>)> {
+    pub(super) fn next(&self) -> Option<(Arc<CarriedRequest>, http::Request<RequestBody>)> {
         let mut state = self.state();
         if state.first.is_some() || !state.arrived.is_empty() {
             // It is not known how long it computes.
@@ -201,10 +201,10 @@ impl Carrier {
                 continue;
             }
             state.divide();
-            let (seat, request) = Seat::new(*joining, false);
-            let seat = Arc::new(seat);
-            state.present.push(seat.clone());
-            return Some((seat, request));
+            let (carried, request) = CarriedRequest::new(*joining, false);
+            let carried = Arc::new(carried);
+            state.present.push(carried.clone());
+            return Some((carried, request));
         }
     }
 
@@ -256,7 +256,7 @@ impl Carrier {
     }
 
     /// Who is in it.
-    pub(super) fn present(&self) -> Vec<Arc<Seat>> {
+    pub(super) fn present(&self) -> Vec<Arc<CarriedRequest>> {
         self.state().present.clone()
     }
 
@@ -270,10 +270,10 @@ impl Carrier {
         self.state().places.served()
     }
 
-    /// `seat` is free; gives the CPU time that was its part. `None` if it was before.
-    pub(super) fn free(&self, seat: &Seat) -> Option<Duration> {
+    /// `carried` is free; gives the CPU time that was its part. `None` if it was before.
+    pub(super) fn free(&self, carried: &CarriedRequest) -> Option<Duration> {
         let mut state = self.state();
-        let position = state.present.iter().position(|other| std::ptr::eq(Arc::as_ptr(other), seat))?;
+        let position = state.present.iter().position(|other| std::ptr::eq(Arc::as_ptr(other), carried))?;
         state.divide();
         state.present.swap_remove(position);
         state.places.free();
@@ -282,7 +282,7 @@ impl Carrier {
         if has_room {
             self.family.room.notify_one();
         }
-        Some(seat.cpu())
+        Some(carried.cpu())
     }
 
     /// Before whoever drives it waits: woken when somebody joins.
@@ -297,13 +297,13 @@ impl State {
         let (now, count) = (thread_cpu_time(), u32::try_from(self.present.len()).unwrap_or(u32::MAX));
         if count > 0 {
             let part = now.saturating_sub(self.divided) / count;
-            self.present.iter().for_each(|seat| seat.add_cpu(part));
+            self.present.iter().for_each(|carried| carried.add_cpu(part));
             self.divided = now;
         }
     }
 }
 
-impl Drop for Carriage {
+impl Drop for CarrierGuard {
     fn drop(&mut self) {
         self.0.close();
         // Their replies close without an outcome, unless they have ended.

@@ -48,7 +48,7 @@ use std::{sync::Arc, time::Instant};
 use wasmtime::{Store, component::ResourceTable};
 
 pub use self::{
-    carrier::{Carriage, Carriers, Joining, Observer},
+    carrier::{CarrierGuard, Carriers, Joining, Observer},
     command::{CommandInput, Stdio},
     guest::Guest,
     guest_config::GuestConfig,
@@ -82,7 +82,7 @@ pub enum Call {
     /// In an instance that has served others, if there is one.
     Http(Arc<HttpComponent>, ::http::Request<RequestBody>, Option<Box<Instance>>),
     /// The requests that share an instance.
-    Shared(Arc<HttpComponent>, Carriage, Option<Box<Instance>>),
+    Shared(Arc<HttpComponent>, CarrierGuard, Option<Box<Instance>>),
 }
 
 impl Call {
@@ -239,8 +239,8 @@ async fn run(call: Call, setup: Arc<Setup>, reply: ReplySender) -> Ended {
             Call::Http(program, request, kept) => {
                 http::run(&program, request, kept.map(|kept| *kept), &setup, &reply).await
             }
-            Call::Shared(program, carriage, kept) => {
-                shared::run(&program, carriage, kept.map(|kept| *kept), &setup, &reply).await
+            Call::Shared(program, guard, kept) => {
+                shared::run(&program, guard, kept.map(|kept| *kept), &setup, &reply).await
             }
         }
     };

@@ -26,7 +26,7 @@ use wasmtime_wasi_http::{
 
 use super::{
     Answer, Ended, Left, Remains, ReplySender, Setup,
-    carrier::{Carriage, Carrier, Seat},
+    carrier::{CarriedRequest, Carrier, CarrierGuard},
     component::ComponentHost,
     executor::{Pause, bounded, pause},
     failure::{LimitHits, cancelled},
@@ -82,13 +82,13 @@ type Survivor = Option<Handler>;
 
 pub(super) async fn run(
     program: &HttpComponent,
-    carriage: Carriage,
+    guard: CarrierGuard,
     kept: Option<Instance>,
     setup: &Setup,
     reply: &ReplySender,
 ) -> Ended {
     let requests = Requests {
-        carrier: &carriage.0,
+        carrier: &guard.0,
         setup,
         cgroup: reply.cgroup(),
         is_ready: AtomicBool::new(false),
@@ -120,7 +120,7 @@ pub(super) async fn run(
         bounded(setup, pin!(requests.watched(call)), |_| ()).await
     };
     requests.carrier.close();
-    requests.fail(|seat| failure(setup, hits(seat), &store.data().limiter, &result).unwrap_or_else(none_set));
+    requests.fail(|carried| failure(setup, hits(carried), &store.data().limiter, &result).unwrap_or_else(none_set));
     let memory_peak = store.data().limiter.peak();
     let remains = match (result, &setup.reuse) {
         (Ok(Ok(Some(handler))), Some(reuse)) if !requests.is_held.load(Ordering::Relaxed) => {
@@ -133,8 +133,8 @@ pub(super) async fn run(
     Ended { result: Ok(None), memory_peak, remains }
 }
 
-fn hits(seat: &Seat) -> LimitHits {
-    LimitHits { body: seat.body.end(), ..LimitHits::default() }
+fn hits(carried: &CarriedRequest) -> LimitHits {
+    LimitHits { body: carried.body.end(), ..LimitHits::default() }
 }
 
 impl Requests<'_> {
@@ -146,8 +146,8 @@ impl Requests<'_> {
             loop {
                 let is_ready = guest.poll_ready_for_concurrent_call(handle, context).is_ready();
                 self.is_ready.store(is_ready, Ordering::Relaxed);
-                while is_ready && let Some((seat, request)) = self.carrier.next() {
-                    serving.push(self.serve(service, guest, seat, request));
+                while is_ready && let Some((carried, request)) = self.carrier.next() {
+                    serving.push(self.serve(service, guest, carried, request));
                 }
                 match Pin::new(&mut serving).poll_next(context) {
                     Poll::Ready(Some(Ok(()))) => {}
@@ -168,7 +168,7 @@ impl Requests<'_> {
         &self,
         service: &Service,
         guest: &Accessor<ComponentHost>,
-        seat: Arc<Seat>,
+        carried: Arc<CarriedRequest>,
         request: ::http::Request<RequestBody>,
     ) -> wasmtime::Result<()> {
         let request = with_authority(request);
@@ -180,17 +180,18 @@ impl Requests<'_> {
             Ok(response) => guest.with(|store| response.into_http(store, received))?,
             Err(code) => {
                 let code = excerpt(format_args!("{code:?}"));
-                let failure = guest.with(|mut store| error_given(&code, hits(&seat), &store.get().limiter, self.setup));
-                self.end(&seat, Err(failure));
+                let failure =
+                    guest.with(|mut store| error_given(&code, hits(&carried), &store.get().limiter, self.setup));
+                self.end(&carried, Err(failure));
                 return Ok(());
             }
         };
         let (delivered, delivery) = oneshot::channel();
-        seat.slot.put(Ok(response.map(|body| Passing::body(Vec::new(), Some(body), Some(delivered)))));
+        carried.slot.put(Ok(response.map(|body| Passing::body(Vec::new(), Some(body), Some(delivered)))));
         match delivery.await {
             // If it was passed on as a whole, it has ended.
-            Ok(()) => self.end(&seat, Ok(None)),
-            Err(_) => self.end_alone(&seat, seat.cancelled().unwrap_or(CancelReason::ClientGone)),
+            Ok(()) => self.end(&carried, Ok(None)),
+            Err(_) => self.end_alone(&carried, carried.cancelled().unwrap_or(CancelReason::ClientGone)),
         }
         Ok(())
     }
@@ -226,10 +227,10 @@ impl Requests<'_> {
     /// Ends those who are to end alone, and passes on what is there; gives the first deadline of who is left.
     fn look(&self, context: &Context<'_>, pause: Pause) -> Option<Instant> {
         let (now, mut staying) = (Instant::now(), self.carrier.present());
-        staying.retain(|seat| match seat.reason(context.waker(), now) {
+        staying.retain(|carried| match carried.reason(context.waker(), now) {
             None => true,
             Some(reason) => {
-                self.end_alone(seat, reason);
+                self.end_alone(carried, reason);
                 false
             }
         });
@@ -237,39 +238,39 @@ impl Requests<'_> {
         if pause == Pause::Waits && self.is_ready.load(Ordering::Relaxed) && !self.is_spoilt.load(Ordering::Relaxed) {
             self.carrier.is_receptive();
         }
-        staying.retain(|seat| !self.pass_on(seat, pause));
-        staying.iter().map(|seat| seat.deadline).min()
+        staying.retain(|carried| !self.pass_on(carried, pause));
+        staying.iter().map(|carried| carried.deadline).min()
     }
 
     /// One is over, but for its task, beside which nobody else is to come.
-    fn end_alone(&self, seat: &Seat, reason: CancelReason) {
+    fn end_alone(&self, carried: &CarriedRequest, reason: CancelReason) {
         self.is_spoilt.store(true, Ordering::Relaxed);
         self.carrier.close();
-        self.end(seat, Err(cancelled(reason, self.setup.memory.cost(), self.setup.bounds())));
+        self.end(carried, Err(cancelled(reason, self.setup.memory.cost(), self.setup.bounds())));
     }
 
     /// Whether that was all of it.
-    fn pass_on(&self, seat: &Seat, pause: Pause) -> bool {
-        let Some(response) = seat.slot.take_for_client(pause) else { return false };
+    fn pass_on(&self, carried: &CarriedRequest, pause: Pause) -> bool {
+        let Some(response) = carried.slot.take_for_client(pause) else { return false };
         let (response, is_whole) = begun(response, self.setup.buffer_limit);
         if is_whole {
-            self.end(seat, whole(response, self.setup.max_output).map(Some));
+            self.end(carried, whole(response, self.setup.max_output).map(Some));
         } else {
-            seat.stream(response, self.cgroup(seat));
+            carried.stream(response, self.cgroup(carried));
         }
         is_whole
     }
 
     /// Ends all who are in it.
-    fn fail(&self, failure: impl Fn(&Seat) -> Failure) {
-        for seat in self.carrier.present() {
-            self.end(&seat, Err(failure(&seat)));
+    fn fail(&self, failure: impl Fn(&CarriedRequest) -> Failure) {
+        for carried in self.carrier.present() {
+            self.end(&carried, Err(failure(&carried)));
         }
     }
 
     /// One is over, with its answer unless that was streamed.
-    fn end(&self, seat: &Seat, result: Result<Option<Answer>, Failure>) {
-        let Some(cpu) = self.carrier.free(seat) else { return };
+    fn end(&self, carried: &CarriedRequest, result: Result<Option<Answer>, Failure>) {
+        let Some(cpu) = self.carrier.free(carried) else { return };
         let (answer, failure) = match result {
             Ok(answer) => (answer, None),
             // What others have caused to be written is not for this one's client.
@@ -279,29 +280,29 @@ impl Requests<'_> {
             Err(failure) => (None, Some(failure)),
         };
         let usage = Usage {
-            execution: seat.since.elapsed(),
+            execution: carried.since.elapsed(),
             cpu,
             // Those are the instance's.
             throttled: None,
             outbound: Duration::ZERO,
             memory_peak: self.setup.memory.grown(),
         };
-        let cgroup = self.cgroup(seat);
-        let hold = answer.as_ref().map(|answer| self.hold(seat, answer.bytes()));
-        self.leave_body(seat);
-        seat.end(Outcome { usage, began: Some(seat.since), cgroup, failure }, answer, hold);
+        let cgroup = self.cgroup(carried);
+        let hold = answer.as_ref().map(|answer| self.hold(carried, answer.bytes()));
+        self.leave_body(carried);
+        carried.end(Outcome { usage, began: Some(carried.since), cgroup, failure }, answer, hold);
     }
 
     /// Only the first one has waited for it.
-    fn cgroup(&self, seat: &Seat) -> Option<CgroupTimes> {
-        self.cgroup.map(|times| if seat.is_first { times } else { CgroupTimes::default() })
+    fn cgroup(&self, carried: &CarriedRequest) -> Option<CgroupTimes> {
+        self.cgroup.map(|times| if carried.is_first { times } else { CgroupTimes::default() })
     }
 
     /// What accounts for so many bytes until they are delivered.
-    fn hold(&self, seat: &Seat, bytes: u64) -> Hold {
+    fn hold(&self, carried: &CarriedRequest, bytes: u64) -> Hold {
         self.undelivered.fetch_add(bytes, Ordering::Relaxed);
         let undelivered = Undelivered(self.undelivered.clone(), bytes);
-        match seat.reserve(bytes) {
+        match carried.reserve(bytes) {
             _ if bytes <= FRAME => Box::new(undelivered),
             Some(reserved) => Box::new((undelivered, reserved)),
             None => {
@@ -311,11 +312,11 @@ impl Requests<'_> {
         }
     }
 
-    fn leave_body(&self, seat: &Seat) {
+    fn leave_body(&self, carried: &CarriedRequest) {
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
         bodies.retain(|body| !body.is_gone());
-        if !seat.body.is_gone() {
-            bodies.push(seat.body.clone());
+        if !carried.body.is_gone() {
+            bodies.push(carried.body.clone());
         }
         let are_too_many = bodies.len() > MOST_BODIES_LEFT;
         drop(bodies);

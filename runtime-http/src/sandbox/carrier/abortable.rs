@@ -11,39 +11,39 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-struct Cut {
-    /// `None` when it was cut.
+struct Abortable {
+    /// `None` when it was aborted.
     body: Option<WasiBody>,
     /// `None` when it will not be.
-    cut: Option<oneshot::Receiver<()>>,
+    aborted: Option<oneshot::Receiver<()>>,
 }
 
 /// Ends the body. Dropping this leaves the body as it is.
-pub(super) struct Scissors(oneshot::Sender<()>);
+pub(super) struct AbortHandle(oneshot::Sender<()>);
 
-impl Scissors {
-    pub fn cut(self) {
+impl AbortHandle {
+    pub fn abort(self) {
         // Nobody receives it if the body is gone.
         let _ = self.0.send(());
     }
 }
 
-/// `body`, which the scissors end.
-pub(super) fn cuttable(body: WasiBody) -> (WasiBody, Scissors) {
+/// `body`, which the handle ends.
+pub(super) fn abortable(body: WasiBody) -> (WasiBody, AbortHandle) {
     let (sender, receiver) = oneshot::channel();
-    (Cut { body: Some(body), cut: Some(receiver) }.boxed_unsync(), Scissors(sender))
+    (Abortable { body: Some(body), aborted: Some(receiver) }.boxed_unsync(), AbortHandle(sender))
 }
 
-impl Body for Cut {
+impl Body for Abortable {
     type Data = Bytes;
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(cut) = &mut self.cut
-            && let Poll::Ready(cut) = Pin::new(cut).poll(context)
+        if let Some(aborted) = &mut self.aborted
+            && let Poll::Ready(aborted) = Pin::new(aborted).poll(context)
         {
-            self.cut = None;
-            if cut.is_ok() {
+            self.aborted = None;
+            if aborted.is_ok() {
                 self.body = None;
             }
         }

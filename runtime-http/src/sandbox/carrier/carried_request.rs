@@ -8,7 +8,7 @@ use std::{
 use wasmtime_wasi_http::WasiBody;
 
 use super::{
-    cut::{Scissors, cuttable},
+    abortable::{AbortHandle, abortable},
     lock,
 };
 use crate::{
@@ -42,7 +42,7 @@ pub struct Joining {
 }
 
 /// A request that is in an instance.
-pub struct Seat {
+pub struct CarriedRequest {
     reply: ReplySender,
     cancel: CancelToken,
     pub(in crate::sandbox) deadline: Instant,
@@ -56,15 +56,15 @@ pub struct Seat {
     /// Until it has ended.
     observer: Mutex<Option<Box<dyn Observer>>>,
     /// Once its answer is streamed.
-    scissors: Mutex<Option<Scissors>>,
+    abort: Mutex<Option<AbortHandle>>,
     cpu: Mutex<Duration>,
 }
 
-impl Seat {
-    pub(super) fn new(joining: Joining, is_first: bool) -> (Seat, http::Request<RequestBody>) {
+impl CarriedRequest {
+    pub(super) fn new(joining: Joining, is_first: bool) -> (CarriedRequest, http::Request<RequestBody>) {
         let Joining { request, reply, cancel, deadline, budgets, mut observer } = joining;
         observer.begins();
-        let seat = Seat {
+        let carried = CarriedRequest {
             reply,
             cancel,
             deadline,
@@ -74,10 +74,10 @@ impl Seat {
             body: request.body().status(),
             slot: Slot::default(),
             observer: Mutex::new(Some(observer)),
-            scissors: Mutex::default(),
+            abort: Mutex::default(),
             cpu: Mutex::default(),
         };
-        (seat, request)
+        (carried, request)
     }
 
     /// Why it is to end alone, if it is. Else `waker` is woken when its client leaves.
@@ -94,8 +94,8 @@ impl Seat {
     pub(in crate::sandbox) fn stream(&self, response: http::Response<WasiBody>, cgroup: Option<CgroupTimes>) {
         self.reply.set_cgroup(cgroup);
         let (head, body) = response.into_parts();
-        let (body, scissors) = cuttable(body);
-        *lock(&self.scissors) = Some(scissors);
+        let (body, abort) = abortable(body);
+        *lock(&self.abort) = Some(abort);
         self.reply.stream(Stream::Response(http::Response::from_parts(head, body)));
     }
 
@@ -109,11 +109,11 @@ impl Seat {
         let observer = lock(&self.observer).take();
         if let Some(observer) = observer {
             observer.ends(&outcome);
-            let scissors = lock(&self.scissors).take().filter(|_| outcome.failure.is_some());
+            let abort = lock(&self.abort).take().filter(|_| outcome.failure.is_some());
             self.reply.end(outcome, answer, hold);
             // Now that it is known why. Its guest may go on, for others.
-            if let Some(scissors) = scissors {
-                scissors.cut();
+            if let Some(abort) = abort {
+                abort.abort();
             }
         }
     }
