@@ -42,21 +42,10 @@ get() {
 has redis || get redis redis-tools libjemalloc2 liblzf1
 has valkey && exit
 if ! apt-cache show valkey-tools >/dev/null 2>&1; then
-    # Lists of their own, beside those of the system, from where the system has its own.
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep '/debian/\?$' | head -n 1 || true)
-    release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-    mkdir -p "$packages/lists/partial"
-    for suite in "$release" "$release-updates" "$release-backports"; do
-        echo "deb ${mirror:-http://deb.debian.org/debian} $suite main"
-    done >"$packages/sources.list"
-    cat >"$packages/apt.conf" <<CONF
-Dir::Etc::SourceList "$packages/sources.list";
-Dir::Etc::SourceParts "-";
-Dir::State::Lists "$packages/lists";
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-CONF
-    export APT_CONFIG=$packages/apt.conf
-    apt-get update -qq
+    # shellcheck disable=SC1091
+    release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    # shellcheck source=tests/debian.sh
+    . tests/debian.sh
+    debian_lists "$packages/apt" "$release" "$release-updates" "$release-backports"
 fi
 get valkey valkey-tools libjemalloc2 liblzf1

@@ -7,8 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 tools=$PWD/target/tools/containerd
-# A change of this script gets everything anew.
-version=$(sha256sum "$0" | cut -c 1-16)
+# A change of the scripts gets everything anew.
+version=$(sha256sum "$0" tests/debian.sh | sha256sum | cut -c 1-16)
 [ "$(cat "$tools/version" 2>/dev/null)" != "$version" ] || exit 0
 
 fail() {
@@ -21,30 +21,12 @@ done
 
 new=$PWD/target/tools/containerd.new
 rm -rf "$new"
-mkdir -p "$new"/apt/{lists,archives}/partial
 trap 'rm -rf "$new"' EXIT
 
-# Package lists of three releases, beside those of the system, from where the system has its own.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep '/debian/\?$' | head -n 1 || true)
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -e $keyring ] || fail "$keyring is missing: install the package debian-archive-keyring"
-for release in bookworm trixie sid; do
-    echo "deb [signed-by=$keyring] ${mirror:-http://deb.debian.org/debian} $release main"
-done >"$new/apt/sources.list"
-: >"$new/apt/status"
-cat >"$new/apt/apt.conf" <<CONF
-Dir::Etc::SourceList "$new/apt/sources.list";
-Dir::Etc::SourceParts "-";
-Dir::State::Lists "$new/apt/lists";
-Dir::State::Status "$new/apt/status";
-Dir::Cache "$new/apt";
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-CONF
-export APT_CONFIG=$new/apt/apt.conf
-
 echo "Getting containerd 1.6, 1.7 and 2.1, runc, CNI plugins and busybox out of Debian's packages"
-apt-get update -qq || fail "the package lists of Debian cannot be had"
+# shellcheck source=tests/debian.sh
+. tests/debian.sh
+debian_lists "$new/apt" bookworm trixie sid
 # unpack PACKAGE/RELEASE: into $new/unpacked
 unpack() {
     rm -rf "$new/unpacked" "$new/packages"
