@@ -3,6 +3,7 @@
 
 mod node;
 mod pod;
+mod schedule;
 mod service;
 
 use std::{fs, process::Command, time::Duration};
@@ -12,6 +13,7 @@ use node::{
 };
 use pod::{Boxed, MIB, ask};
 use rustix::process::Signal;
+use schedule::Schedule;
 use service::Service;
 use wasmbox_tests::{Answer, Request, eventually, process::Process, vm};
 
@@ -109,6 +111,20 @@ fn a_box_is_a_service() {
         systemctl(&["restart", "wasmbox.service"]);
         service.answers();
         assert_eq!(Service::log().matches("compiling").count(), 2, "{}", Service::log());
+    });
+}
+
+/// A call that fails is a unit that has failed.
+#[test]
+fn a_timer_calls_a_function() {
+    vm::on_a_node(|| {
+        let service = Service::start();
+        service.answers();
+        let schedule = Schedule::install();
+        let said = schedule.called("hello");
+        assert_eq!((&*schedule::result("hello"), said.contains("hello\n")), ("success", true), "{said}");
+        let said = schedule.called("nobody");
+        assert_eq!((&*schedule::result("nobody"), said.contains("404")), ("exit-code", true), "{said}");
     });
 }
 
