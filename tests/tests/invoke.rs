@@ -98,6 +98,9 @@ fn standard_error_of_a_box_that_runs() {
     let ran = invoke(&server, &["hello", "--token-file", &right], b"");
     said(&ran, 0, &["200 OK"]);
     assert!(!text(&ran.stderr).contains("stderr"), "{ran:?}");
+    let much = "fifteen letters\n".repeat(1 << 17);
+    let ran = invoke(&server, &["complains", "--token-file", &right, "--data", "@-"], much.as_bytes());
+    said(&ran, 0, &["stderr   fifteen letters\n", "bytes more were not logged"]);
     let ran = invoke(&server, &["complains", "--token-file", &wrong, "--data", "x"], b"");
     said(&ran, 0, &["200 OK", "in the box's log, under this id: ", "is none of the box"]);
     let ran = invoke(&server, &["complains", "--token-file", "/nobody/has/it", "--data", "x"], b"");

@@ -92,9 +92,7 @@ fn readable(line: &Shown<'_>) -> String {
         let context = line.context.as_deref().map_or_else(String::new, |context| format!(" {context}"));
         let _ = write!(text, "[{}] {}", escaped(&format!("{severity}{context}")), escaped(log));
     }
-    if let Some(bytes) = line.dropped_bytes {
-        let _ = write!(text, "... {bytes} bytes more were not logged");
-    }
+    text.push_str(&line.not_logged().unwrap_or_default());
     if let Some(failure) = &line.failure {
         let (status, code) = (line.status.unwrap_or(0), line.code.as_deref().unwrap_or(""));
         let code = if code.is_empty() { String::new() } else { format!(" {code}") };

@@ -111,7 +111,7 @@ async fn logged(admin: &str, token: &str, target: &str, id: &str) -> Stderr {
     }
     let lines = body.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Shown<'_>>(line).ok());
     let own = lines.filter(|line| line.id.as_deref() == Some(id));
-    Stderr::Lines(own.filter_map(|line| line.stderr.map(Cow::into_owned)).collect())
+    Stderr::Lines(own.filter_map(|line| line.not_logged().or(line.stderr.map(Cow::into_owned))).collect())
 }
 
 /// The function that a target names.

@@ -124,6 +124,11 @@ impl Shown<'_> {
         Shown { missed: Some(lines), ..Shown::default() }
     }
 
+    /// What is said of what an invocation wrote and the log does not have.
+    pub fn not_logged(&self) -> Option<String> {
+        self.dropped_bytes.map(|bytes| format!("... {bytes} bytes more were not logged"))
+    }
+
     /// With its line feed; nothing in it that a terminal obeys.
     pub fn json(&self) -> Vec<u8> {
         let text = serde_json::to_vec(self).expect("texts and numbers are representable in JSON");
