@@ -2,6 +2,9 @@
 
 use std::{io::ErrorKind, iter, path::PathBuf, sync::Arc};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::Semaphore;
+
 use crate::{
     artifacts::{ArtifactCache, CacheError},
     cgroup::{CgroupError, Cgroups},
@@ -28,6 +31,10 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
+    #[error(
+        "the limit on open files is {limit}, a box needs at least {LEAST_DESCRIPTORS}; raise it (ulimit -n, LimitNOFILE= of systemd)"
+    )]
+    Descriptors { limit: usize },
     #[error("functions directory {path}: {source}; {}, or name another with --functions-dir", has_to(source))]
     FunctionsDir { path: PathBuf, source: std::io::Error },
     #[error("{} is not a directory; name another with --functions-dir", path.display())]
@@ -38,10 +45,8 @@ pub enum BootError {
     PreopenRootUnusable { path: PathBuf, source: std::io::Error },
     #[error("--keyvalue-dir {} overlaps with {}, where others may write or read; name another", path.display(), with.display())]
     KeyvalueDir { path: PathBuf, with: PathBuf },
-    #[error(
-        "what functions keep cannot be kept: {0}; let --keyvalue-dir be a directory that this user may write to, or leave it out"
-    )]
-    Keyvalue(std::io::Error),
+    #[error("--keyvalue-dir {}: {source}; let it be a directory that this user may write to, or leave it out", path.display())]
+    KeyvalueUnusable { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -84,6 +89,21 @@ impl Wasm {
         };
         let compiler = Compiler::new(toolchain, caches, settings, metrics.clone());
         Ok(Wasm { ticker, compiler })
+    }
+}
+
+/// Raises their soft limit, which is often 1,024, since each connection needs one. Gives how many there may be.
+///
+/// # Errors
+/// If these are too few for any box.
+pub fn descriptors() -> Result<usize, BootError> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Up to the hard limit everybody may.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    match limit.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS) {
+        limit if limit < LEAST_DESCRIPTORS => Err(BootError::Descriptors { limit }),
+        limit => Ok(limit),
     }
 }
 
@@ -172,16 +192,20 @@ pub fn outbound(
 /// If the place for what functions keep cannot be used.
 pub fn keyvalue(config: &Config, cgroups: &Cgroups, metrics: &Metrics) -> Result<Option<Arc<Keyvalue>>, BootError> {
     if let Some(directory) = config.keyvalue.directory() {
-        crate::keyvalue::make_directory(directory).map_err(BootError::Keyvalue)?;
-        let path = directory.canonicalize().map_err(BootError::Keyvalue)?;
+        let unusable = |source| BootError::KeyvalueUnusable { path: directory.clone(), source };
+        crate::keyvalue::make_directory(directory).map_err(unusable)?;
+        let path = directory.canonicalize().map_err(unusable)?;
         let functions = config.functions_dir.canonicalize().unwrap_or_else(|_| config.functions_dir.clone());
         if path.starts_with(&functions) || functions.starts_with(&path) {
             return Err(BootError::KeyvalueDir { path, with: functions });
         }
     }
     let memory = config.thresholds.memory_limit;
-    Keyvalue::start(&config.keyvalue, memory, metrics.keyvalue.clone(), Arc::new(cgroups.leave()))
-        .map_err(BootError::Keyvalue)
+    let started = Keyvalue::start(&config.keyvalue, memory, metrics.keyvalue.clone(), Arc::new(cgroups.leave()));
+    started.map_err(|source| match config.keyvalue.directory() {
+        Some(path) => BootError::KeyvalueUnusable { path: path.clone(), source },
+        None => BootError::Threads(source),
+    })
 }
 
 /// `descriptors`: how many the process may have.
@@ -219,6 +243,8 @@ pub fn store(
     Ok(ModuleStore::new(directory, compiler, defaults, grants, bounds, threads, metrics))
 }
 
+/// A box that does nothing has about thirty.
+const LEAST_DESCRIPTORS: usize = 64;
 /// The most functions, good or bad, held in memory.
 const MOST_ENTRIES: usize = 10_000;
 /// One descriptor in so many is for files that guests open, one in so many for functions that are loaded, each of which is mapped from a file, and
@@ -305,10 +331,11 @@ mod tests {
             (BootError::PreopenRoot { path: path(), with: path() }, "name another"),
             (BootError::PreopenRootUnusable { path: path(), source: io() }, "or name another"),
             (BootError::KeyvalueDir { path: path(), with: path() }, "name another"),
-            (BootError::Keyvalue(io()), "or leave it out"),
+            (BootError::KeyvalueUnusable { path: path(), source: io() }, "or leave it out"),
             (CacheError::Io { path: path(), source: io() }.into(), "or none with --cache-dir=none"),
             (CgroupError::Thread(io()).into(), threads::REMEDY),
             (BootError::Threads(io()), threads::REMEDY),
+            (BootError::Descriptors { limit: 16 }, "of systemd)"),
             (BootError::Linker(wasmtime::Error::msg("no")), "report it"),
         ] {
             assert!(error.to_string().ends_with(remedy), "{error}");

@@ -43,7 +43,10 @@ pub enum EngineError {
          lower --max-invocations to {fits} or raise the sysctl: sysctl -w vm.max_map_count={needed}"
     )]
     TooManyMappings { invocations: u32, needed: u64, available: u64, fits: u32 },
-    #[error("the Wasm engine cannot start with {invocations} invocations at once: {source}; lower --max-invocations")]
+    #[error(
+        "the Wasm engine cannot start with {invocations} invocations at once: {source:#}; lower --max-invocations, or set no limit on \
+         addresses (ulimit -v)"
+    )]
     Engine {
         invocations: u32,
         #[source]

@@ -8,10 +8,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::Semaphore,
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wasmbox_cgroup::Cgroup;
 
@@ -61,6 +58,7 @@ const JOIN_TIME: Duration = Duration::from_secs(5);
 /// # Errors
 /// Whatever prevents the start, with what to do about it.
 pub fn serve(config: Config) -> anyhow::Result<()> {
+    let descriptors = boot::descriptors()?;
     // Before there is a thread that would keep what is given up.
     privileges::access::make_directories(&config);
     // While the quota of its cgroup can be read.
@@ -75,7 +73,6 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         tracing::warn!("not given up: {missing}; a guest that escapes its sandbox has more to try (--confine)");
     }
     let metrics = Arc::new(Metrics::new());
-    let descriptors = raise_descriptor_limit();
     metrics
         .activities
         .keep(usize::try_from(config.thresholds.memory_limit / KEPT_PART).unwrap_or(MOST_KEPT).min(MOST_KEPT));
@@ -313,16 +310,4 @@ async fn serve_until_signal(
         _ = signals.end_at_once(logs) => {}
     }
     signals
-}
-
-/// Each connection needs a descriptor; the soft limit is often 1,024. Gives how many there may be.
-fn raise_descriptor_limit() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!("cannot raise the limit on open files from {:?}: {error}", limit.current);
-    }
-    let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
-    descriptors.unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)
 }

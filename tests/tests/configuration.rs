@@ -43,7 +43,7 @@ fn flags_over_environment_over_file_over_defaults() {
 fn a_wrong_value_is_named_wherever_it_comes_from() {
     for (flag, variable, value, expected) in [
         ("--port", "WEBSERVER_PORT", "65536", "65535"),
-        ("--port", "PORT", "http", "invalid"),
+        ("--port", "PORT", "http", "expected 0 to 65535"),
         ("--admin-port", "HEALTHCHECK_PORT", "-1", "-1"),
         ("--cpu-quota", "DEFAULT_CPU_QUOTA", "half", "millicores"),
         ("--memory-request", "DEFAULT_MEMORY_REQUEST", "12 potatoes", "MiB"),
@@ -53,7 +53,7 @@ fn a_wrong_value_is_named_wherever_it_comes_from() {
         ("--wasm-runtime", "WASM_RUNTIME", "wasmer", "wasmtime, wasmedge"),
         ("--log-format", "LOG_FORMAT", "xml", "text, json"),
         ("--allow-outbound", "ALLOW_OUTBOUND", "a b", "host:port"),
-        ("--max-invocations", "MAX_INVOCATIONS", "many", "invalid"),
+        ("--max-invocations", "MAX_INVOCATIONS", "many", "expected a whole number"),
     ] {
         let said = WasmBox::launch().flag(flag, value).refusal();
         for part in [flag, value, expected] {

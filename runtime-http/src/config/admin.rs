@@ -1,6 +1,6 @@
 //! Where the admin port is: for the box, and for who asks it.
 
-use super::settings::settings;
+use super::settings::{port_number, settings};
 
 settings! {
     /// Where the admin port is.
@@ -9,7 +9,7 @@ settings! {
         #[arg(long, value_name = "ADDRESS")]
         admin_host: String = ["HEALTHCHECK_HOST"],
         /// Admin port [default: 8086]
-        #[arg(long, value_name = "PORT")]
+        #[arg(long, value_name = "PORT", value_parser = port_number)]
         admin_port: u16 = ["HEALTHCHECK_PORT"],
     }
 }

@@ -1,6 +1,10 @@
 //! How much runs at once, and what happens when memory is short.
 
-use super::{ConfigError, settings::settings, within};
+use super::{
+    ConfigError,
+    settings::{settings, whole},
+    within,
+};
 use crate::{
     admission::OverbookingRatio,
     engine::invocations_that_fit,
@@ -40,16 +44,16 @@ settings! {
         #[arg(long, value_name = "RATIO")]
         overbooking_ratio: OverbookingRatio = ["OVERBOOKING_RATIO"],
         /// Memory-Request admitted at once, in MiB [default: the memory limit times the overbooking ratio]
-        #[arg(long, value_name = "MIB")]
+        #[arg(long, value_name = "MIB", value_parser = whole::<u64>)]
         concurrent_resource_request: u64 = ["CONCURRENT_RESOURCE_REQUEST"],
         /// Memory-Request waiting at most, in MiB [default: twice what is admitted, or 256 invocations if that is more]
-        #[arg(long, value_name = "MIB")]
+        #[arg(long, value_name = "MIB", value_parser = whole::<u64>)]
         queue_depth_resource_units: u64 = ["QUEUE_DEPTH_RESOURCE_UNITS"],
         /// Most invocations at once, whatever their size [default: 1000, or what capacity, memory and vm.max_map_count allow]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<u32>)]
         max_invocations: u32 = ["MAX_INVOCATIONS"],
         /// Most client connections at once [default: 8192, or what a twentieth of the memory holds]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<usize>)]
         max_connections: usize = ["MAX_CONNECTIONS"],
         /// How long a new connection may take to send its first request's head [default: 10s]
         #[arg(long, value_name = "TIME")]
@@ -67,7 +71,7 @@ settings! {
         #[arg(long, value_name = "WHETHER")]
         inline: Inline = ["INLINE"],
         /// Threads that serve connections [default: one for each core; with --inline=off one for two, at most 4]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<usize>)]
         io_threads: usize = ["IO_THREADS"],
         /// How long an idle worker thread is kept [default: 10s]
         #[arg(long, value_name = "TIME")]

@@ -2,7 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use super::{ConfigError, settings::settings, within};
+use super::{
+    ConfigError,
+    settings::{settings, whole},
+    within,
+};
 use crate::{
     engine,
     limits::{ByteSize, ConfigDuration},
@@ -13,10 +17,10 @@ settings! {
     /// Instances that serve more than one request.
     pub struct InstanceSettings {
         /// Most requests that a function's settings may have one instance serve; 1: none [default: 1000]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<NonZeroU32>)]
         max_instance_reuse: NonZeroU32 = ["MAX_INSTANCE_REUSE"],
         /// Most of these requests at once, in one instance of WASI 0.3; 1: one after the other [default: 16]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<NonZeroU32>)]
         max_instance_concurrency: NonZeroU32 = ["MAX_INSTANCE_CONCURRENCY"],
         /// How long such an instance waits for its next request, ms or with unit [default: 10s]
         #[arg(long, value_name = "TIME")]

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{ConfigError, settings::settings, within};
+use super::{
+    ConfigError,
+    settings::{settings, whole},
+    within,
+};
 use crate::{
     confined::{self, Allowance},
     engine::tier::Tiers,
@@ -30,7 +34,7 @@ settings! {
         #[arg(long, value_name = "SIZE")]
         cache_size: ByteSize = ["CACHE_SIZE"],
         /// Modules compiled at once [default: 2, below 1Gi of memory 1]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<usize>)]
         compile_jobs: usize = ["COMPILE_JOBS"],
         /// Most memory of one compilation, at least 64Mi [default: half of the memory limit, below 1Gi of it five eighths, divided by --compile-jobs, at most 4Gi]
         #[arg(long, value_name = "SIZE")]

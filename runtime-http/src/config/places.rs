@@ -2,7 +2,10 @@
 
 use std::{env, ffi::OsString, path::PathBuf};
 
-use super::{ConfigError, NodeSettings, settings::settings};
+use super::{
+    ConfigError, NodeSettings,
+    settings::{port_number, settings},
+};
 use crate::{limits::ByteSize, logging::LogFormat};
 
 /// Where compiled code is kept.
@@ -29,7 +32,7 @@ settings! {
         #[arg(long, value_name = "ADDRESS")]
         host: String = ["WEBSERVER_HOST"],
         /// Port of the functions [default: 8095]
-        #[arg(long)]
+        #[arg(long, value_parser = port_number)]
         port: u16 = ["WEBSERVER_PORT", "PORT"],
         /// Directory of compiled code, private to this user; `none` compiles anew at each start [default: $XDG_CACHE_HOME/wasmbox or ~/.cache/wasmbox]
         #[arg(long, value_name = "DIR")]

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{ConfigError, settings::settings, within};
+use super::{
+    ConfigError,
+    settings::{port_number, settings, whole},
+    within,
+};
 use crate::{
     limits::Fraction,
     readiness::ReadinessSettings,
@@ -13,7 +17,7 @@ settings! {
     /// Readiness, and reports to the queue-proxy.
     pub struct ReportSettings {
         /// Probes whose memory utilization is averaged, 1 to 1000 [default: 5]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<usize>)]
         readiness_window: usize = ["READINESS_WINDOW"],
         /// Working set over memory limit above which the box is not ready, 0 to 1 [default: 0.9]
         #[arg(long, value_name = "FRACTION")]
@@ -25,19 +29,19 @@ settings! {
         #[arg(long, value_name = "ADDRESS")]
         qp_host: QueueProxyHost = ["QP_HOST"],
         /// Its port [default: 9096]
-        #[arg(long, value_name = "PORT")]
+        #[arg(long, value_name = "PORT", value_parser = port_number)]
         qp_port: u16 = ["QP_PORT"],
         /// Time between two reports to it, in ms, 10 to 60000 [default: 50]
-        #[arg(long, value_name = "MS")]
+        #[arg(long, value_name = "MS", value_parser = whole::<u64>)]
         reporting_period_ms: u64 = ["REPORTING_PERIOD_MS"],
         /// Reporting periods over which the CPU utilization is averaged, 1 to 1000 [default: 5]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<usize>)]
         metrics_collection_window: usize = ["METRICS_COLLECTION_WINDOW"],
         /// Wait between tries to reach it, in seconds, 1 to 60 [default: 2]
-        #[arg(long, value_name = "SECONDS")]
+        #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>)]
         retry_delay_sec: u64 = ["RETRY_DELAY_SEC"],
         /// Tries with that wait, after which it doubles each time, up to a minute; there is no last try [default: 5]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<u32>)]
         max_retries: u32 = ["MAX_RETRIES"],
     }
 }

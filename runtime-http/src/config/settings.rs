@@ -2,7 +2,12 @@
 //!
 //! One grammar for all three: a variable and a line of the file are read as the flag of that name is.
 
-use std::{ffi::OsString, path::Path};
+use std::{
+    ffi::OsString,
+    num::{IntErrorKind, ParseIntError},
+    path::Path,
+    str::FromStr,
+};
 
 use clap::{
     ArgAction, Args, CommandFactory, FromArgMatches, Parser,
@@ -50,6 +55,19 @@ macro_rules! settings {
     };
 }
 pub(super) use settings;
+
+/// A whole number; says what is expected in place of another.
+pub(super) fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "expected a smaller number",
+        IntErrorKind::Zero => "expected 1 or more",
+        _ => "expected a whole number",
+    })
+}
+
+pub(super) fn port_number(text: &str) -> Result<u16, &'static str> {
+    text.parse().map_err(|_| "expected 0 to 65535")
+}
 
 /// One source's settings; what it does not name is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
@@ -166,7 +184,8 @@ impl Settings {
         let table: toml::Table = text.parse().map_err(|error| syntax(text, &error))?;
         let mut all = Settings::default();
         for (key, value) in table {
-            let texts = texts(&key, value).ok_or_else(|| format!("{key}: not a text, a number or a truth value"))?;
+            let texts =
+                texts(&key, value).ok_or_else(|| format!("{key}: expected a text, a number or a truth value"))?;
             let one = Settings::one(&key, &texts).map_err(|error| format!("{key}: {}", reason(&error)))?;
             all = one.and(all);
         }
@@ -257,7 +276,7 @@ pub fn without_secrets(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// clap's message without its surroundings: `invalid value 'x' for '--port <PORT>': invalid digit found in string`.
+/// clap's message without its surroundings: `invalid value 'x' for '--port <PORT>': expected 0 to 65535`.
 fn reason(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines: Vec<&str> = text

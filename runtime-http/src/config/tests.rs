@@ -92,9 +92,9 @@ fn capacity_follows_from_memory_and_overbooking() {
 fn what_is_wrong_in_the_file_is_named() {
     for (file, parts) in [
         ("prot = 1", &["prot", "--port"][..]),
-        ("port = [1]", &["port", "not a text, a number"]),
+        ("port = [1]", &["port", "expected a text, a number"]),
         ("port = -1", &["port", "-1"]),
-        ("[port]", &["port", "not a text, a number"]),
+        ("[port]", &["port", "expected a text, a number"]),
         ("cache-size = 1.5", &["cache-size", "1.5", "MiB"]),
         ("help = true", &["help"]),
         ("\"port=1\" = 1", &["port=1"]),

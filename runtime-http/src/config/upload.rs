@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{ConfigError, settings::settings, within};
+use super::{
+    ConfigError,
+    settings::{settings, whole},
+    within,
+};
 use crate::limits::ByteSize;
 
 settings! {
@@ -12,13 +16,13 @@ settings! {
         #[arg(long, value_name = "FILE")]
         upload_token_file: PathBuf = ["UPLOAD_TOKEN_FILE"],
         /// Most functions in the functions directory, counted when one is put there, 1 to 100000 [default: 1000]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<usize>)]
         upload_max_functions: usize = ["UPLOAD_MAX_FUNCTIONS"],
         /// Most bytes of all functions and their earlier versions, counted then, too [default: 4Gi]
         #[arg(long, value_name = "SIZE")]
         upload_total_size: ByteSize = ["UPLOAD_TOTAL_SIZE"],
         /// Versions of each function that are kept, the one that serves among them, 1 to 100 [default: 5]
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", value_parser = whole::<usize>)]
         upload_versions: usize = ["UPLOAD_VERSIONS"],
     }
 }

@@ -82,7 +82,7 @@ pub struct OtlpHeaders(pub HeaderMap);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not NAME=VALUE,NAME=VALUE, with values that are percent-encoded where they have commas or other special characters"
+    "expected NAME=VALUE,NAME=VALUE, with values that are percent-encoded where they have commas or other special characters"
 )]
 pub struct BadPairs;
 

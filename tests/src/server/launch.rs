@@ -164,13 +164,20 @@ impl Launch {
         server
     }
 
-    /// Starts a server that must refuse to; gives what it says.
+    /// Starts a server that must refuse to; gives what it says, which names what is expected, or ends with what to do.
     ///
     /// # Panics
-    /// If it starts.
+    /// If it starts, or says nothing of that.
     pub fn refusal(&self) -> String {
         let (code, said) = self.failure();
         assert!(matches!(code, 1 | 2), "exit code {code}: {said}");
+        let last = said.lines().rfind(|line| line.starts_with("wasmbox: "));
+        let is_remedy = |part: &str| REMEDIES.iter().any(|verb| part.starts_with(verb));
+        if let Some(last) = last {
+            let teaches = ["expected ", "[possible values: "].iter().any(|part| last.contains(part))
+                || last.split("; ").last().is_some_and(is_remedy);
+            assert!(teaches, "it does not say what to do: {last}");
+        }
         said
     }
 
@@ -197,6 +204,10 @@ impl Launch {
         (status.code().unwrap_or_else(|| panic!("{status}: {}", said())), said())
     }
 }
+
+/// How a remedy begins.
+const REMEDIES: [&str; 10] =
+    ["choose ", "create ", "give ", "let ", "lower ", "make ", "name ", "raise ", "remove ", "with "];
 
 /// The two addresses that a starting server logs.
 fn addresses(log: &str) -> Option<(SocketAddr, SocketAddr)> {

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read, process::Stdio};
 
-use wasmbox_tests::{eventually, temporary::TempDir};
+use wasmbox_tests::{WasmBox, eventually, server::Launch, temporary::TempDir};
 
 use super::wasmbox;
 
@@ -59,6 +59,49 @@ fn serve_says_what_prevents_its_start() {
         let line = said.lines().find(|line| line.starts_with("wasmbox: ")).expect("the reason");
         for part in ["192.0.2.1", flag, variable, "choose another with"] {
             assert!(line.contains(part), "{part} is not in {line}");
+        }
+    }
+}
+
+/// What only a configuration that can be read shows. That each ends with a remedy is looked at by `refusal` itself, here and in all other tests.
+#[test]
+fn what_cannot_be_had_is_named_with_a_remedy() {
+    let file = |launch: &Launch| {
+        let path = launch.directory().join("file");
+        fs::write(&path, "").expect("a file");
+        path.display().to_string()
+    };
+    type Change = fn(Launch, String) -> Launch;
+    let cases: [(Change, &[&str]); 6] = [
+        (|launch, file| launch.flag("--keyvalue-dir", file), &["--keyvalue-dir", "/file"]),
+        (|launch, file| launch.flag("--functions-dir", file), &["--functions-dir", "/file"]),
+        (|launch, file| launch.flag("--cache-dir", file), &["--cache-dir", "/file"]),
+        (
+            |launch, _| launch.env("ENABLE_CGROUPS", true).flag("--cgroup-root", "/nowhere"),
+            &["--cgroup-root", "/nowhere"],
+        ),
+        (|launch, _| launch.flag("--log-level", "quux"), &["--log-level", "quux"]),
+        // No addresses for the pools of instances.
+        (|launch, _| launch.through(["prlimit", "--as=4294967296"]), &["--max-invocations", "ulimit -v"]),
+    ];
+    for (change, parts) in cases {
+        let launch = WasmBox::launch();
+        let path = file(&launch);
+        let said = change(launch, path).refusal();
+        for part in parts {
+            assert!(said.contains(part), "{part} is not in {said}");
+        }
+    }
+}
+
+/// However few there may be. What is started by the tests needs some itself.
+#[test]
+fn too_few_descriptors_are_named() {
+    for number in (5..64).step_by(3) {
+        let limit = format!("--nofile={number}:{number}");
+        let said = WasmBox::launch().through(["prlimit", &limit]).refusal();
+        for part in ["open files", &format!("is {number},"), "ulimit -n"] {
+            assert!(said.contains(part), "{part} is not in {said}");
         }
     }
 }

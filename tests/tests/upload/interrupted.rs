@@ -81,6 +81,23 @@ fn what_is_too_large_is_refused_before_and_while_it_comes() {
     assert_nothing_left(&server.functions(), &[]);
 }
 
+/// The box reads no more of it than it may be long.
+#[test]
+fn a_gibibyte_is_not_received() {
+    let server = launch().flag("--max-module-size", "8Mi").start();
+    let mut wire = Wire::send_to(server.admin_address(), head("f", "Content-Length: 1073741824"));
+    wire.answer().problem(413, "body-too-large").names(&["8388608"]);
+    let before = server.process().peak_resident_bytes();
+    let mut wire = Wire::send_to(server.admin_address(), head("f", "Transfer-Encoding: chunked"));
+    let piece = [b"100000\r\n".as_slice(), &vec![b'x'; 1 << 20], b"\r\n"].concat();
+    let sent = (0..1024).take_while(|_| wire.try_send(&piece).is_ok()).count();
+    assert!(sent < 1024, "all of it was received");
+    let taken = server.process().peak_resident_bytes() - before;
+    assert!(taken < 16 << 20, "{taken} bytes more");
+    assert_nothing_left(&server.functions(), &[]);
+    put(&server, "f", guest::hello());
+}
+
 /// As one that the kernel kills for want of memory.
 #[test]
 fn what_a_killed_box_leaves_is_removed_by_the_next() {
