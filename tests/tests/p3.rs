@@ -6,15 +6,19 @@ use wasmbox_tests::{
     client::{Http2, VERSIONS},
     component, guest,
     patience::eventually,
+    server::Launch,
 };
 
 fn server() -> WasmBox {
+    launch().start()
+}
+
+fn launch() -> Launch {
     WasmBox::launch()
         .function("p3.wasm", component::p3_guest())
         .function("command.wasm", component::p3_command())
         .function("hello.wat", guest::hello())
         .flag("--invocation-timeout", "20s")
-        .start()
 }
 
 #[test]
@@ -155,7 +159,7 @@ fn nothing_is_granted_that_is_not_granted_to_others() {
     assert_eq!(server.get("/p3/environment").ok().text(), "");
     let upstream = Upstream::plain("127.0.0.1:0");
     let address = upstream.address();
-    server.get(&format!("/p3/fetch?{address}")).problem(500, "guest-no-response").names(&["HttpRequestDenied"]);
+    server.get(&format!("/p3/forward?{address}")).problem(500, "guest-no-response").names(&["HttpRequestDenied"]);
     let settings = format!("allowed-outbound-hosts = ['{address}']\nenv = {{ WORD = 'granted' }}\n");
     let granted = WasmBox::launch()
         .function("p3.wasm", component::p3_guest())
@@ -163,7 +167,7 @@ fn nothing_is_granted_that_is_not_granted_to_others() {
         .flag("--allow-outbound", address)
         .start();
     // Its body is passed on, and comes after the guest has ended.
-    granted.get(&format!("/p3/fetch?{address}")).ok();
+    granted.get(&format!("/p3/forward?{address}")).ok();
     assert_eq!(granted.get("/p3/environment").ok().text(), "WORD=granted\n");
 }
 
@@ -187,7 +191,8 @@ fn what_the_box_holds_for_a_guest_is_bounded() {
 /// One engine's code is not the other's: a box that starts anew finds both in its cache.
 #[test]
 fn the_code_of_both_kinds_is_cached() {
-    let server = server();
+    // Baseline code is not cached.
+    let server = launch().flag("--tiers", "off").start();
     server.get("/p3/status?200").ok();
     server.get("/hello").ok();
     let launch = server.stop();

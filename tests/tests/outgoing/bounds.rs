@@ -2,12 +2,20 @@
 
 use wasmbox_tests::{Request, eventually};
 
-use super::{Servers, fetch, has};
+use super::{Servers, Wasi, fetch, has};
 
-#[test]
-fn many_at_once_wait_for_each_other() {
+with_both_guests!(
+    many_at_once_wait_for_each_other,
+    who_waits_for_a_connection_has_the_place_of_one_that_became_idle,
+    connections_that_are_not_given_back_are_missed,
+    what_a_request_holds_is_the_invocations_memory,
+    the_time_is_told,
+    refusals_are_one_line_each_and_not_many,
+);
+
+fn many_at_once_wait_for_each_other(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     for ((_, upstream), url) in servers.all.iter().zip(servers.urls()) {
         let text = fetch(&server, &format!("GET,{url}/slow-head?100,together=60"));
         assert_eq!(text.matches("status=200").count(), 60, "{text}");
@@ -16,10 +24,10 @@ fn many_at_once_wait_for_each_other() {
 }
 
 /// A function may have 32 connections. Half of them wait for a response that does not come, the others become idle.
-#[test]
-fn who_waits_for_a_connection_has_the_place_of_one_that_became_idle() {
+fn who_waits_for_a_connection_has_the_place_of_one_that_became_idle(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().through(["prlimit", "--nofile=1024"]).flag("--outbound-idle-timeout", "10m").start();
+    let server =
+        servers.launch_of(wasi).through(["prlimit", "--nofile=1024"]).flag("--outbound-idle-timeout", "10m").start();
     let ((_, upstream), url) = (&servers.all[0], servers.urls().remove(0));
     let asking = |query: &str| format!("GET /http/fetch?GET,{url}/{query} HTTP/1.1\r\nHost: box\r\n\r\n");
     let held = server.wire(asking("slow-head?50000,together=16"));
@@ -37,10 +45,9 @@ fn who_waits_for_a_connection_has_the_place_of_one_that_became_idle() {
 }
 
 /// Responses that are not read hold all connections that the invocation may have.
-#[test]
-fn connections_that_are_not_given_back_are_missed() {
+fn connections_that_are_not_given_back_are_missed(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     let url = &servers.urls()[2];
     let text = fetch(&server, &format!("GET,{url}/bytes?1000000,together=17,keep,connect=1000"));
     assert_eq!(text.matches("kept=200").count(), 16, "{text}");
@@ -52,10 +59,9 @@ fn connections_that_are_not_given_back_are_missed() {
     ]);
 }
 
-#[test]
-fn what_a_request_holds_is_the_invocations_memory() {
+fn what_a_request_holds_is_the_invocations_memory(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     let url = &servers.urls()[2];
     let request = Request::get(format!("/http/fetch?GET,{url}/slow-head?200,together=40"));
     let answer = server.call(request.header("Memory-Request", "2Mi"), "").ok();
@@ -68,10 +74,9 @@ fn what_a_request_holds_is_the_invocations_memory() {
     assert_eq!(text.matches("status=200").count(), 40, "{text}");
 }
 
-#[test]
-fn the_time_is_told() {
+fn the_time_is_told(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     for url in servers.urls() {
         let answer = server.get(&format!("/http/fetch?GET,{url}/slow-head?100,together=3")).ok();
         let timing = answer.header("server-timing");
@@ -90,10 +95,9 @@ fn the_time_is_told() {
     assert!(sum("wasmbox_outbound_duration_seconds_sum", &["function=\"http\""]) >= 0.9);
 }
 
-#[test]
-fn refusals_are_one_line_each_and_not_many() {
+fn refusals_are_one_line_each_and_not_many(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     let lines = |server: &wasmbox_tests::WasmBox| server.log().matches("outbound request refused").count();
     fetch(&server, "GET,http://10.0.0.1/,times=3");
     server.logged(&["outbound request refused", "10.0.0.1:80", "allowed-outbound-hosts", "--allow-outbound"]);

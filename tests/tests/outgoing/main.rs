@@ -2,7 +2,22 @@
 //!
 //! - [`protocols`]: HTTP/1.1 and HTTP/2, bodies, trailers, what breaks off; [`timeouts`]; [`tls`]: who is trusted
 //! - [`reuse`]: idle connections, and whose they are; [`bounds`]: what requests may hold, and what is told of them
+//!
+//! What is about HTTP and TLS is tested with a guest of WASI 0.2 and one of 0.3, which do the same.
+//!
 //! - [`grants`]: what may be reached; [`names`]: what names may lead to; [`sockets`]: the same for connections of functions' own
+
+/// Each of these functions is two tests, which it is given the guest of.
+macro_rules! with_both_guests {
+    ($($test:ident),+ $(,)?) => {
+        mod p2 {
+            $(#[test] fn $test() { super::$test(crate::Wasi::P2); })+
+        }
+        mod p3 {
+            $(#[test] fn $test() { super::$test(crate::Wasi::P3); })+
+        }
+    };
+}
 
 mod bounds;
 mod grants;
@@ -13,7 +28,27 @@ mod sockets;
 mod timeouts;
 mod tls;
 
-use wasmbox_tests::{Authority, Upstream, WasmBox, component::http_guest, server::Launch};
+use wasmbox_tests::{
+    Authority, Upstream, WasmBox,
+    component::{http_guest, p3_guest},
+    server::Launch,
+};
+
+/// What a function is a component of.
+#[derive(Debug, Clone, Copy)]
+enum Wasi {
+    P2,
+    P3,
+}
+
+impl Wasi {
+    fn guest(self) -> &'static [u8] {
+        match self {
+            Wasi::P2 => http_guest(),
+            Wasi::P3 => p3_guest(),
+        }
+    }
+}
 
 /// A server for each way to speak HTTP, and the box that may send requests to all of them.
 struct Servers {
@@ -44,7 +79,11 @@ impl Servers {
 
     /// A box with the function `http`, which may use them, not started yet.
     fn launch(&self) -> Launch {
-        let launch = granted("http", &self.grants()).flag("--allow-outbound", self.grants().join(","));
+        self.launch_of(Wasi::P2)
+    }
+
+    fn launch_of(&self, wasi: Wasi) -> Launch {
+        let launch = granted_to(wasi, "http", &self.grants()).flag("--allow-outbound", self.grants().join(","));
         self.trusted(launch)
     }
 
@@ -57,12 +96,20 @@ impl Servers {
 
 /// A box with a function whose settings name these.
 fn granted(function: &str, grants: &[String]) -> Launch {
-    add(WasmBox::launch(), function, grants)
+    granted_to(Wasi::P2, function, grants)
+}
+
+fn granted_to(wasi: Wasi, function: &str, grants: &[String]) -> Launch {
+    add_of(wasi, WasmBox::launch(), function, grants)
 }
 
 fn add(launch: Launch, function: &str, grants: &[String]) -> Launch {
+    add_of(Wasi::P2, launch, function, grants)
+}
+
+fn add_of(wasi: Wasi, launch: Launch, function: &str, grants: &[String]) -> Launch {
     launch
-        .function(&format!("{function}.wasm"), http_guest())
+        .function(&format!("{function}.wasm"), wasi.guest())
         .function(&format!("{function}.toml"), format!("allowed-outbound-hosts = {grants:?}"))
 }
 

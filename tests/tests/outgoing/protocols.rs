@@ -13,12 +13,22 @@ use std::{
 use rustix::net::sockopt::set_socket_linger;
 use wasmbox_tests::{Authority, Upstream, WasmBox};
 
-use super::{Servers, fetch, granted, has};
+use super::{Servers, Wasi, fetch, granted_to, has};
 
-#[test]
-fn https_by_http1_and_http2() {
+with_both_guests!(
+    https_by_http1_and_http2,
+    ipv6_with_and_without_tls,
+    trailers_both_ways,
+    bodies_are_streamed_both_ways,
+    large_bodies_pass_through_little_memory,
+    a_large_head_is_bounded,
+    an_answer_that_breaks_off_is_no_whole_one,
+    a_proxy_that_resets,
+);
+
+fn https_by_http1_and_http2(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     server.logged(&["serving", "Landlock", "seccomp", "capabilities"]);
     for (url, version) in servers.urls().iter().zip(["HTTP/1.1", "HTTP/1.1", "HTTP/2.0"]) {
         let address = url.split("//").nth(1).expect("an address");
@@ -34,13 +44,12 @@ fn https_by_http1_and_http2() {
     }
 }
 
-#[test]
-fn ipv6_with_and_without_tls() {
+fn ipv6_with_and_without_tls(wasi: Wasi) {
     let authority = Authority::new();
     let secure = Upstream::secure("[::1]:0", authority.server(&["::1"], &["h2"]));
     let plain = Upstream::plain("[::1]:0");
     let grants = [secure.address().to_string(), plain.address().to_string()];
-    let launch = granted("http", &grants).flag("--allow-outbound", grants.join(","));
+    let launch = granted_to(wasi, "http", &grants).flag("--allow-outbound", grants.join(","));
     authority.write(&launch.directory().join("ca.pem"));
     let file = launch.directory().join("ca.pem");
     let server = launch.flag("--outbound-ca", file.display()).start();
@@ -48,10 +57,9 @@ fn ipv6_with_and_without_tls() {
     has(&fetch(&server, &format!("GET,http://{}/", plain.address())), &["status=200", "HTTP/1.1"]);
 }
 
-#[test]
-fn trailers_both_ways() {
+fn trailers_both_ways(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     for url in servers.urls() {
         has(&fetch(&server, &format!("GET,{url}/trailers")), &["body=before", "trailer etag=\"42\""]);
         let sent = format!("POST,{url}/read,body=10,header=trailer:etag,trailer=etag:sum");
@@ -60,10 +68,9 @@ fn trailers_both_ways() {
 }
 
 /// Each part is answered before the next is sent.
-#[test]
-fn bodies_are_streamed_both_ways() {
+fn bodies_are_streamed_both_ways(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     for url in servers.urls() {
         let head = "Host: box\r\nTransfer-Encoding: chunked\r\n\r\n";
         let mut wire = server.wire(format!("POST /http/relay?POST,{url}/echo HTTP/1.1\r\n{head}"));
@@ -79,10 +86,9 @@ fn bodies_are_streamed_both_ways() {
     }
 }
 
-#[test]
-fn large_bodies_pass_through_little_memory() {
+fn large_bodies_pass_through_little_memory(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     for url in servers.urls() {
         fetch(&server, &format!("GET,{url}/"));
         let before = server.process().peak_resident_bytes();
@@ -96,10 +102,9 @@ fn large_bodies_pass_through_little_memory() {
     }
 }
 
-#[test]
-fn a_large_head_is_bounded() {
+fn a_large_head_is_bounded(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     for url in servers.urls() {
         has(&fetch(&server, &format!("GET,{url}/field?16000")), &["status=200", "x-large=xxx"]);
         let text = fetch(&server, &format!("GET,{url}/field?100000"));
@@ -108,10 +113,9 @@ fn a_large_head_is_bounded() {
     }
 }
 
-#[test]
-fn an_answer_that_breaks_off_is_no_whole_one() {
+fn an_answer_that_breaks_off_is_no_whole_one(wasi: Wasi) {
     let servers = Servers::start();
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     for url in servers.urls() {
         has(&fetch(&server, &format!("GET,{url}/broken")), &["status=200", "first ", "body-error="]);
     }
@@ -140,13 +144,12 @@ fn resetting(bytes: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
     (address, connections)
 }
 
-#[test]
-fn a_proxy_that_resets() {
+fn a_proxy_that_resets(wasi: Wasi) {
     let (before, before_count) = resetting(b"");
     let (within, within_count) = resetting(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfirst");
     let (garbage, garbage_count) = resetting(b"SSH-2.0-OpenSSH_9.2\r\n\r\n");
     let grants = [before, within, garbage].map(|address| address.to_string());
-    let server: WasmBox = granted("http", &grants).flag("--allow-outbound", grants.join(",")).start();
+    let server: WasmBox = granted_to(wasi, "http", &grants).flag("--allow-outbound", grants.join(",")).start();
     has(&fetch(&server, &format!("GET,http://{before}/")), &["error=", "ConnectionTerminated"]);
     has(&fetch(&server, &format!("GET,http://{within}/")), &["status=200", "first", "body-error="]);
     has(&fetch(&server, &format!("GET,http://{garbage}/")), &["error=", "HttpProtocolError"]);

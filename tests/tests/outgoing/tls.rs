@@ -2,14 +2,18 @@
 
 use wasmbox_tests::{Authority, Upstream, WasmBox};
 
-use super::{Servers, fetch, granted, has};
+use super::{Servers, Wasi, fetch, granted_to, has};
 
-#[test]
-fn a_private_authority_is_trusted_where_it_is_named() {
+with_both_guests!(
+    a_private_authority_is_trusted_where_it_is_named,
+    certificates_that_are_not_the_servers_or_not_good_any_more,
+);
+
+fn a_private_authority_is_trusted_where_it_is_named(wasi: Wasi) {
     let servers = Servers::start();
     let url = &servers.urls()[2];
     let grants = servers.grants();
-    let launch = granted("http", &grants).flag("--allow-outbound", grants.join(","));
+    let launch = granted_to(wasi, "http", &grants).flag("--allow-outbound", grants.join(","));
     let server = launch.env("SSL_CERT_DIR", "/nowhere").env("SSL_CERT_FILE", "/nowhere").start();
     has(&fetch(&server, &format!("GET,{url}/")), &["error=", "TlsCertificateError"]);
     server.logged(&["outbound request refused", "certificate", "no certificates (/etc/ssl/certs)", "--outbound-ca"]);
@@ -27,18 +31,17 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     has(&fetch(&server, &format!("GET,{url}/")), &["error=", "TlsCertificateError"]);
     server.logged(&["certificate is not accepted", "add who has issued its certificate to --outbound-ca"]);
     drop(server);
-    let server = servers.launch().start();
+    let server = servers.launch_of(wasi).start();
     has(&fetch(&server, &format!("GET,{url}/")), &["status=200"]);
 }
 
-#[test]
-fn certificates_that_are_not_the_servers_or_not_good_any_more() {
+fn certificates_that_are_not_the_servers_or_not_good_any_more(wasi: Wasi) {
     let authority = Authority::new();
     let expired = Upstream::secure("127.0.0.1:0", authority.expired_server(&["127.0.0.1"]));
     let wrong = Upstream::secure("127.0.0.1:0", authority.server(&["wrong.example", "127.0.0.2"], &["h2"]));
     let plain = Upstream::plain("127.0.0.1:0");
     let grants = [&expired, &wrong, &plain].map(|server| server.address().to_string());
-    let launch = granted("http", &grants).flag("--allow-outbound", grants.join(","));
+    let launch = granted_to(wasi, "http", &grants).flag("--allow-outbound", grants.join(","));
     let file = launch.directory().join("ca.pem");
     authority.write(&file);
     let server = launch.flag("--outbound-ca", file.display()).start();

@@ -1,5 +1,6 @@
 //! What this component does is the last word of the path, and what the query says: `/p3/status?418`.
 
+mod outgoing;
 mod sockets;
 mod together;
 
@@ -12,10 +13,7 @@ use std::{
 use wasip3::{
     clocks::monotonic_clock::wait_for,
     exports::http::handler::Guest,
-    http::{
-        client,
-        types::{ErrorCode, Fields, Method, Request, Response, Scheme},
-    },
+    http::types::{ErrorCode, Fields, Method, Request, Response},
     wit_bindgen::{StreamReader, StreamWriter, spawn_local},
     wit_future, wit_stream,
 };
@@ -140,7 +138,7 @@ impl Guest for Handler {
                     return Ok(Response::new(Fields::new(), Some(body), no_trailers()).0);
                 }
                 if let Some(authority) = query.strip_prefix("hold-response=") {
-                    std::mem::forget(Response::consume_body(send(authority).await?, processed()));
+                    std::mem::forget(Response::consume_body(outgoing::send_to(authority).await?, processed()));
                 }
                 if query == "hold-request" {
                     std::mem::forget(Request::consume_body(request, processed()));
@@ -235,7 +233,10 @@ impl Guest for Handler {
                 }
                 Ok(text(200, "flooded".into()))
             }
-            "fetch" => fetch(query).await,
+            "forward" => outgoing::forward(query).await,
+            "fetch" => Ok(text(200, outgoing::fetch(query).await)),
+            "relay" => outgoing::relay(request, query).await,
+            "relay-down" => outgoing::relay_down(query).await,
             "environment" => {
                 let mut text_of = String::new();
                 env::vars().for_each(|(name, value)| writeln!(text_of, "{name}={value}").expect("a string"));
@@ -295,22 +296,4 @@ fn describe(request: &Request) -> String {
         writeln!(text, "{name}: {}", String::from_utf8_lossy(&value)).expect("a string");
     }
     text
-}
-
-/// Passes on what `http://AUTHORITY/` answers.
-async fn fetch(authority: &str) -> Result<Response, ErrorCode> {
-    let response = send(authority).await?;
-    let status = response.get_status_code();
-    let (body, trailers) = Response::consume_body(response, processed());
-    let (answer, _) = Response::new(Fields::new(), Some(body), trailers);
-    answer.set_status_code(status).expect("a status");
-    Ok(answer)
-}
-
-async fn send(authority: &str) -> Result<Response, ErrorCode> {
-    let (request, _) = Request::new(Fields::new(), None, no_trailers(), None);
-    request.set_scheme(Some(&Scheme::Http)).expect("allowed");
-    request.set_authority(Some(authority)).expect("?HOST:PORT");
-    request.set_path_with_query(Some("/")).expect("allowed");
-    client::send(request).await
 }
