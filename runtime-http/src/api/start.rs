@@ -14,7 +14,7 @@ use crate::{
     exchange::{budget::ClientBudgets, request_body::RequestBody},
     invocation::CancelToken,
     limits::Limits,
-    sandbox::{Call, Carriers, InstanceUse, Joining, ReplySender, program::HttpComponent},
+    sandbox::{Call, Carriers, InstanceUse, Joined, Joining, ReplySender, program::HttpComponent},
     worker::{InFlight, Job, OneRequest, Serves, SharingRequest, quota::Spending, run::Invocation},
 };
 
@@ -71,29 +71,33 @@ impl Api {
                 record: exchange.record.clone(),
                 estimate: function.estimate.clone(),
                 in_flight: InFlight::new(function.metrics.clone()),
+                reuse: function.reuse(&self.core.instances),
             }),
         });
         let permit = {
             let mut admitted = pin!(self.core.admission.admit(&function.share, limits.memory, deadline));
+            let mut is_told = false;
             loop {
                 let mut room = pin!(carriers.room());
                 room.as_mut().enable();
                 joining = match carriers.join(joining, &limits).await {
-                    Some(same) => same,
-                    None => {
+                    Joined::Yes => {
                         exchange.timing.queue = queued.elapsed();
                         exchange.record.admitted(queued, exchange.timing.queue);
                         exchange.got(InstanceUse::Joined);
-                        if let Some(reuse) = function.reuse(&self.core.instances) {
-                            reuse.joined();
-                        }
                         return Ok(());
                     }
+                    Joined::Unlike(same) if is_told => {
+                        joining = same;
+                        carriers.pass_room_on();
+                        break admitted.await;
+                    }
+                    Joined::Full(same) | Joined::Unlike(same) => same,
                 };
                 tokio::select! {
                     biased;
                     permit = &mut admitted => break permit,
-                    () = room => {}
+                    () = room => is_told = true,
                 }
             }
         };
@@ -101,9 +105,10 @@ impl Api {
         let (spending, waited) = self.spending(&limits, deadline, exchange).await?;
         // Others may come for as long as one of them may take.
         let until = deadline + limits.timeout.duration();
-        let guard = carriers.carry(*joining, limits, until, permit.clone());
+        let cancel = CancelToken::default();
+        let guard = carriers.carry(*joining, limits, until, cancel.clone(), permit.clone());
         let call = Call::Shared(program, guard, None);
-        let (call, setup) = self.setup(call, limits, until, &CancelToken::default(), exchange);
+        let (call, setup) = self.setup(call, limits, until, &cancel, exchange);
         // Its own, which nobody reads: each request in it has another.
         let (reply, _) = crate::sandbox::reply();
         let invocation = Invocation::new(call, setup, reply).after(waited);

@@ -255,7 +255,11 @@ impl Streaming {
             // A guest may finish its body and run on. When it fails before, its outcome is there before its body is closed.
             Source::Guest { .. } => match self.by.outcome.try_recv() {
                 Ok(ended) => Ok(ended),
-                Err(TryRecvError::Empty) => Ok((Outcome::default(), None)),
+                Err(TryRecvError::Empty) => {
+                    // What accounts for the rest comes to where this is kept, when the guest has ended.
+                    let outcome = std::mem::replace(&mut self.by.outcome, oneshot::channel().1);
+                    Ok((Outcome::default(), Some(Box::new(outcome) as Hold)))
+                }
                 Err(TryRecvError::Closed) => Err(Aborted::Worker),
             },
             Source::Output { .. } => {

@@ -44,6 +44,21 @@ pub struct MemoryReservation {
     /// What of the host's bytes was its instance's own when it got it or when that was made, and what was left of earlier answers then.
     own: AtomicU64,
     carried: u64,
+    /// What of the host's bytes is in other accounts.
+    elsewhere: Arc<AtomicU64>,
+}
+
+/// Bytes that are allocated for an invocation and are in another account until this is dropped.
+#[derive(Debug)]
+pub struct AccountedElsewhere {
+    elsewhere: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for AccountedElsewhere {
+    fn drop(&mut self) {
+        self.elsewhere.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl MemoryReservation {
@@ -65,6 +80,7 @@ impl MemoryReservation {
             is_handed_on: AtomicBool::new(false),
             own: AtomicU64::new(0),
             carried: 0,
+            elsewhere: Arc::default(),
         }
     }
 
@@ -173,7 +189,7 @@ impl MemoryReservation {
         if self.is_handed_on.load(Ordering::Relaxed) {
             return true;
         }
-        let (now, counted) = (self.host.get(), self.host_counted.load(Ordering::Relaxed));
+        let (now, counted) = (self.host_bytes(), self.host_counted.load(Ordering::Relaxed));
         if now.abs_diff(counted) < precision {
             return true;
         }
@@ -195,7 +211,7 @@ impl MemoryReservation {
 
     /// Whether `bytes` more can be allocated for it: then it costs at most `most` in all, and it is there.
     pub fn has_room(&self, bytes: u64, most: u64) -> bool {
-        let after = self.host.get().saturating_add(bytes);
+        let after = self.host_bytes().saturating_add(bytes);
         let has = self.host_counted.load(Ordering::Relaxed).max(self.overhead.load(Ordering::Relaxed));
         let more = after.saturating_sub(has);
         self.grown.load(Ordering::Relaxed).saturating_add(after) <= most
@@ -209,12 +225,23 @@ impl MemoryReservation {
 
     /// Its instance is made: what is allocated now is that instance's own.
     pub fn instance_made(&self) {
-        self.own.store(self.host.get(), Ordering::Relaxed);
+        self.own.store(self.host_bytes(), Ordering::Relaxed);
     }
 
     /// What it costs in all now, bytes.
     pub fn cost(&self) -> u64 {
-        self.grown.load(Ordering::Relaxed).saturating_add(self.host.get())
+        self.grown.load(Ordering::Relaxed).saturating_add(self.host_bytes())
+    }
+
+    /// What is allocated for it in the box, and is in no other account.
+    fn host_bytes(&self) -> u64 {
+        self.host.get().saturating_sub(self.elsewhere.load(Ordering::Relaxed))
+    }
+
+    /// `bytes` of what is allocated for it are in another account until what is given is dropped.
+    pub fn accounted_elsewhere(&self, bytes: u64) -> AccountedElsewhere {
+        self.elsewhere.fetch_add(bytes, Ordering::Relaxed);
+        AccountedElsewhere { elsewhere: self.elsewhere.clone(), bytes }
     }
 
     /// The same, as of the last look.

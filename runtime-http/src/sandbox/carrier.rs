@@ -4,10 +4,13 @@
 //! requests have what is theirs alone: their replies, records, deadlines, and clients who may leave. A request joins a carrier that has a place for it,
 //! or is admitted, and then has a carrier made for it. What is in it is driven by [`super::shared`].
 //!
-//! - [`places`]: how many requests there may be; [`carried_request`]: one of them; [`abortable`]: an answer that ends before its guest does
+//! - [`places`]: how many requests there may be; [`arrival`]: one that waits for a place; [`carried_request`]: one that is in it
+//! - [`abortable`]: an answer that ends before its guest does; [`last_one`]: when nobody waits for any answer
 
 mod abortable;
+mod arrival;
 mod carried_request;
+mod last_one;
 mod places;
 
 use std::{
@@ -20,11 +23,16 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, futures::Notified, oneshot};
 
+pub use self::arrival::Joined;
 pub(super) use self::carried_request::CarriedRequest;
 pub use self::carried_request::{Joining, Observer};
-use self::places::Places;
+use self::{
+    arrival::{Arrival, Waiting},
+    last_one::LastOne,
+    places::Places,
+};
 use super::executor::thread_cpu_time;
-use crate::{exchange::request_body::RequestBody, limits::Limits};
+use crate::{exchange::request_body::RequestBody, invocation::CancelToken, limits::Limits};
 
 /// How long a request waits for an instance to take it: one that computes does not. Its thread may have to wait for a core, too.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -44,6 +52,8 @@ pub struct Carrier {
     limits: Limits,
     /// Its own deadline. Whose deadline is later does not join.
     until: Instant,
+    /// Ends it, with all who are in it.
+    cancel: CancelToken,
     /// What others hold for as long as its permit is needed: for an answer that has no other account.
     pub(super) permit: Arc<dyn Send + Sync>,
     /// Woken when somebody joins.
@@ -56,7 +66,7 @@ struct State {
     /// Whether its tasks wait, so that it would take a request at once.
     is_receptive: bool,
     /// Whom it was made for, as long as it has not begun.
-    first: Option<http::Request<RequestBody>>,
+    first: Option<Entering>,
     arrived: VecDeque<Box<Arrival>>,
     tickets: u64,
     present: Vec<Arc<CarriedRequest>>,
@@ -64,12 +74,8 @@ struct State {
     divided: Duration,
 }
 
-struct Arrival {
-    ticket: u64,
-    joining: Box<Joining>,
-    /// Gives it back; dropped when it is in.
-    back: oneshot::Sender<Box<Joining>>,
-}
+/// One that is in it from now on, with what its guest is called with.
+type Entering = (Arc<CarriedRequest>, http::Request<RequestBody>);
 
 /// What makes a carrier's instance run. Nobody joins it after this is dropped, and who is in it then has no answer.
 pub struct CarrierGuard(pub(super) Arc<Carrier>);
@@ -88,61 +94,79 @@ impl Carriers {
         self.room.notified()
     }
 
-    /// Has a request with `limits` join an instance; gives it back if none takes it.
-    pub async fn join(&self, joining: Box<Joining>, limits: &Limits) -> Option<Box<Joining>> {
+    /// A place that has become free is not for whoever was told: somebody else who waits may have it.
+    pub fn pass_room_on(&self) {
+        self.room.notify_one();
+    }
+
+    /// Has a request with `limits` join an instance, if one takes it.
+    pub async fn join(&self, joining: Box<Joining>, limits: &Limits) -> Joined {
         let (back, mut returned) = oneshot::channel();
-        let (carrier, ticket) = match self.offer(Box::new(Arrival { ticket: 0, joining, back }), limits) {
-            Ok(taken) => taken,
-            Err(arrival) => return Some(arrival.joining),
+        let waiting = match self.offer(Box::new(Arrival { ticket: 0, joining, back }), limits) {
+            (Ok(waiting), _) => waiting,
+            (Err(arrival), is_unlike) => {
+                return if is_unlike { Joined::Unlike(arrival.joining) } else { Joined::Full(arrival.joining) };
+            }
         };
-        carrier.waker.wake();
-        match tokio::time::timeout(PATIENCE, &mut returned).await {
+        waiting.carrier.waker.wake();
+        let joining = match tokio::time::timeout(PATIENCE, &mut returned).await {
             Ok(returned) => returned.ok(),
-            Err(_) => match carrier.withdraw(ticket) {
+            Err(_) => match waiting.withdraw() {
                 // It is in, or is given back, at this moment.
                 None => returned.await.ok(),
                 joining => joining,
             },
-        }
+        };
+        joining.map_or(Joined::Yes, Joined::Full)
     }
 
-    /// Who has a place for it, and its ticket there; or it again.
-    fn offer(&self, mut arrival: Box<Arrival>, limits: &Limits) -> Result<(Arc<Carrier>, u64), Box<Arrival>> {
+    /// Where it waits to be taken, or it again; and whether there was a place that it may not have.
+    fn offer(&self, mut arrival: Box<Arrival>, limits: &Limits) -> (Result<Waiting, Box<Arrival>>, bool) {
+        let mut is_unlike = false;
         for carrier in &*lock(&self.open) {
-            match carrier.offer(arrival, limits) {
-                Ok(ticket) => return Ok((carrier.clone(), ticket)),
+            if *limits != carrier.limits || arrival.joining.deadline > carrier.until {
+                is_unlike |= carrier.takes_somebody();
+                continue;
+            }
+            match carrier.offer(arrival) {
+                Ok(ticket) => return (Ok(Waiting { carrier: carrier.clone(), ticket }), false),
                 Err(same) => arrival = same,
             }
         }
-        Err(arrival)
+        (Err(arrival), is_unlike)
     }
 
-    /// A carrier for `joining`, which has been admitted.
+    /// A carrier for `joining`, which has been admitted; `cancel` ends it.
     pub fn carry(
         self: &Arc<Self>,
         joining: Joining,
         limits: Limits,
         until: Instant,
+        cancel: CancelToken,
         permit: Arc<dyn Send + Sync>,
     ) -> CarrierGuard {
         let (carried, request) = CarriedRequest::new(joining, true);
+        let carried = Arc::new(carried);
         let state = State {
             places: Places::with_one(self.at_once, 1),
             is_receptive: false,
-            first: Some(request),
+            first: Some((carried.clone(), request)),
             arrived: VecDeque::new(),
             tickets: 0,
-            present: vec![Arc::new(carried)],
+            present: vec![carried.clone()],
             divided: Duration::ZERO,
         };
-        CarrierGuard(Arc::new(Carrier {
+        let carrier = Arc::new(Carrier {
             family: self.clone(),
             limits,
             until,
+            cancel,
             permit,
             waker: AtomicWaker::new(),
             state: Mutex::new(state),
-        }))
+        });
+        carried.tells(LastOne::of(&carrier));
+        CarrierGuard(carrier)
     }
 }
 
@@ -152,10 +176,9 @@ impl Carrier {
     }
 
     /// Gives its ticket, or back what has no place here.
-    fn offer(&self, mut arrival: Box<Arrival>, limits: &Limits) -> Result<u64, Box<Arrival>> {
-        let fits = *limits == self.limits && arrival.joining.deadline <= self.until;
+    fn offer(&self, mut arrival: Box<Arrival>) -> Result<u64, Box<Arrival>> {
         let mut state = self.state();
-        if !fits || !state.is_receptive || !state.places.take() {
+        if !state.is_receptive || !state.places.take() {
             return Err(arrival);
         }
         state.tickets += 1;
@@ -164,13 +187,9 @@ impl Carrier {
         Ok(state.tickets)
     }
 
-    /// Takes back a request that has waited for too long.
-    fn withdraw(&self, ticket: u64) -> Option<Box<Joining>> {
-        let mut state = self.state();
-        let position = state.arrived.iter().position(|arrival| arrival.ticket == ticket)?;
-        state.is_receptive = false;
-        state.places.give_back();
-        state.arrived.remove(position).map(|arrival| arrival.joining)
+    fn takes_somebody(&self) -> bool {
+        let state = self.state();
+        state.is_receptive && state.places.is_there_one()
     }
 
     /// Its thread begins to run it.
@@ -184,27 +203,41 @@ impl Carrier {
     }
 
     /// Its event loop asks for the next request, if there is one. It takes none beside that before all of its tasks wait.
-    pub(super) fn next(&self) -> Option<(Arc<CarriedRequest>, http::Request<RequestBody>)> {
+    pub(super) fn next(self: &Arc<Self>) -> Option<Entering> {
         let mut state = self.state();
         if state.first.is_some() || !state.arrived.is_empty() {
             // It is not known how long it computes.
             state.is_receptive = false;
         }
-        if let Some(request) = state.first.take() {
-            return Some((state.present[0].clone(), request));
+        if let Some(first) = state.first.take() {
+            return Some(first);
         }
-        loop {
-            let Arrival { joining, back, .. } = *state.arrived.pop_front()?;
-            // Nobody waits for it any more, and who has left while it waited has cancelled it.
-            if joining.cancel.reason().is_some() || back.is_closed() {
-                state.places.give_back();
-                continue;
+        // Who has left has taken itself back.
+        let Arrival { joining, back, .. } = *state.arrived.pop_front()?;
+        state.divide();
+        let (carried, request) = CarriedRequest::new(*joining, false);
+        let carried = Arc::new(carried);
+        state.present.push(carried.clone());
+        drop(state);
+        carried.tells(LastOne::of(self));
+        // Now that it is in.
+        drop(back);
+        Some((carried, request))
+    }
+
+    /// Ends it, if nobody waits for any of those who are in it: so its quota is lifted.
+    fn end_if_left(&self) {
+        let reason = {
+            let mut state = self.state();
+            let is_left = state.arrived.is_empty() && state.present.iter().all(|carried| carried.cancelled().is_some());
+            let reason = state.present.first().filter(|_| is_left).and_then(|carried| carried.cancelled());
+            if reason.is_some() {
+                state.places.close();
             }
-            state.divide();
-            let (carried, request) = CarriedRequest::new(*joining, false);
-            let carried = Arc::new(carried);
-            state.present.push(carried.clone());
-            return Some((carried, request));
+            reason
+        };
+        if let Some(reason) = reason {
+            self.cancel.cancel(reason);
         }
     }
 

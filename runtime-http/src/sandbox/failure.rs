@@ -52,17 +52,23 @@ pub fn classify(error: &wasmtime::Error, limiter: &Limiter, hits: LimitHits, bou
 
 /// The failure of a guest that hit a limit.
 pub fn limit_hit(limiter: &Limiter, hits: LimitHits, bounds: Bounds) -> Option<Failure> {
-    if hits.client_gone {
-        Some(Failure::ClientGone)
-    } else if hits.output_limit {
-        Some(Failure::OutputLimit { limit: bounds.output })
-    } else if let Some(end) = hits.body {
-        Some(match end {
+    let refused = || limiter.refused().map(|wanted| Failure::MemoryLimit { wanted, limit: bounds.memory });
+    hits.failure(bounds).or_else(refused)
+}
+
+impl LimitHits {
+    /// The failure that they are.
+    pub fn failure(self, bounds: Bounds) -> Option<Failure> {
+        if self.client_gone {
+            return Some(Failure::ClientGone);
+        }
+        if self.output_limit {
+            return Some(Failure::OutputLimit { limit: bounds.output });
+        }
+        Some(match self.body? {
             BodyEnd::TooLarge => Failure::BodyTooLarge { limit: bounds.body },
-            BodyEnd::BrokenOff | BodyEnd::TooSlow => Failure::BodyUnreadable { reason: end.reason().into() },
+            end @ (BodyEnd::BrokenOff | BodyEnd::TooSlow) => Failure::BodyUnreadable { reason: end.reason().into() },
         })
-    } else {
-        limiter.refused().map(|wanted| Failure::MemoryLimit { wanted, limit: bounds.memory })
     }
 }
 

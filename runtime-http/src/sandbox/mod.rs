@@ -48,7 +48,7 @@ use std::{sync::Arc, time::Instant};
 use wasmtime::{Store, component::ResourceTable};
 
 pub use self::{
-    carrier::{CarrierGuard, Carriers, Joining, Observer},
+    carrier::{CarrierGuard, Carriers, Joined, Joining, Observer},
     command::{CommandInput, Stdio},
     guest::Guest,
     guest_config::GuestConfig,
@@ -141,8 +141,6 @@ pub struct Remains {
     #[expect(dead_code, reason = "held to be dropped")]
     store: Option<Left>,
     instance: Option<Box<Instance>>,
-    /// Bytes of answers that its instance has given and that are still there.
-    undelivered: u64,
     /// After the store, whose files they are.
     #[expect(dead_code, reason = "held to be dropped")]
     files: Option<Files>,
@@ -150,11 +148,11 @@ pub struct Remains {
 
 impl Remains {
     fn of(store: Left) -> Remains {
-        Remains { store: Some(store), instance: None, undelivered: 0, files: None }
+        Remains { store: Some(store), instance: None, files: None }
     }
 
     fn none() -> Remains {
-        Remains { store: None, instance: None, undelivered: 0, files: None }
+        Remains { store: None, instance: None, files: None }
     }
 
     /// Of one that may serve another request. `has_ended`: nobody holds the body of the last.
@@ -174,7 +172,7 @@ impl Remains {
     pub fn keep(&mut self, setup: &Setup, undelivered: u64) {
         if let (Some(instance), Some(reuse)) = (self.instance.take(), &setup.reuse) {
             instance.stderr.end();
-            reuse.instances.put(reuse.program.clone(), *instance, setup.memory.keep(undelivered + self.undelivered));
+            reuse.instances.put(reuse.program.clone(), *instance, setup.memory.keep(undelivered));
         }
     }
 }

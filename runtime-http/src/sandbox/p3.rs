@@ -73,7 +73,7 @@ pub(super) fn with_authority(request: Request<RequestBody>) -> Request<RequestBo
 }
 
 /// A response's body on its way, after the guest has ended: it may have passed on its request's body, or that of another server's response.
-pub(super) struct Delivery(Option<oneshot::Receiver<()>>);
+pub(super) struct Delivery(Option<oneshot::Receiver<u64>>);
 
 impl Delivery {
     /// Whether all of the body is there, or taken. Of one that is in `slot`, and not streamed, about `most` bytes are taken out of its guest's
@@ -131,16 +131,18 @@ type ResultFrame = Result<Frame<Bytes>, Error>;
 pub(super) struct Passing {
     first: VecDeque<ResultFrame>,
     rest: Option<WasiBody>,
-    delivered: Option<oneshot::Sender<()>>,
+    /// Is told how many bytes that were.
+    delivered: Option<oneshot::Sender<u64>>,
+    bytes: u64,
 }
 
 impl Passing {
     pub(super) fn body(
         first: Vec<ResultFrame>,
         rest: Option<WasiBody>,
-        delivered: Option<oneshot::Sender<()>>,
+        delivered: Option<oneshot::Sender<u64>>,
     ) -> WasiBody {
-        Passing { first: first.into(), rest, delivered }.boxed_unsync()
+        Passing { first: first.into(), rest, delivered, bytes: 0 }.boxed_unsync()
     }
 }
 
@@ -154,11 +156,14 @@ impl Body for Passing {
         }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(rest).poll_frame(context));
-        if frame.is_none() {
-            self.rest = None;
-            if let Some(delivered) = self.delivered.take() {
-                // Whoever does not ask any more need not know.
-                let _ = delivered.send(());
+        match &frame {
+            Some(frame) => self.bytes += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64,
+            None => {
+                self.rest = None;
+                if let Some(delivered) = self.delivered.take() {
+                    // Whoever does not ask any more need not know.
+                    let _ = delivered.send(self.bytes);
+                }
             }
         }
         Poll::Ready(frame)

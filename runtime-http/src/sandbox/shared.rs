@@ -10,7 +10,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -61,18 +61,10 @@ struct Requests<'a> {
     is_held: AtomicBool,
     /// Bodies that the guest had not let go of when their requests were over.
     bodies: Mutex<Vec<BodyStatus>>,
-    /// Bytes of whole answers that are not delivered yet.
-    undelivered: Arc<AtomicU64>,
 }
 
-/// Counts an answer's bytes until it is delivered.
-struct Undelivered(Arc<AtomicU64>, u64);
-
-impl Drop for Undelivered {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::Relaxed);
-    }
-}
+/// What a connection may have taken of a streamed answer before its end, and not sent yet, bytes: hyper's buffer of a stream, and a frame.
+const MOST_TAKEN: u64 = 512 << 10;
 
 /// How the request's body was received.
 type Received = Pin<Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>>;
@@ -95,14 +87,14 @@ pub(super) async fn run(
         is_spoilt: AtomicBool::new(false),
         is_held: AtomicBool::new(false),
         bodies: Mutex::default(),
-        undelivered: Arc::default(),
     };
     requests.carrier.begin();
     let (mut store, handler, served) = match prepare(program, kept, setup) {
         Ok(prepared) => prepared,
         Err(failure) => {
             requests.fail(|_| failure.clone());
-            return Ended::not_started(failure);
+            // Who waited knows it now.
+            return Ended { result: Ok(None), ..Ended::not_started(failure) };
         }
     };
     let most = setup.reuse.as_ref().map_or(1, |reuse| reuse.most.get());
@@ -120,17 +112,25 @@ pub(super) async fn run(
         bounded(setup, pin!(requests.watched(call)), |_| ()).await
     };
     requests.carrier.close();
-    requests.fail(|carried| failure(setup, hits(carried), &store.data().limiter, &result).unwrap_or_else(none_set));
+    let bounds = setup.bounds();
+    requests.fail(|carried| match carried.cancelled() {
+        Some(reason) => cancelled(reason, setup.memory.cost(), bounds),
+        None => failure(setup, hits(carried), &store.data().limiter, &result).unwrap_or_else(none_set),
+    });
     let memory_peak = store.data().limiter.peak();
     let remains = match (result, &setup.reuse) {
         (Ok(Ok(Some(handler))), Some(reuse)) if !requests.is_held.load(Ordering::Relaxed) => {
             let (stderr, served) = (setup.stderr.clone(), served.saturating_add(requests.carrier.served()));
-            let remains = Remains::reusable(Instance { handler, store, stderr, served }, reuse, requests.are_gone());
-            Remains { undelivered: requests.undelivered.load(Ordering::Relaxed), ..remains }
+            Remains::reusable(Instance { handler, store, stderr, served }, reuse, requests.are_gone())
         }
         _ => Remains::of(Left::Component(store)),
     };
     Ended { result: Ok(None), memory_peak, remains }
+}
+
+fn delivered_later(answer: Answer) -> (Option<Answer>, u64) {
+    let bytes = answer.bytes();
+    (Some(answer), bytes)
 }
 
 fn hits(carried: &CarriedRequest) -> LimitHits {
@@ -182,7 +182,7 @@ impl Requests<'_> {
                 let code = excerpt(format_args!("{code:?}"));
                 let failure =
                     guest.with(|mut store| error_given(&code, hits(&carried), &store.get().limiter, self.setup));
-                self.end(&carried, Err(failure));
+                self.end(&carried, failure);
                 return Ok(());
             }
         };
@@ -190,7 +190,7 @@ impl Requests<'_> {
         carried.slot.put(Ok(response.map(|body| Passing::body(Vec::new(), Some(body), Some(delivered)))));
         match delivery.await {
             // If it was passed on as a whole, it has ended.
-            Ok(()) => self.end(&carried, Ok(None)),
+            Ok(bytes) => self.end_with(&carried, Ok((None, bytes.min(MOST_TAKEN)))),
             Err(_) => self.end_alone(&carried, carried.cancelled().unwrap_or(CancelReason::ClientGone)),
         }
         Ok(())
@@ -246,7 +246,7 @@ impl Requests<'_> {
     fn end_alone(&self, carried: &CarriedRequest, reason: CancelReason) {
         self.is_spoilt.store(true, Ordering::Relaxed);
         self.carrier.close();
-        self.end(carried, Err(cancelled(reason, self.setup.memory.cost(), self.setup.bounds())));
+        self.end(carried, cancelled(reason, self.setup.memory.cost(), self.setup.bounds()));
     }
 
     /// Whether that was all of it.
@@ -254,7 +254,9 @@ impl Requests<'_> {
         let Some(response) = carried.slot.take_for_client(pause) else { return false };
         let (response, is_whole) = begun(response, self.setup.buffer_limit);
         if is_whole {
-            self.end(carried, whole(response, self.setup.max_output).map(Some));
+            let answer = whole(response, self.setup.max_output);
+            let answer = answer.map_err(|failure| hits(carried).failure(self.setup.bounds()).unwrap_or(failure));
+            self.end_with(carried, answer.map(delivered_later));
         } else {
             carried.stream(response, self.cgroup(carried));
         }
@@ -264,15 +266,20 @@ impl Requests<'_> {
     /// Ends all who are in it.
     fn fail(&self, failure: impl Fn(&CarriedRequest) -> Failure) {
         for carried in self.carrier.present() {
-            self.end(&carried, Err(failure(&carried)));
+            self.end(&carried, failure(&carried));
         }
     }
 
-    /// One is over, with its answer unless that was streamed.
-    fn end(&self, carried: &CarriedRequest, result: Result<Option<Answer>, Failure>) {
+    fn end(&self, carried: &CarriedRequest, failure: Failure) {
+        self.end_with(carried, Err(failure));
+    }
+
+    /// One is over, with its answer unless that was streamed, and how many bytes of it may have to be delivered still.
+    fn end_with(&self, carried: &CarriedRequest, result: Result<(Option<Answer>, u64), Failure>) {
         let Some(cpu) = self.carrier.free(carried) else { return };
+        let hold = result.as_ref().ok().map(|(_, bytes)| self.hold(carried, *bytes));
         let (answer, failure) = match result {
-            Ok(answer) => (answer, None),
+            Ok((answer, _)) => (answer, None),
             // What others have caused to be written is not for this one's client.
             Err(failure) if self.carrier.has_served_one() => {
                 (None, Some(failure.with_stderr(self.setup.stderr.last_lines())))
@@ -288,7 +295,6 @@ impl Requests<'_> {
             memory_peak: self.setup.memory.grown(),
         };
         let cgroup = self.cgroup(carried);
-        let hold = answer.as_ref().map(|answer| self.hold(carried, answer.bytes()));
         self.leave_body(carried);
         carried.end(Outcome { usage, began: Some(carried.since), cgroup, failure }, answer, hold);
     }
@@ -298,16 +304,17 @@ impl Requests<'_> {
         self.cgroup.map(|times| if carried.is_first { times } else { CgroupTimes::default() })
     }
 
-    /// What accounts for so many bytes until they are delivered.
+    /// What accounts for so many bytes until they are delivered. Those that stay in the instance's account could be more and more, which would end all
+    /// who are in it: so it takes no further requests.
     fn hold(&self, carried: &CarriedRequest, bytes: u64) -> Hold {
-        self.undelivered.fetch_add(bytes, Ordering::Relaxed);
-        let undelivered = Undelivered(self.undelivered.clone(), bytes);
+        let elsewhere = || self.setup.memory.accounted_elsewhere(bytes);
         match carried.reserve(bytes) {
-            _ if bytes <= FRAME => Box::new(undelivered),
-            Some(reserved) => Box::new((undelivered, reserved)),
+            _ if bytes <= FRAME => Box::new(elsewhere()),
+            Some(reserved) => Box::new((elsewhere(), reserved)),
             None => {
                 self.is_held.store(true, Ordering::Relaxed);
-                Box::new((undelivered, self.carrier.permit.clone(), self.setup.memory.clone()))
+                self.carrier.close();
+                Box::new((self.carrier.permit.clone(), self.setup.memory.clone()))
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     },
     invocation::Outcome,
     metrics::FunctionMetrics,
-    sandbox::Observer,
+    sandbox::{InstanceUse, Observer, Reuse},
 };
 
 /// One admitted invocation. It is dropped on the thread on which it ends, in a panic, too.
@@ -50,11 +50,18 @@ pub struct SharingRequest {
     pub record: Arc<Record>,
     pub estimate: Arc<ExecutionEstimate>,
     pub in_flight: InFlight,
+    /// Where instances are counted.
+    pub reuse: Option<Reuse>,
 }
 
 impl Observer for SharingRequest {
-    fn begins(&mut self) {
+    fn begins(&mut self, joins: bool) {
         self.in_flight.begin();
+        if let Some(reuse) = self.reuse.take().filter(|_| joins) {
+            // Here, since its client may leave before it is told.
+            self.record.instance(InstanceUse::Joined.as_str());
+            reuse.joined();
+        }
     }
 
     fn ends(self: Box<Self>, outcome: &Outcome) {
@@ -121,6 +128,10 @@ impl Job {
             Serves::One(request) => request,
             Serves::Several(permit) => {
                 spending.end(finished.outcome.usage.cpu);
+                if let Some(failure) = &finished.outcome.failure {
+                    let (id, function) = (invocation.setup().id, &invocation.setup().function);
+                    tracing::error!(%id, %function, "an instance was not started: {failure}");
+                }
                 invocation.keep_instance(&mut finished);
                 invocation.end(finished, None);
                 drop(permit);

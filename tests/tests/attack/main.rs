@@ -14,6 +14,7 @@
 //! | with answers | [`framing`] |
 //! | with the log | [`log`] |
 //! | with requests to others | [`outgoing`] |
+//! | with instances that serve several requests at once, and their clients | [`shared`] |
 //! | a client of HTTP/1.1, of HTTP/2 | [`http1`], [`http2`], [`connections`], [`budgets`], [`requests`] |
 //! | a writer of the functions' volume, or of a preopened directory | [`volume`], [`preopens`] |
 
@@ -29,6 +30,7 @@ mod modules;
 mod outgoing;
 mod preopens;
 mod requests;
+mod shared;
 mod time;
 mod volume;
 

@@ -2,21 +2,36 @@
 //!
 //! - [`joining`]: requests that stay in an instance, and those that come to them
 //! - [`sharing`]: what requests in one instance share, and what is each one's own; [`ending`]: what ends one of them, and what all
+//! - [`bounds`]: bodies and answers that are too long; [`delivery`]: answers that are not read; [`pressure`]: a box that is short of memory
+//! - [`sequences`]: all of it at random
 
+mod bounds;
+mod delivery;
 mod ending;
 mod joining;
+mod pressure;
+mod sequences;
 mod sharing;
 
 use http::Request;
 use wasmbox_tests::{WasmBox, component, server::Launch};
 
 fn launch(at_once: u32, in_all: u32) -> Launch {
+    launch_with(at_once, in_all, 64)
+}
+
+/// With so many mebibytes for each instance.
+fn launch_with(at_once: u32, in_all: u32, memory: u32) -> Launch {
     WasmBox::launch()
         .function("p3.wasm", component::p3_guest())
-        .function("p3.toml", format!("[instance]\nreuse = {in_all}\nconcurrent = {at_once}"))
-        .flag("--memory-request", 64)
+        .function("p3.toml", settings(at_once, in_all))
+        .flag("--memory-request", memory)
         // Optimised code in the place of baseline code is a new version.
         .flag("--tiers", "off")
+}
+
+fn settings(at_once: u32, in_all: u32) -> String {
+    format!("[instance]\nreuse = {in_all}\nconcurrent = {at_once}")
 }
 
 /// Its function is ready, however long that takes.

@@ -8,7 +8,7 @@ use wasmbox_tests::{client::VERSIONS, component, eventually, guest};
 use super::{
     assert_alone,
     joining::{Open, joined, leave},
-    launch, plain, present, uses,
+    launch, plain, present, settings, uses,
 };
 
 #[test]
@@ -119,7 +119,6 @@ fn an_error_is_that_of_one_request() {
 
 #[test]
 fn only_who_can_may_and_the_operator_has_the_last_word() {
-    let settings = |at_once: u32, in_all: u32| format!("[instance]\nreuse = {in_all}\nconcurrent = {at_once}");
     let server = launch(17, 100)
         .function("p2.wasm", component::http_guest())
         .function("p2.toml", settings(2, 10))

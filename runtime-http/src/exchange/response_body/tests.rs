@@ -156,3 +156,20 @@ async fn what_a_connection_has_taken_is_charged_until_it_is_sent() {
         }
     }
 }
+
+/// A guest may finish its body and run on: what accounts for the rest comes when it has ended.
+#[tokio::test]
+async fn what_is_taken_before_the_guest_has_ended_is_charged_until_it_is_sent() {
+    let held = Arc::new(());
+    let (sender, outcome) = oneshot::channel();
+    let body = StreamBody::new(stream::iter([Ok(Frame::data(Bytes::from_static(b"rest")))])).boxed_unsync();
+    let source = Source::Guest { body, announced: None, passing: Passing::none() };
+    let mut body = ResponseBody::streaming(source, Streamed { outcome, ..ended(None) }, u64::MAX);
+    let taken = body.frame().await.unwrap().unwrap();
+    assert!(body.frame().await.is_none());
+    drop(body);
+    assert!(sender.send((Outcome::default(), Some(Box::new(held.clone())))).is_ok());
+    assert_eq!(Arc::strong_count(&held), 2, "it is not sent");
+    drop(taken);
+    assert_eq!(Arc::strong_count(&held), 1, "it is sent");
+}

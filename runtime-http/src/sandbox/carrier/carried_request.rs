@@ -9,6 +9,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::{
     abortable::{AbortHandle, abortable},
+    last_one::LastOne,
     lock,
 };
 use crate::{
@@ -23,8 +24,8 @@ use crate::{
 
 /// Who is told of one request that shares an instance.
 pub trait Observer: Send {
-    /// It is in an instance.
-    fn begins(&mut self);
+    /// It is in an instance; `joins`: which was serving others.
+    fn begins(&mut self, joins: bool);
     /// It is over; its client is told next.
     fn ends(self: Box<Self>, outcome: &Outcome);
 }
@@ -63,7 +64,7 @@ pub struct CarriedRequest {
 impl CarriedRequest {
     pub(super) fn new(joining: Joining, is_first: bool) -> (CarriedRequest, http::Request<RequestBody>) {
         let Joining { request, reply, cancel, deadline, budgets, mut observer } = joining;
-        observer.begins();
+        observer.begins(!is_first);
         let carried = CarriedRequest {
             reply,
             cancel,
@@ -78,6 +79,11 @@ impl CarriedRequest {
             cpu: Mutex::default(),
         };
         (carried, request)
+    }
+
+    /// From now on whoever cancels it tells `last`.
+    pub(super) fn tells(&self, last: Arc<LastOne>) {
+        self.cancel.begin(Some(last));
     }
 
     /// Why it is to end alone, if it is. Else `waker` is woken when its client leaves.
@@ -108,6 +114,7 @@ impl CarriedRequest {
     pub(in crate::sandbox) fn end(&self, outcome: Outcome, answer: Option<Answer>, hold: Option<Hold>) {
         let observer = lock(&self.observer).take();
         if let Some(observer) = observer {
+            self.cancel.end();
             observer.ends(&outcome);
             let abort = lock(&self.abort).take().filter(|_| outcome.failure.is_some());
             self.reply.end(outcome, answer, hold);

@@ -159,6 +159,12 @@ impl Guest for Handler {
                 together::leave();
                 Ok(text(200, inside.number.to_string()))
             }
+            "grow" => Ok(text(200, together::grow(number()))),
+            "fill" => together::fill(number()),
+            "more" => {
+                let bytes = number();
+                Ok(streamed(&[], async move |to| together::more(to, bytes).await))
+            }
             "error" => Err(ErrorCode::InternalError(Some("as asked".into()))),
             "long-error" => {
                 let text = "x".repeat(usize::try_from(number()).expect("small"));

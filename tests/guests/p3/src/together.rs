@@ -49,6 +49,35 @@ impl Inside {
     }
 }
 
+/// The instance keeps so many mebibytes.
+pub fn grow(mebibytes: u64) -> String {
+    let bytes = usize::try_from(mebibytes << 20).expect("it has an address");
+    std::mem::forget(std::hint::black_box(Vec::<u8>::with_capacity(bytes)));
+    mebibytes.to_string()
+}
+
+/// Writes to so many mebibytes at once, again and again.
+pub fn fill(mebibytes: u64) -> ! {
+    let bytes = usize::try_from(mebibytes << 20).expect("it has an address");
+    let (mut memory, mut value) = (vec![0_u8; bytes], 0_u8);
+    loop {
+        value = value.wrapping_add(1);
+        memory.fill(std::hint::black_box(value));
+        std::hint::black_box(&memory);
+    }
+}
+
+/// A beginning, and a while later so many bytes more.
+pub async fn more(mut to: StreamWriter<u8>, bytes: u64) {
+    let _ = to.write_all(b"begun".to_vec()).await;
+    wait_for(50 * MILLISECOND).await;
+    for _ in 0..bytes.div_ceil(64 << 10) {
+        if !to.write_all(vec![b'x'; 64 << 10]).await.is_empty() {
+            return;
+        }
+    }
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
         PRESENT.fetch_sub(1, Ordering::Relaxed);
