@@ -1,4 +1,5 @@
-//! What a function of `wasmbox new` takes in each language, as its compiler is here: the rows of the table in docs/languages.md.
+//! What a function of `wasmbox new` takes in each language, as its compiler is here: rows of the table in docs/languages.md. The others are made
+//! from [`crate::toolchains`].
 
 use std::{
     fs,
@@ -7,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    WasmBox, Wire,
+    Answer, WasmBox, Wire,
     project::{Project, output},
     workspace,
 };
@@ -143,58 +144,105 @@ pub fn measure(language: &Language, project: &Project) {
         .function("hello.toml", project.read("functions/hello.toml"))
         .start();
     let version = succeeded(output(&mut project.command("sh", &["-c", language.version]), b""));
-    let call = |path: &str| {
+    let function = Function {
+        name: language.name,
+        toolchain: &format!("{} {}", language.toolchain, version.trim()),
+        makes: language.makes,
+        bytes: module.len(),
+        works: Call { path: "hello?arg=Ada", body: "", answer: "Ada" },
+        fails: Call {
+            path: if is_wat { "failing" } else { "hello?arg=fail" },
+            body: "",
+            answer: if is_wat { "" } else { LAST_WORDS },
+        },
+    };
+    function.measure(&server);
+}
+
+/// A call, and what is in its answer, or in the log if the function answers for itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    pub path: &'static str,
+    pub body: &'static str,
+    pub answer: &'static str,
+}
+
+impl Call {
+    /// The answer, and the time until it was there.
+    fn make(&self, server: &WasmBox) -> (Answer, Duration) {
+        let method = if self.body.is_empty() { "GET" } else { "POST" };
+        let head = format!("{method} /{} HTTP/1.1\r\nHost: box\r\nContent-Length: {}\r\n", self.path, self.body.len());
         let begun = Instant::now();
-        let answer = Wire::send_to(server.address(), format!("GET /{path} HTTP/1.1\r\nHost: box\r\n\r\n")).answer();
+        let answer = Wire::send_to(server.address(), format!("{head}\r\n{}", self.body)).answer();
         (answer, begun.elapsed())
-    };
-    let (answer, first) = call("hello?arg=Ada");
-    answer.ok();
-    let give_up = Instant::now() + OPTIMISING;
-    let warm = loop {
-        let answer = call("hello?arg=Ada").0.ok();
-        if !answer.header("server-timing").contains("baseline") {
-            break answer;
-        }
-        assert!(Instant::now() < give_up, "{}: it is not optimised", language.name);
-        std::thread::sleep(Duration::from_millis(100));
-    };
-    let mut times: Vec<_> = (0..CALLS).map(|_| call("hello?arg=Ada").1).collect();
-    times.sort_unstable();
-    let (failed, _) = call(if is_wat { "failing" } else { "hello?arg=fail" });
-    assert!(failed.status >= 500, "{}: {failed:?}", language.name);
-    let told = failed.headers.contains_key("wasmbox-error");
-    // A component may answer for itself, with whatever it likes.
-    let (words, place) =
-        if told { (failed.text().to_owned(), "answer") } else { (server.logged(&[LAST_WORDS]), "log") };
-    assert!(is_wat || words.contains(LAST_WORDS), "{}: its last words are not in the {place}: {words}", language.name);
-    let row = format!(
-        "| {} {} | {} | {:.1} | {} | {:.1} | {:.1} | {} |\n",
-        language.toolchain,
-        version.trim(),
-        language.makes,
-        megabytes(module.len() as f64),
-        first.as_millis(),
-        times[CALLS / 2].as_secs_f64() * 1000.0,
-        megabytes(warm.number("wasmbox-memory-peak-bytes")),
-        said(&failed),
-    );
-    let directory = workspace::root().join("target/languages");
-    fs::create_dir_all(&directory).expect("a directory of the workspace");
-    fs::write(directory.join(format!("{}.md", language.name)), row).expect("a file of the workspace");
+    }
+}
+
+/// What a box serves, and how it is called.
+pub struct Function<'a> {
+    /// Of its row.
+    pub name: &'a str,
+    /// What built it, with its version, and what that made.
+    pub toolchain: &'a str,
+    pub makes: &'a str,
+    pub bytes: usize,
+    pub works: Call,
+    pub fails: Call,
+}
+
+impl Function<'_> {
+    /// Leaves its row in `target/languages`.
+    ///
+    /// # Panics
+    /// If it does not answer, or does not fail as it should.
+    pub fn measure(&self, server: &WasmBox) {
+        let Function { name, toolchain, makes, bytes, works, fails } = self;
+        let (answer, first) = works.make(server);
+        let answer = answer.ok();
+        assert!(answer.text().contains(works.answer), "{name}: {}", answer.text());
+        let give_up = Instant::now() + OPTIMISING;
+        let warm = loop {
+            let answer = works.make(server).0.ok();
+            if !answer.header("server-timing").contains("baseline") {
+                break answer;
+            }
+            assert!(Instant::now() < give_up, "{name}: it is not optimised");
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let mut times: Vec<_> = (0..CALLS).map(|_| works.make(server).1).collect();
+        times.sort_unstable();
+        let (failed, _) = fails.make(server);
+        assert!(failed.status >= 500, "{name}: {failed:?}");
+        let told = failed.headers.contains_key("wasmbox-error");
+        // A component may answer for itself, with whatever it likes.
+        let (words, place) =
+            if told { (failed.text().to_owned(), "answer") } else { (server.logged(&[fails.answer]), "log") };
+        assert!(words.contains(fails.answer), "{name}: its last words are not in the {place}: {words}");
+        let row = format!(
+            "| {toolchain} | {makes} | {:.1} | {} | {:.1} | {:.1} | {} |\n",
+            megabytes(*bytes as f64),
+            first.as_millis(),
+            times[CALLS / 2].as_secs_f64() * 1000.0,
+            megabytes(warm.number("wasmbox-memory-peak-bytes")),
+            said(&failed),
+        );
+        let directory = workspace::root().join("target/languages");
+        fs::create_dir_all(&directory).expect("a directory of the workspace");
+        fs::write(directory.join(format!("{name}.md")), row).expect("a file of the workspace");
+    }
 }
 
 fn megabytes(bytes: f64) -> f64 {
     bytes / f64::from(1 << 20)
 }
 
-fn succeeded(output: Output) -> String {
+pub(crate) fn succeeded(output: Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// What a client is told of the failure.
-fn said(failed: &crate::Answer) -> String {
+fn said(failed: &Answer) -> String {
     if !failed.headers.contains_key("wasmbox-error") {
         let body = if failed.body.is_empty() { "empty" } else { "with a body" };
         return format!("{} of the component's own, {body}; the error is in the log", failed.status);

@@ -11,6 +11,7 @@
 //!   HTTP/2
 //! - [`cgroup`]: cgroups of a test's own, to start servers in
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it; [`compiler`]: the process that compiles
+//! - [`languages`]: what functions take in each language of `wasmbox new`; [`toolchains`]: and from others
 //! - [`project`]: a developer's project, and `wasmbox dev` in it; [`tutorial`]: what a reader of the documentation does
 //! - [`pty`]: a terminal, and a program in it; [`outcome`]: how a command has ended
 //! - [`queue_proxy`]: what boxes report to
@@ -56,6 +57,7 @@ pub mod streaming;
 pub mod strict;
 pub mod task;
 pub mod temporary;
+pub mod toolchains;
 pub mod tutorial;
 pub mod upstream;
 pub mod victim;

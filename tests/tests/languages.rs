@@ -1,12 +1,14 @@
-//! The templates of `wasmbox new` with their compilers, and the tutorials on them: `make languages` gets these, and runs it. What Rust and WAT
-//! promise is tested in new.rs.
+//! The templates of `wasmbox new` with their compilers, and the tutorials on them; and other toolchains. `make languages` gets these, and runs it.
+//! What Rust and WAT promise is tested in new.rs.
 
 use std::{fs, process::Command};
 
 use wasmbox_tests::{
-    Authority, Upstream, WasmBox,
+    Authority, Request, Upstream, WasmBox,
+    client::VERSIONS,
     languages::{LANGUAGES, language, measure},
     project::Project,
+    toolchains::{self, TOOLCHAINS, toolchain},
     tutorial, workspace,
 };
 
@@ -41,6 +43,87 @@ macro_rules! tests {
 }
 
 tests!(measured: wat rust; followed: go c assemblyscript js python);
+
+macro_rules! others {
+    ($($name:ident $directory:literal)*; all: $($large:ident $large_directory:literal)*) => {
+        $(#[test]
+        fn $name() {
+            toolchains::measure(toolchain($directory));
+        })*
+        $(#[test]
+        #[ignore = "large: LANGUAGES=all make languages"]
+        fn $large() {
+            toolchains::measure(toolchain($large_directory));
+        })*
+        #[test]
+        fn each_toolchain_has_its_test() {
+            let tests = ["go-cgi", $($directory,)* $($large_directory),*];
+            assert!(TOOLCHAINS.iter().all(|toolchain| tests.contains(&toolchain.name)));
+            assert_eq!(TOOLCHAINS.len(), tests.len());
+        }
+    };
+}
+
+others!(
+    rust_wstd "rust-wstd" rust_p3 "rust-p3" zig "zig";
+    all: cpython "cpython" esbuild "esbuild"
+);
+
+/// Go's own library for CGI, with the methods of a REST resource.
+#[test]
+fn go_cgi() {
+    let server = toolchains::measure(toolchain("go-cgi"));
+    for version in VERSIONS {
+        server.speak(version);
+        let call = |method: &str, path: &str, body: &str| {
+            server.call(Request::builder().method(method).uri(path), body.to_owned())
+        };
+        let got = call("GET", "/hello/Ada", "").ok();
+        assert_eq!((got.text(), got.header("etag")), ("Hello, Ada!\n", "\"Ada\""));
+        let put = call("PUT", "/hello/Ada", "Lovelace");
+        assert_eq!((put.status, put.text()), (201, "Ada has 8 bytes\n"));
+        assert_eq!((call("DELETE", "/hello/Ada", "").status, call("GET", "/hello", "").status), (204, 404));
+        let refused = call("POST", "/hello/Ada", "x");
+        assert_eq!((refused.status, refused.header("allow")), (405, "GET, HEAD, PUT, DELETE, OPTIONS"));
+    }
+}
+
+/// What programs end with when they end badly, as their compilers make it.
+#[test]
+fn codes_of_failures() {
+    let failing = |language: &str, file: &str, old: &str, new: &str| {
+        let project = Project::new("hello", language);
+        project.replace(file, old, new);
+        let built = project.run(&["build"], b"");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        fs::read(project.path().join("functions/hello.wasm")).expect("a module")
+    };
+    let c = |end: &str| {
+        failing(
+            "c",
+            "src/main.c",
+            "#include <stdio.h>\n",
+            &format!(
+                "#include <stdio.h>\n#include <stdlib.h>\n__attribute__((constructor)) static void end(void) {{ {end}; }}\n"
+            ),
+        )
+    };
+    let script =
+        |end: &str| failing("assemblyscript", "assembly/index.ts", "const buffer", &format!("{end};\nconst buffer"));
+    let server = WasmBox::launch()
+        .function("exit.wasm", c("exit(-1)"))
+        .function("abort.wasm", c("fputs(\"out of luck\\n\", stderr); abort()"))
+        .function("throw.wasm", script("if (name != \"\") throw new Error(\"out of luck\")"))
+        .start();
+    for version in VERSIONS {
+        server.speak(version);
+        assert_eq!(server.get("/exit").problem(500, "guest-exit").member("exit_code"), 255);
+        server.get("/abort").problem(500, "guest-trap").names(&["unreachable", "out of luck"]);
+        let thrown = server.get("/throw").problem(500, "guest-exit");
+        thrown.names(&["out of luck"]);
+        assert_eq!(thrown.member("exit_code"), 255);
+    }
+}
 
 /// The module of an example, built as examples/README.md says; and its settings, with a directory and an API of the test's.
 fn example(name: &str, settings: &str) -> (Vec<u8>, String) {

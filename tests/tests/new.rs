@@ -13,6 +13,7 @@ use wasmbox_tests::{
     languages::LANGUAGES as MEASURED,
     process::Process,
     project::{Project, output},
+    toolchains::TOOLCHAINS,
     workspace,
 };
 
@@ -262,12 +263,13 @@ fn the_documented_languages_are_those_that_are_measured() {
     let (_, table) = document.split_once("\n|---").expect("a table");
     let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
     let rows: Vec<Vec<&str>> = rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect();
-    assert_eq!(rows.len(), MEASURED.len(), "make languages-table writes {}", file.display());
-    for (row, language) in rows.iter().zip(&MEASURED) {
-        let version =
-            row[0].strip_prefix(language.toolchain).unwrap_or_else(|| panic!("{row:?} is not of {}", language.name));
+    let templates = MEASURED.iter().map(|language| (language.toolchain, language.makes));
+    let measured: Vec<_> = templates.chain(TOOLCHAINS.iter().map(|other| (other.toolchain, other.makes))).collect();
+    assert_eq!(rows.len(), measured.len(), "make languages-table writes {}", file.display());
+    for (row, (toolchain, makes)) in rows.iter().zip(measured) {
+        let version = row[0].strip_prefix(toolchain).unwrap_or_else(|| panic!("{row:?} is not of {toolchain}"));
         assert!(version.starts_with(' ') && version.contains('.'), "{row:?} has no version");
-        assert_eq!((row.len(), row[1]), (7, language.makes), "{row:?}");
+        assert_eq!((row.len(), row[1]), (7, makes), "{row:?}");
         for figure in &row[2..6] {
             assert!(figure.parse::<f64>().is_ok_and(|figure| figure >= 0.0), "{figure:?} in {row:?}");
         }
