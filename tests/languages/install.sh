@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gets the compilers of the languages that `make languages` tests, as far as their build does not get them itself: clang for WASI, out of Debian's
+# Gets the compilers of the languages that `make languages` tests, as far as their build does not get them itself: clang and libc++ for WASI, out of Debian's
 # packages into target/tools/wasi, without installing them. Go, Node.js with npm, and Python with venv must be there. The second time there is
 # nothing to do.
 set -euo pipefail
@@ -40,7 +40,8 @@ echo "Getting clang for WASI out of Debian's packages"
 # Unsandboxed, since apt's own user may not write here.
 # shellcheck disable=SC2046,SC2086
 (cd "$wasi/packages" && apt-get download -qq -o APT::Sandbox::User=root \
-    $(printf '%s\n' "clang-$number" "libclang-common-$number-dev" "lld-$number" wasi-libc "libclang-rt-$number-dev-wasm32" $missing | sort -u)) ||
+    $(printf '%s\n' "clang-$number" "libclang-common-$number-dev" "lld-$number" wasi-libc "libclang-rt-$number-dev-wasm32" \
+        "libc++-$number-dev-wasm32" "libc++abi-$number-dev-wasm32" $missing | sort -u)) ||
     fail "a package cannot be had"
 for package in "$wasi"/packages/*.deb; do
     dpkg-deb -x "$package" "$wasi"

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 
 table=docs/languages.md
 rows=()
-for language in wat rust go c assemblyscript js python rust-wstd rust-p3 go-cgi zig cpython esbuild; do
+for language in wat rust go c assemblyscript js python rust-wstd rust-p3 rust-spin go-cgi cpp zig cpython esbuild; do
     row=target/languages/$language.md
     [ -f "$row" ] || { echo "$row is missing: LANGUAGES=all make languages measures it" >&2; exit 1; }
     rows+=("$row")

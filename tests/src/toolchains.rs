@@ -33,14 +33,16 @@ const fn greeting(name: &'static str, toolchain: &'static str, makes: &'static s
 }
 
 /// All of them, in the order of the table.
-pub const TOOLCHAINS: [Toolchain; 6] = [
+pub const TOOLCHAINS: [Toolchain; 8] = [
     greeting("rust-wstd", "wstd", "HTTP component, WASI 0.2"),
     greeting("rust-p3", "wasip3", "HTTP component, WASI 0.3"),
+    greeting("rust-spin", "spin-sdk", "HTTP component, WASI 0.3"),
     Toolchain {
         works: Call { path: "hello/Ada", body: "", answer: "Hello, Ada!" },
         fails: Call { path: "hello/fail", ..FAILS },
         ..greeting("go-cgi", "Go net/http/cgi", COMMAND)
     },
+    greeting("cpp", "clang++", COMMAND),
     greeting("zig", "Zig", COMMAND),
     greeting("cpython", "CPython", COMMAND),
     Toolchain {

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -29,6 +30,12 @@ impl Wire {
         stream.set_write_timeout(Some(PATIENCE)).expect("the timeout is not zero");
         stream.set_nodelay(true).expect("an option of TCP");
         Wire(BufReader::new(stream))
+    }
+
+    /// Waits so long for what it reads.
+    pub fn patient(self, patience: Duration) -> Wire {
+        self.0.get_ref().set_read_timeout(Some(patience)).expect("the timeout is not zero");
+        self
     }
 
     /// Connects and sends.

@@ -65,8 +65,8 @@ macro_rules! others {
 }
 
 others!(
-    rust_wstd "rust-wstd" rust_p3 "rust-p3" zig "zig";
-    all: cpython "cpython" esbuild "esbuild"
+    rust_wstd "rust-wstd" rust_p3 "rust-p3" cpp "cpp" zig "zig";
+    all: rust_spin "rust-spin" cpython "cpython" esbuild "esbuild"
 );
 
 /// Go's own library for CGI, with the methods of a REST resource.

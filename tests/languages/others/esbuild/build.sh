@@ -1,8 +1,7 @@
 #!/bin/sh
 # Gets $1: esbuild, of npm's package @esbuild/wasi-preview1.
 set -eu
-mkdir -p "$2"
-cd "$2"
-npm install --silent --no-fund --no-audit --ignore-scripts --force @esbuild/wasi-preview1@0.27.2 >&2
-cp node_modules/@esbuild/wasi-preview1/esbuild.wasm "$1"
-echo "esbuild 0.27.2"
+here=$(dirname "$0")
+"$here/../npm.sh" "$here" "$2"
+cp "$2/node_modules/@esbuild/wasi-preview1/esbuild.wasm" "$1"
+echo "esbuild $(sed -n 's/.*wasi-preview1": "\(.*\)".*/\1/p' "$here/package.json")"
