@@ -36,7 +36,7 @@ pub enum Host {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not host:port, *.domain:port, network/bits:port or [address]:port")]
+#[error("{0:?}; expected host:port, *.domain:port, network/bits:port or [address]:port")]
 pub struct BadGrant(String);
 
 impl OutboundGrant {
@@ -222,7 +222,7 @@ mod tests {
             "10.0.0.0/8/9",
         ] {
             let said = text.parse::<OutboundGrant>().unwrap_err().to_string();
-            assert!(said.contains("is not host:port"), "{said}");
+            assert!(said.contains("expected host:port"), "{said}");
         }
     }
 
