@@ -140,7 +140,7 @@ fmt: ## Format the sources
 api-test: build examples ## Hold docs/openapi.yaml against a running server, with schemathesis
 	tests/api/run.sh
 
-page-test: build ## Use the live page in a headless Chromium, as its users do; needs Node.js
+page-test: build site ## Use the live page, and the site's search, in a headless Chromium, as their users do; needs Node.js
 	tests/page/run.sh
 
 mixed: build ## Serve, fail, upload, roll back and look at the page for minutes, all at once; needs Node.js (MIXED_SECONDS=3600)

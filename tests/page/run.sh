@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The live page in a headless Chromium: `make page-test`. A minute; the first time it gets Chromium out of Debian's packages into target/tools/chromium,
-# without installing it, and axe-core from npm. Screenshots are left in target/screenshots.
+# The live page, and the search of the documentation site, in a headless Chromium: `make page-test`. A minute; the first time it gets Chromium out of
+# Debian's packages into target/tools/chromium, without installing it, and axe-core from npm. Screenshots are left in target/screenshots.
 #
 #   tests/page/run.sh --figure    takes docs/images/live-page.png anew
 #   tests/page/run.sh --mixed     a mixed workload for MIXED_SECONDS beside the page instead: `make mixed`
@@ -59,12 +59,15 @@ fi
 
 exec 9>&-
 
-program=tests/page/page.mjs
-# What hangs is ended.
-bound=900
-if [ "${1-}" = --mixed ]; then
-    program=tests/page/mixed.mjs
-    bound=$((${MIXED_SECONDS:-300} + 300))
-    shift
-fi
-LIBRARIES=$libraries CHROMIUM=$chromium/usr/lib/chromium/chromium MODULES=$modules exec timeout --kill-after=30 "$bound" node "$program" "$@"
+export LIBRARIES=$libraries CHROMIUM=$chromium/usr/lib/chromium/chromium MODULES=$modules
+# bounded SECONDS PROGRAM ARGUMENT...: what hangs is ended.
+bounded() {
+    exec timeout --kill-after=30 "$1" node "${@:2}"
+}
+case ${1-} in
+    --mixed) bounded $((${MIXED_SECONDS:-300} + 300)) tests/page/mixed.mjs ;;
+    --figure) bounded 900 tests/page/page.mjs --figure ;;
+esac
+[ -f target/site/index.html ] || fail "there is no site: run \`make site\`"
+(bounded 900 tests/page/page.mjs)
+bounded 120 tests/page/search.mjs
