@@ -12,7 +12,8 @@
 //! - [`cgroup`]: cgroups of a test's own, to start servers in
 //! - [`metrics`], [`process`]: what a server says of itself, and what the kernel says of it; [`compiler`]: the process that compiles
 //! - [`languages`]: what functions take in each language of `wasmbox new`; [`toolchains`]: and from others
-//! - [`project`]: a developer's project, and `wasmbox dev` in it; [`tutorial`]: what a reader of the documentation does
+//! - [`project`]: a developer's project, and `wasmbox dev` in it; [`document`]: the commands in the documentation; [`tutorial`] and [`reader`]: who
+//!   does what it says, in a [`shell`]
 //! - [`pty`]: a terminal, and a program in it; [`outcome`]: how a command has ended
 //! - [`queue_proxy`]: what boxes report to
 //! - [`redis`]: a real Redis or Valkey; [`registry`]: registries of images, a real one and those that lie, with [`signatures`]
@@ -36,6 +37,7 @@ pub mod compiler;
 pub mod component;
 pub mod containerd;
 pub mod cri;
+pub mod document;
 pub mod frames;
 pub mod guest;
 pub mod image;
@@ -49,9 +51,11 @@ pub mod process;
 pub mod project;
 pub mod pty;
 pub mod queue_proxy;
+pub mod reader;
 pub mod redis;
 pub mod registry;
 pub mod server;
+pub mod shell;
 pub mod signatures;
 pub mod streaming;
 pub mod strict;
@@ -78,6 +82,7 @@ pub use image::Image;
 pub use names::Names;
 pub use patience::eventually;
 pub use pty::Pty;
+pub use reader::Reader;
 pub use redis::RedisServer;
 pub use server::WasmBox;
 pub use upstream::Upstream;

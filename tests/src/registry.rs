@@ -70,8 +70,21 @@ impl RealRegistry {
     /// # Panics
     /// As [`RealRegistry::start`].
     pub fn on(node: &Node) -> RealRegistry {
-        let address = SocketAddr::from(([127, 0, 0, 1], 5000));
-        let registry = RealRegistry::listening(node.on_its_network(RealRegistry::binary()), address, false, None);
+        RealRegistry::listening_on(node, 5000, None)
+    }
+
+    /// On a node's network, for everybody there, with TLS at its usual port.
+    ///
+    /// # Panics
+    /// As [`RealRegistry::start`].
+    pub fn certified_on(node: &Node, certificate: (&Path, &Path)) -> RealRegistry {
+        RealRegistry::listening_on(node, 443, Some(certificate))
+    }
+
+    fn listening_on(node: &Node, port: u16, certificate: Option<(&Path, &Path)>) -> RealRegistry {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let command = node.on_its_network(RealRegistry::binary());
+        let registry = RealRegistry::listening(command, address, false, certificate);
         eventually("the registry listens", || node.connect(address).ok());
         registry
     }

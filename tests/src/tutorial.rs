@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    document::{self, Step},
     project::{Project, output},
     workspace,
 };
@@ -19,32 +20,14 @@ use crate::{
 /// A rebuild of the slowest language, on a machine that does other things, too.
 const BUILD_TIME: Duration = Duration::from_secs(300);
 
-/// A line with `$`, and the lines behind it.
-struct Step {
-    command: String,
-    expected: String,
-}
-
-impl Step {
-    /// `...` at the end stands for the rest of the line. A compiler may have said something before.
-    fn is_met_by(&self, printed: &str) -> bool {
-        let (expected, printed) = (self.expected.trim_end(), printed.trim_end());
-        match expected.strip_suffix("...") {
-            Some(beginning) => printed.starts_with(beginning),
-            None if expected.is_empty() => printed.is_empty(),
-            None => printed == expected || printed.ends_with(&format!("\n{expected}")),
-        }
-    }
-}
-
 /// Does what the tutorial of that language says.
 ///
 /// # Panics
 /// If a command fails, prints something else, or the tutorial shows other sources than `wasmbox new` writes.
 pub fn follow(language: &str) {
     let file = format!("docs/tutorials/{language}.md");
-    let document = document(&file);
-    let steps = steps(&document);
+    let text = fs::read_to_string(workspace::root().join(&file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let steps = steps(&file);
     assert!(steps.len() > 5, "{file} has {} commands", steps.len());
     let project = Project::nothing("hello");
     let mut directory = project.above().to_owned();
@@ -55,7 +38,7 @@ pub fn follow(language: &str) {
             dev = Some(project.dev(&[]));
         } else if let Some(path) = step.command.strip_prefix("cd ") {
             directory.push(path);
-            let (file, source) = source(&document);
+            let (file, source) = source(&text);
             assert_eq!(project.read(file), source, "{name}: {file}");
         } else {
             let address = dev.as_ref().map_or("localhost:8095", |dev| dev.address());
@@ -93,8 +76,7 @@ pub fn follow(language: &str) {
 /// # Panics
 /// If one fails, or prints something else.
 pub fn call(file: &str, address: SocketAddr) -> usize {
-    let document = document(file);
-    let steps = steps(&document);
+    let steps = steps(file);
     for step in &steps {
         let mut command = Command::new("sh");
         command.args(["-c", &step.command.replace("localhost:8095", &address.to_string())]).env("PATH", path());
@@ -105,32 +87,21 @@ pub fn call(file: &str, address: SocketAddr) -> usize {
     steps.len()
 }
 
-fn document(file: &str) -> String {
-    fs::read_to_string(workspace::root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
-}
-
 /// Where programs are found, `wasmbox` first of all.
-fn path() -> OsString {
+pub fn path() -> OsString {
     let binaries = workspace::wasmbox().parent().expect("it is in a directory").to_owned();
     let inherited = env::var_os("PATH").expect("there is a PATH");
     let all = [binaries].into_iter().chain(env::split_paths(&inherited));
     env::join_paths(all).expect("directories without a colon")
 }
 
-/// All commands of blocks marked `console`.
-fn steps(document: &str) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    for block in document.split("```console\n").skip(1) {
-        let (block, _) = block.split_once("```").expect("the block ends");
-        for line in block.lines() {
-            match (line.strip_prefix("$ "), steps.last_mut()) {
-                (Some(command), _) => steps.push(Step { command: command.to_owned(), expected: String::new() }),
-                (None, Some(step)) => step.expected.extend([line, "\n"]),
-                (None, None) => panic!("output without a command: {line}"),
-            }
-        }
-    }
-    steps
+/// All commands that the document shows with their output.
+fn steps(file: &str) -> Vec<Step> {
+    document::blocks(file)
+        .into_iter()
+        .filter(|block| block.language == "console")
+        .flat_map(|block| block.steps)
+        .collect()
 }
 
 /// The file that the tutorial shows, and what it shows.
