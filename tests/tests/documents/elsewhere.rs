@@ -6,7 +6,7 @@ const BY_TUTORIALS: &str = "tests/tests/tutorials.rs runs it as it is written; m
 const SYSTEMD: &str =
     "it needs systemd: tests/tests/systemd installs and starts the same service, in a virtual machine";
 const TIMER: &str =
-    "it needs systemd: make packages checks the units, and the_timers_service_calls_a_function runs what they run";
+    "it needs systemd: tests/tests/systemd installs the same units, and lets the timer call, in a virtual machine";
 const BY_ERRORS: &str = "tests/tests/errors or tests/tests/upload makes what it takes: a box that is full, that ends, whose disk is full, another user";
 const BY_LANGUAGES: &str =
     "tests/tests/languages.rs makes it, and calls an API of its own, where the document names one on the Internet";

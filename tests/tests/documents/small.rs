@@ -45,20 +45,6 @@ pub fn at_a_box(blocks: &[Block]) {
     reader.follow(blocks);
 }
 
-/// What systemd's timer of docs/schedules.md starts, at a box with that function.
-#[test]
-fn the_timers_service_calls_a_function() {
-    let unit = workspace::root().join("deployment/schedules/wasmbox-call@.service");
-    let unit = fs::read_to_string(unit).expect("the unit");
-    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).expect("its command");
-    let node = Node::new();
-    let mut reader = Reader::new(&node);
-    reader.write("functions/hello.wat", guest::hello());
-    reader.prepare("wasmbox serve");
-    let said = reader.prepare(&command.replace("%i", "hello"));
-    assert!(said.starts_with("hello\n") && said.contains("200 OK"), "{said}");
-}
-
 /// Beside a box that takes functions, and has none.
 pub fn at_a_box_with_a_token(blocks: &[Block]) {
     let node = Node::new();
