@@ -10,10 +10,11 @@ for language in wat rust go c assemblyscript js python rust-wstd rust-p3 rust-sp
     [ -f "$row" ] || { echo "$row is missing: LANGUAGES=all make languages measures it" >&2; exit 1; }
     rows+=("$row")
 done
-{
-    sed '/^| toolchain /,$d' "$table"
-    sed -n '/^| toolchain /,/^|---/p' "$table"
-    cat "${rows[@]}"
-    sed '1,/^|---/d' "$table" | sed '/^|/d'
-} >"$table.new"
+# The rows of the first table alone.
+cat "${rows[@]}" | awk '
+    NR == FNR { rows = rows $0 "\n"; next }
+    /^\|---/ && !done { print; printf "%s", rows; done = 1; skipping = 1; next }
+    skipping && /^\|/ { next }
+    { skipping = 0; print }
+' - "$table" >"$table.new"
 mv "$table.new" "$table"

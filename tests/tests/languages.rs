@@ -123,6 +123,14 @@ fn codes_of_failures() {
         thrown.names(&["out of luck"]);
         assert_eq!(thrown.member("exit_code"), 255);
     }
+    let document = fs::read_to_string(workspace::root().join("docs/languages.md")).expect("the document");
+    for row in [
+        "| `exit(-1)` in C | 500 `guest-exit`, `exit_code` 255",
+        "| `abort()` in C, a panic in Rust | 500 `guest-trap`, with the last lines",
+        "| `throw` in AssemblyScript, with `@assemblyscript/wasi-shim` | 500 `guest-exit`, `exit_code` 255, with the message |",
+    ] {
+        assert!(document.contains(row), "{row}");
+    }
 }
 
 /// The module of an example, built as examples/README.md says; and its settings, with a directory and an API of the test's.

@@ -71,7 +71,7 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
         "make cluster-test runs the same commands in a pod (TestCluster/kubectl)",
     ),
     ("docs/schedules.md", &["kubectl apply"], BY_DEPLOY_TEST),
-    ("docs/schedules.md", &["sudo cp deployment/schedules"], TIMER),
+    ("docs/schedules.md", &["sudo systemctl enable"], TIMER),
     ("docs/tutorials/assemblyscript.md", &["*"], BY_TUTORIALS),
     ("docs/tutorials/c.md", &["*"], BY_TUTORIALS),
     ("docs/tutorials/go.md", &["*"], BY_TUTORIALS),

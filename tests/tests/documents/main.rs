@@ -30,7 +30,7 @@ followed! {
         "README.md": ["make run", "curl 'localhost:8095/rust-hello", "curl localhost:8095/hello -H 'Memory"]
     ): small::in_the_repository;
     the_readme_makes_a_function("README.md": ["export PATH=", "wasmbox invoke hello"]): small::beside_the_build;
-    the_readme_puts_a_function_into_a_box("README.md": ["mkdir -p functions"]): small::with_a_module;
+    the_readme_puts_a_function_into_a_box("README.md": ["mkdir -p functions", "wasmbox push hello.wasm --token-file"]): small::with_a_module;
     the_readme_runs_containers(
         "README.md": ["make static images", "echo some text | sudo ctr"], "runtimeclass/README.md": ["for pid in"]
     ): machines::with_containerd;
