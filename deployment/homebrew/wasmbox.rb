@@ -15,6 +15,10 @@ class Wasmbox < Formula
     generate_completions_from_executable(bin/"wasmbox", "completions")
   end
 
+  def post_install
+    (var/"wasmbox/functions").mkpath
+  end
+
   service do
     run [opt_bin/"wasmbox", "serve", "--functions-dir", var/"wasmbox/functions"]
     keep_alive true

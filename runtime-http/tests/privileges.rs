@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SocketType, socket},
+    net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket},
     process::{Pid, Signal, kill_process},
 };
 use wasmbox::{
@@ -170,6 +170,16 @@ fn ports_and_processes_of_others_are_out_of_reach() {
         ] {
             assert_eq!(socket(family, kind, None).map(drop), Err(Errno::NOSYS), "{family:?} {kind:?}");
         }
+        // Streams that Landlock takes for no TCP, and a connection without connect(2).
+        for protocol in [ipproto::MPTCP, ipproto::SCTP] {
+            for family in [AddressFamily::INET, AddressFamily::INET6] {
+                let refused = socket(family, SocketType::STREAM, Some(protocol)).map(drop);
+                assert_eq!(refused, Err(Errno::NOSYS), "{protocol:?}");
+            }
+        }
+        let tcp = socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::TCP)).unwrap();
+        let sent = sendto(&tcp, b"x", SendFlags::from_bits_retain(0x2000_0000), &other.local_addr().unwrap());
+        assert_eq!(sent, Err(Errno::NOSYS));
     });
     TcpStream::connect(other.local_addr().unwrap()).unwrap();
     sleeping.kill().unwrap();

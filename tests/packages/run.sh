@@ -15,7 +15,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 files=(
-    /usr/bin/wasmbox /usr/bin/containerd-shim-wasmbox-v1 /usr/lib/systemd/system/wasmbox.service /usr/lib/sysusers.d/wasmbox.conf
+    /usr/bin/wasmbox /usr/bin/containerd-shim-wasmbox-v1 /usr/lib/systemd/system/wasmbox{.service,-call@.service,-call@.timer} /usr/lib/sysusers.d/wasmbox.conf
     /etc/wasmbox/config.toml /etc/wasmbox/environment /var/lib/wasmbox/functions/README
     /usr/share/bash-completion/completions/wasmbox /usr/share/zsh/site-functions/_wasmbox
     /usr/share/fish/vendor_completions.d/wasmbox.fish

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
 use percent_encoding::percent_decode_str;
 
+use crate::exchange::framing::Fields;
+
 /// The variables of RFC 3875, section 4.1, and a `HTTP_` variable for each header.
 ///
 /// Left out are `HTTP_PROXY`, since programs take it for a setting of theirs ("httpoxy", CVE-2016-5385); the body's transfer coding, which
@@ -106,7 +108,7 @@ pub struct CgiHead {
 /// What is wrong with the block.
 pub fn split_head(output: Bytes) -> Result<(CgiHead, Bytes), String> {
     let mut head = CgiHead { status: StatusCode::OK, headers: HeaderMap::new() };
-    let mut has_status = false;
+    let (mut has_status, mut fields) = (false, Fields::default());
     let mut rest = output;
     loop {
         let end = rest.iter().position(|byte| *byte == b'\n').ok_or("it does not end with an empty line")?;
@@ -119,6 +121,7 @@ pub fn split_head(output: Bytes) -> Result<(CgiHead, Bytes), String> {
         let colon =
             line.iter().position(|byte| *byte == b':').ok_or_else(|| format!("no colon in {}", quoted(line)))?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        fields.add(name.len(), value.len()).map_err(|error| error.to_string())?;
         let wrong = || format!("{} is not a header", quoted(line));
         let name = HeaderName::from_bytes(name).map_err(|_| wrong())?;
         let value = HeaderValue::from_bytes(value).map_err(|_| wrong())?;
@@ -200,6 +203,16 @@ mod tests {
         ] {
             assert!(split(bad).is_err(), "{bad:?}");
         }
+        for many in [
+            "a:\n".repeat(1 << 20),
+            (0..30_000).map(|number| format!("a{number}: b\n")).collect(),
+            "a: ".to_owned() + &"b".repeat(16 << 10) + "\n",
+        ] {
+            let refused = split_head(Bytes::from(many + "\n")).unwrap_err();
+            assert!(refused.contains("more than 80 fields"), "{refused}");
+        }
+        let most = "Set-Cookie: a=1; Path=/\n".repeat(80);
+        assert_eq!(split_head(Bytes::from(most + "\n")).unwrap().0.headers.len(), 80);
         let long = split_head(Bytes::from("x".repeat(1 << 20) + "\n\n")).unwrap_err();
         assert!(long.len() < 300, "{} bytes of error", long.len());
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     exchange::{
-        framing::{self, Length},
+        framing::{self, Fields, Length, TooManyFields},
         response_body::{ResponseBody, Source},
         trailers::{Accepted, Passing},
     },
@@ -42,6 +42,7 @@ pub fn ended(
         (None, Some(Answer::Response { mut head, frames })) => {
             let passing = accepted.take(&mut head.headers, is_reserved);
             strip_reserved(&mut head.headers);
+            Fields::check(&head.headers).map_err(too_large)?;
             let (length, body) = whole(&mut head, frames, &passing, is_head)?;
             if let Some(length) = length {
                 head.headers.insert(header::CONTENT_LENGTH, length.into());
@@ -89,6 +90,7 @@ pub fn streaming(stream: Stream, mode: OutputMode, accepted: Accepted) -> Result
             let (mut head, body) = response.into_parts();
             let passing = accepted.take(&mut head.headers, is_reserved);
             strip_reserved(&mut head.headers);
+            Fields::check(&head.headers).map_err(too_large)?;
             let announced = framing::take_length(&mut head.headers).map_err(Failure::from)?;
             if !framing::is_bodiless(head.status)
                 && let Some(names) = passing.announcement()
@@ -98,6 +100,10 @@ pub fn streaming(stream: Stream, mode: OutputMode, accepted: Accepted) -> Result
             Ok((Response::from_parts(head, ()), Source::Guest { body, announced, passing }))
         }
     }
+}
+
+fn too_large(error: TooManyFields) -> Failure {
+    Failure::NoResponse { reason: format!("its head is too large: {error}") }
 }
 
 fn not_final(status: StatusCode) -> Failure {

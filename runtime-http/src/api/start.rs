@@ -80,24 +80,24 @@ impl Api {
             loop {
                 let mut room = pin!(carriers.room());
                 room.as_mut().enable();
-                joining = match carriers.join(joining, &limits).await {
+                let is_unlike;
+                (joining, is_unlike) = match carriers.join(joining, &limits).await {
                     Joined::Yes => {
                         exchange.timing.queue = queued.elapsed();
                         exchange.record.admitted(queued, exchange.timing.queue);
                         exchange.got(InstanceUse::Joined);
                         return Ok(());
                     }
-                    Joined::Unlike(same) if is_told => {
-                        joining = same;
-                        carriers.pass_room_on();
-                        break admitted.await;
-                    }
-                    Joined::Full(same) | Joined::Unlike(same) => same,
+                    Joined::Full(same) => (same, false),
+                    Joined::Unlike(same) => (same, true),
                 };
+                // A place that is not for it is for somebody else who waits.
+                let passes_on = is_told && is_unlike;
                 tokio::select! {
                     biased;
                     permit = &mut admitted => break permit,
-                    () = room => is_told = true,
+                    () = carriers.pass_room_on(), if passes_on => is_told = false,
+                    () = room, if !passes_on => is_told = true,
                 }
             }
         };

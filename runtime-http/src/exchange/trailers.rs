@@ -4,7 +4,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
-use super::framing::listed;
+use super::framing::{Fields, listed};
 
 /// Fields whose meaning is needed before the body (RFC 9110, section 6.5.1): framing, connections and routing, request modifiers and response
 /// controls, authentication, and how the body is to be read.
@@ -51,9 +51,8 @@ const BEFORE_THE_BODY: [HeaderName; 40] = [
     header::CONTENT_DISPOSITION,
 ];
 
-/// The most fields that are announced, and the most bytes of trailers: what clients of HTTP/2 take, too.
+/// The most fields that are announced.
 const MOST_ANNOUNCED: usize = 32;
-const MOST_BYTES: usize = 16 << 10;
 
 /// Which trailers a client takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,8 +137,7 @@ impl Passing {
         for name in refused {
             trailers.remove(name);
         }
-        let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        (!trailers.is_empty() && bytes <= MOST_BYTES).then_some(trailers)
+        (!trailers.is_empty() && Fields::check(&trailers).is_ok()).then_some(trailers)
     }
 }
 
@@ -195,7 +193,7 @@ mod tests {
         let mut headers = HeaderMap::from_iter([(header::TRAILER, HeaderValue::try_from(many.join(",")).unwrap())]);
         let passing = Accepted::Announced.take(&mut headers, |_| false);
         assert_eq!(passing.announced.len(), MOST_ANNOUNCED);
-        let long = HeaderValue::try_from("x".repeat(MOST_BYTES)).unwrap();
+        let long = HeaderValue::try_from("x".repeat(15 << 10)).unwrap();
         assert!(passing.filter(HeaderMap::from_iter([(HeaderName::from_static("x-1"), long)])).is_none());
     }
 }

@@ -253,18 +253,28 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
         .into_iter()
         .collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(no_input)?]);
-    // No raw ones; the C library asks the kernel for its addresses (NETLINK_ROUTE) when it looks a name up.
+    // No raw ones, and of streams TCP alone, whose ports Landlock knows: MPTCP and SCTP would connect to any. The C library asks the kernel for its addresses
+    // (NETLINK_ROUTE) when it looks a name up.
     let kind = |kind| argument(1, SeccompCmpOp::MaskedEq(SOCKET_KIND), kind);
     let mut sockets = vec![
         SeccompRule::new(vec![is(0, libc::AF_UNIX)?])?,
         SeccompRule::new(vec![is(0, libc::AF_NETLINK)?, is(2, libc::NETLINK_ROUTE)?])?,
     ];
     for family in [libc::AF_INET, libc::AF_INET6] {
-        for socket in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
-            sockets.push(SeccompRule::new(vec![is(0, family)?, kind(socket)?])?);
+        for (socket, protocol) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)] {
+            for protocol in [libc::IPPROTO_IP, protocol] {
+                sockets.push(SeccompRule::new(vec![is(0, family)?, kind(socket)?, is(2, protocol)?])?);
+            }
         }
     }
     rules.insert(libc::SYS_socket, sockets);
+    // What connects without connect(2), which Landlock watches.
+    for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+        let connects = SeccompCmpOp::MaskedEq(u64::from(libc::MSG_FASTOPEN.cast_unsigned()));
+        rules.insert(call, vec![SeccompRule::new(vec![argument(flags, connects, 0)?])?]);
+    }
+    let other = |index, value| SeccompRule::new(vec![argument(index, SeccompCmpOp::Ne, value)?]);
+    rules.insert(libc::SYS_setsockopt, vec![other(1, libc::IPPROTO_TCP)?, other(2, libc::TCP_FASTOPEN_CONNECT)?]);
     Ok(rules)
 }
 

@@ -32,7 +32,11 @@ use self::{
     places::Places,
 };
 use super::executor::thread_cpu_time;
-use crate::{exchange::request_body::RequestBody, invocation::CancelToken, limits::Limits};
+use crate::{
+    exchange::request_body::RequestBody,
+    invocation::{CancelReason, CancelToken},
+    limits::Limits,
+};
 
 /// How long a request waits for an instance to take it: one that computes does not. Its thread may have to wait for a core, too.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -70,6 +74,8 @@ struct State {
     arrived: VecDeque<Box<Arrival>>,
     tickets: u64,
     present: Vec<Arc<CarriedRequest>>,
+    /// The latest deadline of those who have been in it.
+    latest: Instant,
     /// Its CPU time when that was divided last.
     divided: Duration,
 }
@@ -94,9 +100,10 @@ impl Carriers {
         self.room.notified()
     }
 
-    /// A place that has become free is not for whoever was told: somebody else who waits may have it.
-    pub fn pass_room_on(&self) {
+    /// A place that has become free is not for whoever was told: somebody else who waits may have it. Ready when it is time to look for another one.
+    pub async fn pass_room_on(&self) {
         self.room.notify_one();
+        tokio::time::sleep(PATIENCE).await;
     }
 
     /// Has a request with `limits` join an instance, if one takes it.
@@ -154,6 +161,7 @@ impl Carriers {
             arrived: VecDeque::new(),
             tickets: 0,
             present: vec![carried.clone()],
+            latest: carried.deadline,
             divided: Duration::ZERO,
         };
         let carrier = Arc::new(Carrier {
@@ -218,11 +226,21 @@ impl Carrier {
         let (carried, request) = CarriedRequest::new(*joining, false);
         let carried = Arc::new(carried);
         state.present.push(carried.clone());
+        state.latest = state.latest.max(carried.deadline);
         drop(state);
         carried.tells(LastOne::of(self));
         // Now that it is in.
         drop(back);
         Some((carried, request))
+    }
+
+    /// Until when tasks of those who were answered may run.
+    pub(super) fn latest(&self) -> Instant {
+        self.state().latest
+    }
+
+    pub(super) fn cancel(&self, reason: CancelReason) {
+        self.cancel.cancel(reason);
     }
 
     /// Ends it, if nobody waits for any of those who are in it: so its quota is lifted.

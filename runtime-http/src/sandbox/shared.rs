@@ -113,6 +113,13 @@ pub(super) async fn run(
     };
     requests.carrier.close();
     let bounds = setup.bounds();
+    // What fails when nobody waits is told to nobody else. That nobody waits is no failure.
+    let untold = requests
+        .carrier
+        .present()
+        .is_empty()
+        .then(|| failure(setup, LimitHits::default(), &store.data().limiter, &result));
+    let untold = untold.flatten().filter(|failure| !matches!(failure, Failure::ClientGone));
     requests.fail(|carried| match carried.cancelled() {
         Some(reason) => cancelled(reason, setup.memory.cost(), bounds),
         None => failure(setup, hits(carried), &store.data().limiter, &result).unwrap_or_else(none_set),
@@ -125,7 +132,7 @@ pub(super) async fn run(
         }
         _ => Remains::of(Left::Component(store)),
     };
-    Ended { result: Ok(None), memory_peak, remains }
+    Ended { result: untold.map_or(Ok(None), Err), memory_peak, remains }
 }
 
 fn delivered_later(answer: Answer) -> (Option<Answer>, u64) {
@@ -239,7 +246,15 @@ impl Requests<'_> {
             self.carrier.is_receptive();
         }
         staying.retain(|carried| !self.pass_on(carried, pause));
-        staying.iter().map(|carried| carried.deadline).min()
+        let first = staying.iter().map(|carried| carried.deadline).min();
+        if first.is_none() && !self.is_spoilt.load(Ordering::Relaxed) {
+            let latest = self.carrier.latest();
+            if now >= latest {
+                self.carrier.cancel(CancelReason::Deadline);
+            }
+            return Some(latest);
+        }
+        first
     }
 
     /// One is over, but for its task, beside which nobody else is to come.

@@ -130,7 +130,7 @@ impl Job {
                 spending.end(finished.outcome.usage.cpu);
                 if let Some(failure) = &finished.outcome.failure {
                     let (id, function) = (invocation.setup().id, &invocation.setup().function);
-                    tracing::error!(%id, %function, "an instance was not started: {failure}");
+                    tracing::warn!(%id, %function, "a shared instance failed while it served nobody: {failure}");
                 }
                 invocation.keep_instance(&mut finished);
                 invocation.end(finished, None);

@@ -172,7 +172,7 @@ impl Launch {
         let (code, said) = self.failure();
         assert!(matches!(code, 1 | 2), "exit code {code}: {said}");
         let last = said.lines().rfind(|line| line.starts_with("wasmbox: "));
-        let is_remedy = |part: &str| REMEDIES.iter().any(|verb| part.starts_with(verb));
+        let is_remedy = |part: &str| part.split(": ").any(|part| REMEDIES.iter().any(|verb| part.starts_with(verb)));
         if let Some(last) = last {
             let teaches = ["expected ", "[possible values: "].iter().any(|part| last.contains(part))
                 || last.split("; ").last().is_some_and(is_remedy);
@@ -206,8 +206,10 @@ impl Launch {
 }
 
 /// How a remedy begins.
-const REMEDIES: [&str; 10] =
-    ["choose ", "create ", "give ", "let ", "lower ", "make ", "name ", "raise ", "remove ", "with "];
+const REMEDIES: [&str; 13] = [
+    "choose ", "create ", "enable ", "give ", "have ", "let ", "lower ", "make ", "name ", "raise ", "remove ", "run ",
+    "with ",
+];
 
 /// The two addresses that a starting server logs.
 fn addresses(log: &str) -> Option<(SocketAddr, SocketAddr)> {

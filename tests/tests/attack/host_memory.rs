@@ -35,6 +35,28 @@ fn an_output_buffer_of_a_terabyte() {
     });
 }
 
+/// Each field of a head takes many times the bytes that it was written with, and a box has to read them to answer.
+#[test]
+fn cgi_heads_of_millions_of_fields() {
+    let (data, print) = guest::text("a:\n".repeat(20_000));
+    let fields = guest::command_with(
+        &data,
+        &format!(
+            "(local $left i32) (local.set $left (i32.const 250))
+             (loop $again {print} (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))"
+        ),
+    );
+    let attack = Attack::within(256).function("fields.wat", fields);
+    let cgi = "output = \"cgi\"\noutput-buffer-bytes = 16777216\n";
+    attack.function("fields.toml", cgi).run(|server| {
+        for _ in 0..4 {
+            together(4, |_| {
+                assert_coded(&call_with(server, "/fields", "1Mi"), &[&["guest-bad-header"], CROWDED].concat());
+            });
+        }
+    });
+}
+
 #[test]
 fn fields_of_127_kib_without_end() {
     hostile("fields", REFUSED);

@@ -79,6 +79,19 @@ fn a_deadline_is_that_of_one_request() {
     server.wait_until_idle();
 }
 
+/// Work after the answer has the deadline of its request, and what ends it is in the log.
+#[test]
+fn what_goes_on_when_nobody_waits_ends_at_the_last_deadline() {
+    let server = launch(8, 100).start();
+    for version in VERSIONS {
+        server.speak(version);
+        let request = Request::get("/p3/goes-on?60000").header("Invocation-Timeout", "300");
+        assert_eq!(server.call(request, "").ok().text(), "answered");
+        server.logged(&["function=p3", "a shared instance failed while it served nobody", "did not end within 300 ms"]);
+        server.wait_until_idle();
+    }
+}
+
 /// Nobody waits for a task that computes, beside which nothing runs in its instance.
 #[test]
 fn who_comes_to_one_that_computes_has_another_instance() {
