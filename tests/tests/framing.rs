@@ -130,8 +130,9 @@ fn a_stream_of_http2_is_what_was_announced_or_is_reset() {
 fn a_response_is_not_split() {
     let server = server();
     for pause in ["now", "wait"] {
-        let mut wire =
-            server.wire(format!("GET /http/framing?5,200,{pause},forget,5-50 HTTP/1.1\r\nHost: box\r\n\r\n"));
+        let mut wire = server.wire(format!(
+            "GET /http/framing?5,200,{pause},forget,5-50 HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n"
+        ));
         let bytes = wire.rest();
         match strict::answers(&bytes, &["GET"]).expect("what the standard says").as_slice() {
             // Broken off before its head had left.

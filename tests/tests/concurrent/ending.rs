@@ -83,6 +83,7 @@ fn a_deadline_is_that_of_one_request() {
 #[test]
 fn what_goes_on_when_nobody_waits_ends_at_the_last_deadline() {
     let server = launch(8, 100).start();
+    compiled(&server);
     for version in VERSIONS {
         server.speak(version);
         let request = Request::get("/p3/goes-on?60000").header("Invocation-Timeout", "300");
