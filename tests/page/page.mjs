@@ -47,7 +47,7 @@ const text = (id) => `document.getElementById(${JSON.stringify(id)}).textContent
 /// No rule of WCAG 2.2 A and AA, nor of good practice, is broken.
 const assertAccessible = async (page) => {
   await page.value(axe + "; true");
-  const found = await page.value("axe.run(document, { resultTypes: ['violations', 'incomplete'] }).then(({ violations, passes }) => " +
+  const found = await page.value("axe.run(document, { resultTypes: ['violations'], rules: { 'target-size': { enabled: true } } }).then(({ violations, passes }) => " +
     "({ passes: passes.length, violations: violations.map((one) => one.id + ': ' + one.nodes.map((node) => node.html + ' ' + node.failureSummary).join('; ')) }))");
   assert.deepEqual(found.violations, []);
   assert.ok(found.passes > 20, "rules were looked at: " + found.passes);
@@ -74,8 +74,10 @@ if (FIGURE) {
     const [id] = /[0-9a-f]{32}/.exec(failure);
     assert.ok((await box.overview()).failures.some((one) => one.invocation_id === id));
     // What somebody managed to put into the page would not run, nor load, nor send anything.
+    await page.value("window.refused = []; document.addEventListener('securitypolicyviolation', (event) => window.refused.push(event.effectiveDirective)); true");
     await page.value("document.body.append(Object.assign(document.createElement('script'), { text: 'window.hurt = 1' }))").catch(() => {});
     await page.value("fetch('http://127.0.0.1:9/').catch(() => {})");
+    await page.until("['script-src-elem', 'connect-src'].every((directive) => window.refused.includes(directive))");
     assert.equal(await page.value("window.hurt"), undefined);
     await shot(page, "light");
   });
@@ -197,9 +199,9 @@ if (FIGURE) {
     await page.enter();
     await page.until("document.querySelector('[aria-sort]').textContent === 'Calls/s'");
     await page.tabTo("Choose");
-    await box.callAll(Array(20).fill("hello"));
     const calls = await page.value("document.querySelector('#rows tr').cells[5].textContent");
-    await page.until(`document.querySelector('#rows tr').cells[5].textContent !== ${JSON.stringify(calls)} || Number(${JSON.stringify(calls)}) >= 70`);
+    await box.callAll(Array(20).fill("hello"));
+    await page.until(`document.querySelector('#rows tr').cells[5].textContent !== ${JSON.stringify(calls)}`);
     assert.equal(await page.value("document.activeElement.textContent"), "Choose");
     await page.enter();
     assert.equal(await page.value("document.getElementById('name').value"), "hello");

@@ -40,7 +40,8 @@ fn tasks_that_never_end() {
 /// They take all places of as many instances as there may be, send half of a body or read nothing, and leave when the next one comes.
 #[test]
 fn clients_that_fill_instances() {
-    within(512).descriptors(900).run(|server| {
+    // Of their workers and cgroups, and of connections.
+    within(512).descriptors(2000).run(|server| {
         eventually("it is compiled", || (server.get("/p3/status?200").status == 200).then_some(()));
         together(64, |client| {
             let memory = "Memory-Request: 8\r\nInvocation-Timeout: 2000";
