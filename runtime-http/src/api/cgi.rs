@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
 use percent_encoding::percent_decode_str;
 
-use crate::exchange::framing::Fields;
+use crate::limits::fields::Fields;
 
 /// The variables of RFC 3875, section 4.1, and a `HTTP_` variable for each header.
 ///

@@ -11,11 +11,12 @@ use super::{
 };
 use crate::{
     exchange::{
-        framing::{self, Fields, Length, TooManyFields},
+        framing::{self, Length},
         response_body::{ResponseBody, Source},
         trailers::{Accepted, Passing},
     },
     invocation::{Failure, Outcome},
+    limits::fields::{Fields, TooManyFields},
     sandbox::{Answer, Stream},
     store::settings::OutputMode,
 };

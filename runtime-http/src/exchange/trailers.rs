@@ -4,7 +4,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
-use super::framing::{Fields, listed};
+use super::framing::listed;
+use crate::limits::fields::Fields;
 
 /// Fields whose meaning is needed before the body (RFC 9110, section 6.5.1): framing, connections and routing, request modifiers and response
 /// controls, authentication, and how the body is to be read.

@@ -9,6 +9,7 @@
 //! - [`requested`]: reading the three from request headers, within the operator's caps
 //! - [`byte_size`], [`config_duration`]: sizes in bytes and spans of time in general
 //! - [`memory_limit`], [`fraction`], [`cores`]: what operators say of a whole box
+//! - [`fields`]: what a guest may send in a head
 //! - [`number`]: what all of them are written with
 //!
 //! Each value reads back from what it is shown as: `value.to_string().parse() == Ok(value)`.
@@ -17,6 +18,7 @@ pub mod byte_size;
 pub mod config_duration;
 pub mod cores;
 pub mod cpu_quota;
+pub mod fields;
 pub mod fraction;
 pub mod memory_limit;
 pub mod memory_request;
