@@ -30,6 +30,9 @@ use crate::{
     store::{file::FunctionsDir, listing::ListedLimits, name::ModuleName},
 };
 
+/// A thread of the box's own collects lines of functions, some milliseconds after they were written.
+const LOG_DELAY: Duration = Duration::from_millis(50);
+
 #[derive(Debug, clap::Args)]
 pub struct InvokeArgs {
     /// The function, and what follows its name in the request [default: the one of --file]
@@ -91,6 +94,7 @@ async fn of_running(arguments: &InvokeArgs, settings: &Settings) -> anyhow::Resu
     let admin = client::address(host, settings.admin.port());
     summary.limited(&arguments.call.limits, usual_limits(&admin, target).await);
     if let (Some(token), Some(id)) = (token, &summary.id) {
+        tokio::time::sleep(LOG_DELAY).await;
         summary.stderr = logged(&admin, &token, target, id).await;
     }
     Ok(show(&summary, arguments))

@@ -5,11 +5,12 @@
 //! or is admitted, and then has a carrier made for it. What is in it is driven by [`super::shared`].
 //!
 //! - [`places`]: how many requests there may be; [`arrival`]: one that waits for a place; [`carried_request`]: one that is in it
-//! - [`abortable`]: an answer that ends before its guest does; [`last_one`]: when nobody waits for any answer
+//! - [`abortable`]: an answer that ends before its guest does; [`last_one`]: when nobody waits for any answer; [`guard`]: what makes it run
 
 mod abortable;
 mod arrival;
 mod carried_request;
+mod guard;
 mod last_one;
 mod places;
 
@@ -26,6 +27,7 @@ use tokio::sync::{Notify, futures::Notified, oneshot};
 pub use self::arrival::Joined;
 pub(super) use self::carried_request::CarriedRequest;
 pub use self::carried_request::{Joining, Observer};
+pub use self::guard::CarrierGuard;
 use self::{
     arrival::{Arrival, Waiting},
     last_one::LastOne,
@@ -82,9 +84,6 @@ struct State {
 
 /// One that is in it from now on, with what its guest is called with.
 type Entering = (Arc<CarriedRequest>, http::Request<RequestBody>);
-
-/// What makes a carrier's instance run. Nobody joins it after this is dropped, and who is in it then has no answer.
-pub struct CarrierGuard(pub(super) Arc<Carrier>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -243,22 +242,6 @@ impl Carrier {
         self.cancel.cancel(reason);
     }
 
-    /// Ends it, if nobody waits for any of those who are in it: so its quota is lifted.
-    fn end_if_left(&self) {
-        let reason = {
-            let mut state = self.state();
-            let is_left = state.arrived.is_empty() && state.present.iter().all(|carried| carried.cancelled().is_some());
-            let reason = state.present.first().filter(|_| is_left).and_then(|carried| carried.cancelled());
-            if reason.is_some() {
-                state.places.close();
-            }
-            reason
-        };
-        if let Some(reason) = reason {
-            self.cancel.cancel(reason);
-        }
-    }
-
     /// Its tasks wait: it takes requests.
     pub(super) fn is_receptive(self: &Arc<Self>) {
         let has_room = {
@@ -351,14 +334,5 @@ impl State {
             self.present.iter().for_each(|carried| carried.add_cpu(part));
             self.divided = now;
         }
-    }
-}
-
-impl Drop for CarrierGuard {
-    fn drop(&mut self) {
-        self.0.close();
-        // Their replies close without an outcome, unless they have ended.
-        let present = std::mem::take(&mut self.0.state().present);
-        drop(present);
     }
 }

@@ -114,12 +114,9 @@ pub(super) async fn run(
     requests.carrier.close();
     let bounds = setup.bounds();
     // What fails when nobody waits is told to nobody else. That nobody waits is no failure.
-    let untold = requests
-        .carrier
-        .present()
-        .is_empty()
-        .then(|| failure(setup, LimitHits::default(), &store.data().limiter, &result));
-    let untold = untold.flatten().filter(|failure| !matches!(failure, Failure::ClientGone));
+    let is_empty = requests.carrier.present().is_empty();
+    let untold = failure(setup, LimitHits::default(), &store.data().limiter, &result)
+        .filter(|failure| is_empty && !matches!(failure, Failure::ClientGone));
     requests.fail(|carried| match carried.cancelled() {
         Some(reason) => cancelled(reason, setup.memory.cost(), bounds),
         None => failure(setup, hits(carried), &store.data().limiter, &result).unwrap_or_else(none_set),
@@ -133,11 +130,6 @@ pub(super) async fn run(
         _ => Remains::of(Left::Component(store)),
     };
     Ended { result: untold.map_or(Ok(None), Err), memory_peak, remains }
-}
-
-fn delivered_later(answer: Answer) -> (Option<Answer>, u64) {
-    let bytes = answer.bytes();
-    (Some(answer), bytes)
 }
 
 fn hits(carried: &CarriedRequest) -> LimitHits {
@@ -271,6 +263,10 @@ impl Requests<'_> {
         if is_whole {
             let answer = whole(response, self.setup.max_output);
             let answer = answer.map_err(|failure| hits(carried).failure(self.setup.bounds()).unwrap_or(failure));
+            let delivered_later = |answer: Answer| {
+                let bytes = answer.bytes();
+                (Some(answer), bytes)
+            };
             self.end_with(carried, answer.map(delivered_later));
         } else {
             carried.stream(response, self.cgroup(carried));

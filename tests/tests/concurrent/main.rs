@@ -37,6 +37,8 @@ fn settings(at_once: u32, in_all: u32) -> String {
 /// Its function is ready, however long that takes.
 fn compiled(server: &WasmBox) {
     server.call(Request::get("/p3/present").header("Invocation-Timeout", "60000"), "").ok();
+    // And its instance is kept.
+    server.wait_until_idle();
 }
 
 /// How many are in the instance that answers, with this one.

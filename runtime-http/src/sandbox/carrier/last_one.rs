@@ -11,6 +11,24 @@ use std::{
 use super::Carrier;
 use crate::invocation::QuotaLift;
 
+impl Carrier {
+    /// Ends it, if nobody waits for any of those who are in it: so its quota is lifted.
+    pub(super) fn end_if_left(&self) {
+        let reason = {
+            let mut state = self.state();
+            let is_left = state.arrived.is_empty() && state.present.iter().all(|carried| carried.cancelled().is_some());
+            let reason = state.present.first().filter(|_| is_left).and_then(|carried| carried.cancelled());
+            if reason.is_some() {
+                state.places.close();
+            }
+            reason
+        };
+        if let Some(reason) = reason {
+            self.cancel.cancel(reason);
+        }
+    }
+}
+
 /// What a request's token lifts: its carrier, if it was the last one there that somebody waited for.
 pub(super) struct LastOne(Weak<Carrier>);
 
