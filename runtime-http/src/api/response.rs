@@ -16,7 +16,7 @@ use crate::{
         trailers::{Accepted, Passing},
     },
     invocation::{Failure, Outcome},
-    limits::fields::{Fields, TooManyFields},
+    limits::fields::Fields,
     sandbox::{Answer, Stream},
     store::settings::OutputMode,
 };
@@ -41,9 +41,7 @@ pub fn ended(
             Err(not_final(head.status).into())
         }
         (None, Some(Answer::Response { mut head, frames })) => {
-            let passing = accepted.take(&mut head.headers, is_reserved);
-            strip_reserved(&mut head.headers);
-            Fields::check(&head.headers).map_err(too_large)?;
+            let passing = own_fields(&mut head.headers, accepted)?;
             let (length, body) = whole(&mut head, frames, &passing, is_head)?;
             if let Some(length) = length {
                 head.headers.insert(header::CONTENT_LENGTH, length.into());
@@ -89,9 +87,7 @@ pub fn streaming(stream: Stream, mode: OutputMode, accepted: Accepted) -> Result
         Stream::Response(response) if response.status().is_informational() => Err(not_final(response.status()).into()),
         Stream::Response(response) => {
             let (mut head, body) = response.into_parts();
-            let passing = accepted.take(&mut head.headers, is_reserved);
-            strip_reserved(&mut head.headers);
-            Fields::check(&head.headers).map_err(too_large)?;
+            let passing = own_fields(&mut head.headers, accepted)?;
             let announced = framing::take_length(&mut head.headers).map_err(Failure::from)?;
             if !framing::is_bodiless(head.status)
                 && let Some(names) = passing.announcement()
@@ -103,8 +99,13 @@ pub fn streaming(stream: Stream, mode: OutputMode, accepted: Accepted) -> Result
     }
 }
 
-fn too_large(error: TooManyFields) -> Failure {
-    Failure::NoResponse { reason: format!("its head is too large: {error}") }
+/// Leaves what is the guest's to say in its head, if that is not too much. Gives what passes of its trailers.
+fn own_fields(headers: &mut HeaderMap, accepted: Accepted) -> Result<Passing, Failure> {
+    let passing = accepted.take(headers, is_reserved);
+    strip_reserved(headers);
+    let too_large = |error| Failure::NoResponse { reason: format!("its head is too large: {error}") };
+    Fields::check(headers).map_err(too_large)?;
+    Ok(passing)
 }
 
 fn not_final(status: StatusCode) -> Failure {

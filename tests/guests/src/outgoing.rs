@@ -26,8 +26,7 @@ fn fields(pairs: &[(&str, &str)]) -> Fields {
 }
 
 fn request(wanted: &Wanted) -> OutgoingRequest {
-    let (scheme, rest) = wanted.url.split_once("://").expect("a scheme");
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (scheme, authority, path) = wanted.target();
     let request = OutgoingRequest::new(fields(&wanted.headers));
     let method = match wanted.method {
         "GET" => Method::Get,
@@ -40,7 +39,7 @@ fn request(wanted: &Wanted) -> OutgoingRequest {
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
     request.set_scheme(Some(&scheme)).expect("a scheme");
     request.set_authority(Some(authority)).expect("an authority");
-    request.set_path_with_query(Some(if path.is_empty() { "/" } else { path })).expect("a path");
+    request.set_path_with_query(Some(path)).expect("a path");
     request
 }
 

@@ -2,7 +2,7 @@
 
 use wasmbox_tests::{Reader, component, document::Block, guest, node::Node};
 
-use crate::small::module;
+use crate::small::{module, with_a_token};
 
 /// With default settings.
 pub fn at_a_box(blocks: &[Block]) {
@@ -55,11 +55,7 @@ pub fn at_a_narrow_box(blocks: &[Block]) {
 /// Whose only function is `hello`, and at last another.
 pub fn at_a_box_with_a_token(blocks: &[Block]) {
     let node = Node::new();
-    let mut reader = Reader::new(&node);
-    reader.write("hello.wasm", module());
-    reader.write("token", "a-token-of-the-test-box\n");
-    reader.prepare("export TOKEN=$(cat token); mkdir functions");
-    reader.prepare("wasmbox serve --upload-token-file token --upload-max-functions 1");
+    let mut reader = with_a_token(&node, "--upload-max-functions 1");
     reader.prepare("wasmbox push hello.wasm --token-file token");
     let (full, others) = blocks.split_last().expect("blocks");
     reader.follow(others);

@@ -6,7 +6,7 @@ use wasmbox_tests::{
     Authority, Containerd, Reader, Version, document::Block, eventually, node::Node, registry::RealRegistry, workspace,
 };
 
-use crate::small::module;
+use crate::small::{at_the_root, module};
 
 /// At the root of the working copy, with the images that `make test` has made, and the shim where this containerd finds it.
 pub fn with_containerd(blocks: &[Block]) {
@@ -34,11 +34,7 @@ pub fn with_containerd(blocks: &[Block]) {
 
 /// With the working copy's files, and those of this machine.
 pub fn in_the_virtual_machine(blocks: &[Block]) {
-    let node = Node::new();
-    let mut reader = Reader::new(&node);
-    reader.prepare(&format!("cd {}", workspace::root().display()));
-    reader.has_done("cargo test");
-    reader.follow(blocks);
+    at_the_root(blocks, &["cargo test"]);
 }
 
 /// Which documents call `registry.example`; it is the distribution project's, and cosign signs.

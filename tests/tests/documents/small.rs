@@ -10,13 +10,17 @@ pub fn module() -> Vec<u8> {
     wat::parse_str(guest::hello()).expect("a module")
 }
 
-/// At the root of the working copy, where the tests run by `make test`.
-pub fn in_the_repository(blocks: &[Block]) {
+/// At the root of the working copy, where the reader has done what begins with `done` already.
+pub fn at_the_root(blocks: &[Block], done: &[&str]) {
     let node = Node::new();
     let mut reader = Reader::new(&node);
     reader.prepare(&format!("cd {}", workspace::root().display()));
-    reader.has_done("make test");
+    done.iter().for_each(|beginning| reader.has_done(beginning));
     reader.follow(blocks);
+}
+
+pub fn in_the_repository(blocks: &[Block]) {
+    at_the_root(blocks, &[]);
 }
 
 /// In a directory with the build.
@@ -45,15 +49,18 @@ pub fn at_a_box(blocks: &[Block]) {
     reader.follow(blocks);
 }
 
-/// Beside a box that takes functions, and has none.
-pub fn at_a_box_with_a_token(blocks: &[Block]) {
-    let node = Node::new();
-    let mut reader = Reader::new(&node);
+/// Somebody with `hello.wasm` and a token, whose box takes functions, and has none. `flags`: more of its settings.
+pub fn with_a_token<'a>(node: &'a Node, flags: &str) -> Reader<'a> {
+    let mut reader = Reader::new(node);
     reader.write("hello.wasm", module());
     reader.write("token", "a-token-of-the-test-box\n");
     reader.prepare("export TOKEN=$(cat token); mkdir functions");
-    reader.prepare("wasmbox serve --upload-token-file token");
-    reader.follow(blocks);
+    reader.prepare(&format!("wasmbox serve --upload-token-file token {flags}"));
+    reader
+}
+
+pub fn at_a_box_with_a_token(blocks: &[Block]) {
+    with_a_token(&Node::new(), "").follow(blocks);
 }
 
 /// A box in the state that the document shows.

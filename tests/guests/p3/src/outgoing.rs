@@ -34,8 +34,7 @@ fn options(wanted: &Wanted) -> RequestOptions {
 
 /// `request`, where it is to go.
 fn addressed(request: Request, wanted: &Wanted) -> Request {
-    let (scheme, rest) = wanted.url.split_once("://").expect("a scheme");
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (scheme, authority, path) = wanted.target();
     let method = match wanted.method {
         "GET" => Method::Get,
         "HEAD" => Method::Head,
@@ -47,7 +46,7 @@ fn addressed(request: Request, wanted: &Wanted) -> Request {
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
     request.set_scheme(Some(&scheme)).expect("a scheme");
     request.set_authority(Some(authority)).expect("an authority");
-    request.set_path_with_query(Some(if path.is_empty() { "/" } else { path })).expect("a path");
+    request.set_path_with_query(Some(path)).expect("a path");
     request
 }
 

@@ -17,6 +17,15 @@ pub struct Wanted<'a> {
     pub pause: u64,
 }
 
+impl Wanted<'_> {
+    /// Scheme, authority, and path with query.
+    pub fn target(&self) -> (&str, &str, &str) {
+        let (scheme, rest) = self.url.split_once("://").expect("a scheme");
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        (scheme, authority, if path.is_empty() { "/" } else { path })
+    }
+}
+
 pub fn parse(query: &str) -> Wanted<'_> {
     let mut words = query.split(',');
     let mut wanted = Wanted {
