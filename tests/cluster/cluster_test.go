@@ -49,6 +49,7 @@ func start(t *testing.T) *cluster {
 	began := time.Now()
 	c := &cluster{whole: t, directory: "/etc/kubernetes"}
 	c.pki = newAuthority(t, c.directory)
+	c.pki.trust(t)
 	c.pki.server(t, "apiserver", []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"},
 		net.ParseIP(nodeAddress), net.ParseIP("10.96.0.1"), net.IPv4(127, 0, 0, 1))
 	c.pki.server(t, "kubelet", []string{"node"}, net.ParseIP(nodeAddress))

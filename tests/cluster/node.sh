@@ -39,8 +39,8 @@ echo "127.0.0.1 localhost" >"$work/etc/hosts"
 : >"$work/etc/resolv.conf"
 cp "$tools"/containerd/cni/{ptp,host-local,loopback,portmap} "$work/opt/cni/bin"
 cp tests/cluster/systemctl "$work/bin"
-ln "$tools"/go/containerd-2.3/{containerd,ctr,containerd-shim-runc-v2} "$tools/containerd/runc" "$tools"/cluster/bin/* "$work/bin" 2>/dev/null ||
-    cp "$tools"/go/containerd-2.3/{containerd,ctr,containerd-shim-runc-v2} "$tools/containerd/runc" "$tools"/cluster/bin/* "$work/bin"
+programs=("$tools"/go/containerd-2.3/{containerd,ctr,containerd-shim-runc-v2} "$tools/go/registry" "$tools/containerd/runc" "$tools"/cluster/bin/*)
+ln "${programs[@]}" "$work/bin" 2>/dev/null || cp "${programs[@]}" "$work/bin"
 # Documents' commands are run in a copy of the working copy.
 mount -t overlay overlay -o "lowerdir=$root,upperdir=$work/copy,workdir=$work/copy-work" "$root"
 for pair in etc:/etc opt:/opt bin:/usr/local/bin var:/var; do

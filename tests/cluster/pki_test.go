@@ -68,6 +68,18 @@ func (a *authority) write(t *testing.T, name, kind string, der []byte) {
 	check(t, os.WriteFile(a.path(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
 }
 
+// trust has the node's programs trust it, as an administrator does it for a registry of the house.
+func (a *authority) trust(t *testing.T) {
+	t.Helper()
+	certificate, err := os.ReadFile(a.path("ca.crt"))
+	check(t, err)
+	all, err := os.OpenFile("/etc/ssl/certs/ca-certificates.crt", os.O_APPEND|os.O_WRONLY, 0)
+	check(t, err)
+	_, err = all.Write(certificate)
+	check(t, err)
+	check(t, all.Close())
+}
+
 // server issues the certificate of what listens under these names.
 func (a *authority) server(t *testing.T, name string, names []string, addresses ...net.IP) {
 	t.Helper()

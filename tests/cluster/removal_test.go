@@ -41,6 +41,7 @@ func (c *cluster) removal(t *testing.T, before map[string]string) {
 	lines := commands(t, document, "Removing it", "kubectl delete -k deployment/single-node")
 	lines.run(t)
 	c.helm(t)
+	c.imageVolume(t)
 	commands(t, document, "Removing it", "kubectl delete persistentvolumeclaim").run(t)
 	eventually(t, "the boxes' end", func() error {
 		if pods := kubectl(t, "get", "pods"); pods != "" {

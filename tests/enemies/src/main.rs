@@ -1,6 +1,6 @@
 //! Generated enemies: modules and components by wasm-smith, commands and handlers of requests among them, settings files and byte streams of both
 //! protocols to both ports by arbitrary, all through one running box, beside the victim of [`wasmbox_tests::attack`]. Each must get a whole answer or a code that is not `internal`, what
-//! comes over a connection must be answers and frames as the standards say, and in the end the memory is back where it was.
+//! comes over a connection must be answers and frames as the standards say, generated code must compute the same in both tiers, and in the end the memory is back where it was.
 //!
 //! `make enemies` runs them for two minutes; `ENEMIES_SECONDS` says how long, `ENEMIES_SEED` makes a run again. Each enemy is made from a number of its
 //! own, which is shown if it finds something. What was found is kept in `found.txt` and tried first.
@@ -9,6 +9,8 @@ mod http1;
 mod http2;
 mod modules;
 mod settings;
+mod tiers;
+mod wrapper;
 
 use std::{
     env,
@@ -31,11 +33,12 @@ const FIRST: u64 = 40;
 /// One kind of enemy: acts on the box, from bytes.
 type Kind = fn(&WasmBox, &str, &mut Unstructured) -> arbitrary::Result<()>;
 
-const KINDS: [(&str, Kind); 9] = [
+const KINDS: [(&str, Kind); 10] = [
     ("module", modules::core),
     ("component", modules::component),
     ("command-component", modules::command_component),
     ("http-component", modules::http_component),
+    ("tiers", tiers::act),
     ("settings", settings::act),
     ("http1", |server, _, bytes| http1::act(server.address(), http1::FUNCTIONS, bytes)),
     ("http2", |server, _, bytes| http2::act(server.address(), http2::FUNCTIONS, bytes)),
@@ -88,6 +91,7 @@ fn main() {
         .log_bytes((seconds.as_secs() + 60) << 20);
     attack.run(|server| {
         modules::assert_handler_answers(server);
+        tiers::assert_both_tiers(server);
         for line in include_str!("../found.txt").lines().filter(|line| !line.starts_with('#')) {
             let found = line.split(' ').next().and_then(|seed| seed.parse().ok());
             enemy(server, 0, found.unwrap_or_else(|| panic!("found.txt: {line:?} does not begin with a number")));
@@ -111,7 +115,12 @@ fn main() {
         server.wait_until_idle();
         let enemies = next.load(Ordering::Relaxed);
         let resident = || server.process().resident_bytes();
-        eprintln!("{enemies} enemies; {} MiB resident before, {} after", before >> 20, resident() >> 20);
+        let compared = tiers::COMPARED.load(Ordering::Relaxed);
+        eprintln!(
+            "{enemies} enemies, {compared} in both tiers; {} MiB resident before, {} after",
+            before >> 20,
+            resident() >> 20
+        );
         eventually("the memory is back where it was", || (resident() < before + SLACK).then_some(()));
     });
 }
