@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// After this long something hangs. It is no measure of speed: the machine may be busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// After this long something hangs. It is no measure of speed: the machine may be busy with other things. It is less than the default deadline of
+/// an invocation, a minute, which would end what is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Asks again and again until `happens` gives something.
 ///
