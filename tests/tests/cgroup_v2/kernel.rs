@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::{io::Errno, thread::gettid};
-use wasmbox_tests::vm;
+use wasmbox_tests::{patience::in_one_of_three, vm};
 
 use crate::cgroup::Cgroup;
 
@@ -88,12 +88,14 @@ fn a_quota_above_the_containers_is_accepted_and_the_containers_holds() {
         leaf.write("cpu.max", "50000 100000").expect("a quota above the container's");
         on_a_thread(|| {
             join(&leaf).expect("a thread joins");
-            let (start, before) = (Instant::now(), leaf.cpu_stat("usage_usec"));
-            burn(Duration::from_secs(2));
-            let used = leaf.cpu_stat("usage_usec") - before;
-            // A fifth, and what a period may begin and end with.
-            let most = start.elapsed().as_micros() as u64 / 5 + 2 * 20_000;
-            assert!(used <= most * 3 / 2, "{used} us of CPU time, {most} at most");
+            let burns = || {
+                let (start, before) = (Instant::now(), leaf.cpu_stat("usage_usec"));
+                burn(Duration::from_secs(2));
+                let used = leaf.cpu_stat("usage_usec") - before;
+                // A fifth, and what a period may begin and end with.
+                (used, start.elapsed().as_micros() as u64 / 5 + 2 * 20_000)
+            };
+            in_one_of_three(burns, |(used, most)| *used <= most * 3 / 2);
         });
         assert!(container.cpu_stat("throttled_usec") > 0);
     });
@@ -110,12 +112,13 @@ fn a_leaf_limits_its_thread_and_no_other() {
         let used = |leaf: &Cgroup| {
             on_a_thread(|| {
                 join(leaf).expect("a thread joins");
+                let before = leaf.cpu_stat("usage_usec");
                 burn(Duration::from_secs(2));
-                leaf.cpu_stat("usage_usec")
+                leaf.cpu_stat("usage_usec") - before
             })
         };
-        let (slow_used, free_used) = (used(&slow), used(&free));
-        assert!(slow_used < free_used / 2, "{slow_used} us of CPU time at 10 %, {free_used} without a limit");
+        // At 10 %, and without a limit.
+        in_one_of_three(|| (used(&slow), used(&free)), |(slow, free)| *slow < free / 2);
         assert!(slow.cpu_stat("throttled_usec") > 0);
         assert_eq!(free.cpu_stat("throttled_usec"), 0);
     });

@@ -35,13 +35,17 @@ fn fresh_cgroups_are_made_and_removed() {
             });
         }
     });
-    assert_share(&server, "100", Duration::from_millis(500), 0.1);
     eventually("no leaf is left", || cgroup.leaves().is_empty().then_some(()));
-    let metrics = server.metrics();
     for operation in ["create", "join", "remove"] {
         let label = format!("operation=\"{operation}\"");
-        assert_eq!(metrics.sum("wasmbox_cgroup_operation_seconds_count", &[&label]), 1001.0, "{operation}");
+        eventually(&format!("{operation}, once for each"), || {
+            let count = server.metrics().sum("wasmbox_cgroup_operation_seconds_count", &[&label]);
+            assert!(count <= 1000.0, "{count} times {operation}");
+            (count == 1000.0).then_some(())
+        });
     }
+    assert_share(&server, "100", Duration::from_millis(500), 0.1);
+    eventually("no leaf is left", || cgroup.leaves().is_empty().then_some(()));
     let launch = server.stop();
     assert!(cgroup.leaves().is_empty());
     assert!(!fs::read_to_string(launch.directory().join("log")).expect("a log").contains("WARN"));
@@ -60,7 +64,7 @@ fn sigterm_leaves_nothing() {
     let running: Vec<_> =
         (0..5).map(|_| server.wire("GET /busy HTTP/1.1\r\nHost: box\r\nCpu-Quota: 20\r\n\r\n")).collect();
     server.wait_until_running("busy", 5);
-    assert!(cgroup.leaves().len() >= 5);
+    eventually("each has a leaf", || (cgroup.leaves().len() >= 5).then_some(()));
     let _ = server.stop();
     assert!(cgroup.leaves().is_empty(), "{:?}", cgroup.leaves());
     drop(running);
@@ -78,12 +82,12 @@ fn the_next_start_removes_what_a_killed_box_left() {
     let mut server = launch().start();
     let running: Vec<_> = (0..3).map(|_| server.wire("GET /busy HTTP/1.1\r\nHost: box\r\n\r\n")).collect();
     server.wait_until_running("busy", 3);
-    let left = cgroup.leaves().len() - 1;
-    assert!(left >= 3);
+    eventually("each has a leaf", || (cgroup.leaves().len() > 3).then_some(()));
     server.signal(rustix::process::Signal::KILL);
     server.wait();
     drop(running);
-    assert_eq!(cgroup.leaves().len(), left + 1, "nobody was there to remove them");
+    let left = cgroup.leaves().len() - 1;
+    assert!(left >= 3, "nobody was there to remove them: {left}");
 
     let server = server.stop().start();
     server.logged(&[&format!("removed {left} cgroups that a killed box had left")]);
@@ -129,7 +133,7 @@ fn run_limits_and_leaves_nothing() {
         command.args(&enter[1..]).arg(workspace::wasmbox()).args(["run", "--cache-dir=none"]).args(flags).arg(&module);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs")
     };
-    let child = run(&["--cpu-quota=100", "--invocation-timeout=2s"]);
+    let child = run(&["--cpu-quota=100", "--invocation-timeout=6s"]);
     // The first that is there is the probe's.
     eventually("a leaf of 100m that is throttled", || {
         let read = |leaf: &Path, file| fs::read_to_string(leaf.join(file)).unwrap_or_default();
