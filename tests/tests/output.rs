@@ -14,7 +14,7 @@ const LITTLE: u64 = 100 << 20;
 #[test]
 fn a_gibibyte_passes_through_little_memory() {
     let server = WasmBox::with("flood.wat", guest::flood(16 << 10));
-    let mut wire = server.wire("GET /flood HTTP/1.1\r\nHost: box\r\n\r\n");
+    let mut wire = server.wire("GET /flood HTTP/1.1\r\nHost: box\r\nInvocation-Timeout: 300s\r\n\r\n");
     assert_eq!(wire.head().status, 200);
     let mut received = 0_u64;
     while let Some(chunk) = wire.chunk().expect("a whole body") {
@@ -64,8 +64,11 @@ fn a_client_that_leaves_ends_the_guest() {
         // Waits for input that does not come.
         ("echo", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"),
     ] {
-        let wire = server.wire(format!("POST /{name} HTTP/1.1\r\nHost: box\r\n{head}"));
+        let mut wire = server.wire(format!("POST /{name} HTTP/1.1\r\nHost: box\r\n{head}"));
         server.wait_until_running(name, 1);
+        if name == "flood" {
+            wire.head();
+        }
         drop(wire);
         server.wait_until_idle();
         let line = server.logged(&["invocation", &format!("function={name}")]);

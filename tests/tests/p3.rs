@@ -99,9 +99,9 @@ fn tasks_run_beside_each_other_and_after_the_answer() {
     // A stream that nobody will write to any more has ended.
     assert_eq!(server.get("/p3/leaves-open").ok().text(), "open");
     // Work after the answer is part of the invocation, with its deadline.
-    let request = Request::get("/p3/goes-on?60000").header("Invocation-Timeout", "300");
+    let request = Request::get("/p3/goes-on?60000").header("Invocation-Timeout", "3000");
     assert_eq!(server.call(request, "").ok().text(), "answered");
-    server.logged(&["function=p3", "did not end within 300 ms"]);
+    server.logged(&["function=p3", "did not end within 3000 ms"]);
     server.wait_until_idle();
 }
 

@@ -46,12 +46,17 @@ fn caps_of_the_operator() {
 
 #[test]
 fn defaults_and_caps_of_a_function() {
-    let settings = "[limits]\nmemory-request = 3\ninvocation-timeout = '250ms'\ncpu-quota = 0.25\n[caps]\nmemory-request = '4Mi'\n";
+    // One ends when its time is over; the other has time enough to use up its memory.
+    let settings = |timeout: &str| {
+        format!(
+            "[limits]\nmemory-request = 3\ninvocation-timeout = '{timeout}'\ncpu-quota = 0.25\n[caps]\nmemory-request = '4Mi'\n"
+        )
+    };
     let server = WasmBox::launch()
         .function("hungry.wat", guest::hungry())
-        .function("hungry.toml", settings)
+        .function("hungry.toml", settings("50s"))
         .function("sleeping.wat", guest::sleeping())
-        .function("sleeping.toml", settings)
+        .function("sleeping.toml", settings("250ms"))
         .function("other.wat", guest::hungry())
         .flag("--memory-request", "2Mi")
         .start();

@@ -24,6 +24,8 @@ fn the_deadline_ends_whatever_the_guest_does() {
             (answer.header("wasmbox-error") != "compiling").then(|| answer.problem(504, "deadline-exceeded"))
         });
     }
+    // As above.
+    server.call(Request::options("/reading"), "");
     // Blocked in reading: a chunked body that does not end, and one that is shorter than it says.
     for head in [
         "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
@@ -40,6 +42,8 @@ fn the_deadline_ends_whatever_the_guest_does() {
 #[test]
 fn the_deadline_holds_after_a_pause() {
     let server = WasmBox::with("busy.wat", guest::busy());
+    // Loaded first, or the answer would be that it is still compiling.
+    server.call(Request::options("/busy"), "");
     for _ in 0..3 {
         thread::sleep(Duration::from_millis(1500));
         let answer = server.call(Request::get("/busy").header("Invocation-Timeout", "200"), "");
@@ -56,13 +60,14 @@ fn the_deadline_breaks_off_an_answer_that_has_started() {
         .start();
     for path in ["/flood", "/stuck"] {
         server.call(Request::head(path), "").ok();
-        let broken = server.try_call(Request::get(path).header("Invocation-Timeout", "300"), "");
+        // Enough for an answer to begin.
+        let broken = server.try_call(Request::get(path).header("Invocation-Timeout", "3000"), "");
         assert_eq!(broken.expect_err("it cannot end").status, Some(200), "{path}");
         let name = path.trim_start_matches('/');
-        server.logged(&[&format!("function={name}"), "failure=", "did not end within 300 ms"]);
+        server.logged(&[&format!("function={name}"), "failure=", "did not end within 3000 ms"]);
     }
     // Also when the client does not read: then the guest is blocked in writing.
-    let mut wire = server.wire("GET /flood HTTP/1.1\r\nHost: box\r\nInvocation-Timeout: 300\r\n\r\n");
+    let mut wire = server.wire("GET /flood HTTP/1.1\r\nHost: box\r\nInvocation-Timeout: 3000\r\n\r\n");
     wire.head();
     server.wait_until_idle();
     let mut end = Ok(None);
