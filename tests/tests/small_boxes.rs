@@ -45,9 +45,11 @@ fn serves_sixty_four_clients(mebibytes: u64, default_request: usize, at_once: us
     wires.iter_mut().for_each(|wire| wire.send_chunk(b""));
     wires.iter_mut().for_each(|wire| assert_eq!(wire.answer().ok().text(), "x"));
     server.wait_until_idle();
+    let all = (2 + CLIENTS * REQUESTS + CLIENTS) as f64;
+    let served = || server.metrics().sum("wasmbox_invocations_total", &["status=\"200\""]);
+    eventually("all are counted, which is after they are answered", || (served() >= all).then_some(()));
+    assert_eq!(served(), all, "{mebibytes} MiB");
     let metrics = server.metrics();
-    let served = metrics.sum("wasmbox_invocations_total", &["status=\"200\""]);
-    assert_eq!(served, (2 + CLIENTS * REQUESTS + CLIENTS) as f64, "{mebibytes} MiB");
     for metric in ["wasmbox_rejected_total", "wasmbox_evicted_total"] {
         assert_eq!(metrics.sum(metric, &[]), 0.0, "{metric} of {mebibytes} MiB");
     }

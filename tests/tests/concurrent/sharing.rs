@@ -35,7 +35,9 @@ fn as_many_as_asked_are_in_one_instance_at_once_and_the_next_is_in_another() {
         let all = uses(&server, "fresh") + uses(&server, "reused") + uses(&server, "joined");
         let lines = |log: String| log.lines().filter(|line| line.contains(" invocation: ")).count() as f64;
         eventually("each has a line in the log", || (lines(server.log()) == all).then_some(()));
-        assert_eq!(server.metrics().sum("wasmbox_invocations_total", &[]), all);
+        let counted = || server.metrics().sum("wasmbox_invocations_total", &[]);
+        eventually("and is counted", || (counted() >= all).then_some(()));
+        assert_eq!(counted(), all);
     }
 }
 

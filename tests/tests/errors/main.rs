@@ -10,7 +10,7 @@ mod server;
 
 use std::{fs, path::PathBuf};
 
-use wasmbox_tests::{WasmBox, guest, workspace};
+use wasmbox_tests::{WasmBox, eventually, guest, workspace};
 
 /// The server holds all requests back that come while one of 64 MiB runs; there is place for one to wait.
 fn narrow(queue: u64) -> WasmBox {
@@ -57,8 +57,10 @@ fn an_error_is_logged_and_counted() {
     let answer = server.get("/trap");
     let id = answer.header("wasmbox-invocation-id");
     server.logged(&["invocation", id, "trap", "500", "guest-trap", "unreachable"]);
-    let metrics = server.metrics();
-    assert_eq!(metrics.sum("wasmbox_invocations_total", &["function=\"trap\"", "status=\"500\""]), 1.0);
+    eventually("it is counted, which is after it is logged", || {
+        let counted = server.metrics().sum("wasmbox_invocations_total", &["function=\"trap\"", "status=\"500\""]);
+        (counted == 1.0).then_some(())
+    });
     server.get("/nothing").problem(404, "module-not-found");
     assert_eq!(server.metrics().sum("wasmbox_rejected_total", &["code=\"module-not-found\""]), 1.0);
     server.logged(&["invocation", "404", "module-not-found"]);

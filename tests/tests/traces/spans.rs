@@ -54,7 +54,7 @@ fn an_invocation_is_a_span_of_its_callers_trace_with_its_phases_below() {
         assert_eq!(resource.get(name).map(String::as_str), Some(value), "{resource:?}");
     }
     assert_eq!(collector.requests()[0]["x-secret"], "a,b");
-    assert_eq!(server.metrics().sum("wasmbox_traces_exported_total", &[]), 1.0);
+    wait_until_exported(&server, 1.0);
     server.logged(&["function=hello", "trace_id=0af7651916cd43dd8448eb211c80319c"]);
 }
 
@@ -93,7 +93,14 @@ fn what_is_refused_before_its_function_is_ready_is_a_span_of_its_callers_trace()
         assert_eq!(span.status, if is_error { (2, code.into()) } else { (0, String::new()) });
     }
     // Nobody is led from a function's figures to what no function was called for.
-    assert_eq!(server.metrics().sum("wasmbox_traces_exported_total", &[]), 5.0);
+    wait_until_exported(&server, 5.0);
+}
+
+/// The box counts them when the collector has answered.
+fn wait_until_exported(server: &WasmBox, number: f64) {
+    eventually(&format!("{number} are exported"), || {
+        (server.metrics().sum("wasmbox_traces_exported_total", &[]) == number).then_some(())
+    });
 }
 
 #[test]
@@ -168,7 +175,9 @@ fn samplers_decide_for_who_is_not_told() {
     let spans = collector.wait_for(1);
     assert_eq!(server_span(&spans).trace, TRACE);
     // The log names all of them.
-    assert_eq!(server.log().matches("trace_id=").count(), 4, "{}", server.log());
+    let named = || server.log().matches("trace_id=").count();
+    eventually("a line for each", || (named() >= 4).then_some(()));
+    assert_eq!(named(), 4, "{}", server.log());
 }
 
 #[test]

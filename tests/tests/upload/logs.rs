@@ -124,8 +124,13 @@ fn who_reads_slowly_is_told_how_many_lines_are_gone() {
     for _ in 0..12 {
         server.post("/writes", body.repeat(700)).ok();
     }
-    // There is room for it.
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    // There is room for it when what came before has come to its place.
+    let kept = || get(&server, "/functions/writes/logs").ok().body;
+    eventually("the lines are in their place", || {
+        let before = kept();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        (kept() == before).then_some(())
+    });
     server.post("/writes", "the last").ok();
     let (mut seen, mut missed) = (0, 0);
     loop {
