@@ -23,7 +23,7 @@ fn launch() -> Launch {
     WasmBox::launch()
         .function("hello.wat", guest::hello())
         .function("echo.wat", guest::echo())
-        .function("late.wat", guest::command("(call $sleep (i64.const 1500)) (call $copy (i32.const 0) (i32.const 1))"))
+        .function("late.wat", guest::command("(call $sleep (i64.const 4000)) (call $copy (i32.const 0) (i32.const 1))"))
         .function("http.wasm", http_guest())
         .flag("--memory-request", 8)
 }
@@ -64,7 +64,7 @@ fn a_byte_now_and_then_is_too_slow() {
 /// It is the function that keeps its client waiting.
 #[test]
 fn a_function_may_read_when_it_wants() {
-    let server = launch().flag("--body-timeout", "300ms").start();
+    let server = launch().flag("--body-timeout", "3s").start();
     let body = vec![b'x'; 4 << 20];
     assert!(server.post("/late", body.clone()).ok().body == body);
 }

@@ -41,7 +41,7 @@ fn wait_until_closed(mut wire: Wire) {
 
 #[test]
 fn who_sends_no_head_is_closed_on_every_protocol() {
-    let server = launch().flag("--head-timeout", "500ms").start();
+    let server = launch().flag("--head-timeout", "1500ms").start();
     let wires: Vec<_> = half_heads().iter().map(|start| server.wire(start)).collect();
     let admin: Vec<_> = half_heads().iter().map(|start| Wire::send_to(server.admin_address(), start)).collect();
     wires.into_iter().chain(admin).for_each(wait_until_closed);
@@ -50,7 +50,7 @@ fn who_sends_no_head_is_closed_on_every_protocol() {
 
 #[test]
 fn who_is_idle_for_long_is_closed() {
-    let server = launch().flag("--idle-timeout", "500ms").start();
+    let server = launch().flag("--idle-timeout", "1500ms").start();
     let mut wire = server.wire(HELLO);
     wire.answer().ok();
     assert_eq!(wire.rest(), b"");
@@ -65,11 +65,8 @@ fn who_is_idle_for_long_is_closed() {
 /// A function that waits is not an idle connection.
 #[test]
 fn a_function_may_take_longer_than_an_idle_connection() {
-    let server = launch()
-        .flag("--idle-timeout", "200ms")
-        .flag("--send-timeout", "200ms")
-        .flag("--head-timeout", "200ms")
-        .start();
+    let server =
+        launch().flag("--idle-timeout", "1s").flag("--send-timeout", "1s").flag("--head-timeout", "1s").start();
     assert_eq!(server.get("/slow").ok().text(), "slow");
     assert_eq!(server.call(Request::get("/slow").version(http::Version::HTTP_2), "").ok().text(), "slow");
 }
@@ -129,7 +126,7 @@ fn a_full_port_closes_the_longest_idle_connection() {
 /// Nobody reads the answer: the function ends, and nothing is held any more.
 #[test]
 fn who_does_not_read_is_cut_off() {
-    let server = launch().flag("--send-timeout", "500ms").start();
+    let server = launch().flag("--send-timeout", "2s").start();
     server.get("/hello").ok();
     let mut unread = server.wire("GET /flood HTTP/1.1\r\nHost: box\r\n\r\n");
     server.wait_until_running("flood", 1);
@@ -147,7 +144,7 @@ fn who_does_not_read_is_cut_off() {
 /// On HTTP/2 that is a stream; another one, which may be another client's behind a proxy, goes on. Without another it is the connection.
 #[test]
 fn who_does_not_read_a_stream_loses_that_stream_alone() {
-    let server = launch().flag("--send-timeout", "500ms").start();
+    let server = launch().flag("--send-timeout", "2s").start();
     server.get("/hello").ok();
     let connection = Http2::connect(server.address());
     let unread = connection.open("/flood");
@@ -168,9 +165,13 @@ fn a_client_may_half_close() {
     let server = WasmBox::launch()
         .function("hello.wat", guest::hello())
         .function("echo.wat", guest::echo())
-        .function("late.wat", guest::printing("late", "(call $sleep (i64.const 700))"))
+        .function("late.wat", guest::printing("late", "(call $sleep (i64.const 300))"))
         .function("http.wasm", http_guest())
         .start();
+    // Such a client is not waited for while its function is compiled.
+    for name in ["hello", "echo", "late", "http"] {
+        server.get(&format!("/{name}"));
+    }
     let get = |path: &str| format!("GET /{path} HTTP/1.1\r\nHost: box\r\n\r\n");
     for (request, texts) in [
         (get("hello"), &["hello\n"][..]),
@@ -243,6 +244,8 @@ fn a_client_that_closes_ends_its_function() {
 #[test]
 fn a_half_closed_client_is_not_waited_for_long() {
     let server = WasmBox::launch().function("http.wasm", http_guest()).start();
+    // Nor while its function is compiled.
+    server.get("/http/request").ok();
     let mut wire = server.wire("GET /http/loop HTTP/1.1\r\nHost: box\r\n\r\n");
     wire.finish();
     server.wait_until_running("http", 1);

@@ -45,9 +45,12 @@ fn open_connections_are_served_and_new_ones_are_not_taken() {
         let mut running = waiting(&server);
         server.signal(signal);
         server.logged(&["draining"]);
-        // It lives, but is not ready.
+        // They are idle connections, which are not waited for long: all say at once what they want.
         let [probe, call, post] = &mut kept;
         probe.send("GET /-/ready HTTP/1.1\r\nHost: box\r\n\r\n");
+        call.send("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
+        post.send("POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 4\r\n\r\nbody");
+        // It lives, but is not ready.
         let answer = probe.answer();
         assert_eq!((answer.status, answer.header("connection")), (503, "close"));
         let answer = server.admin("/ready");
@@ -55,9 +58,7 @@ fn open_connections_are_served_and_new_ones_are_not_taken() {
         server.admin("/live").ok();
         server.admin("/metrics").ok();
         // Whoever is connected is served once more, and told to go elsewhere.
-        call.send("GET /hello HTTP/1.1\r\nHost: box\r\n\r\n");
         assert_eq!(call.answer().ok().header("connection"), "close");
-        post.send("POST /echo HTTP/1.1\r\nHost: box\r\nContent-Length: 4\r\n\r\nbody");
         let answer = post.answer().ok();
         assert_eq!((answer.text(), answer.header("connection")), ("body", "close"));
         for wire in &mut kept {
@@ -77,7 +78,8 @@ fn open_connections_are_served_and_new_ones_are_not_taken() {
 /// HTTP/2 has its own way to say so: what is under way is answered, what comes later is for another connection.
 #[test]
 fn a_connection_of_http2_is_told_to_go_away() {
-    let mut server = launch().function("slow.wat", guest::printing("slow", "(call $sleep (i64.const 1000))")).start();
+    let launch = launch().function("slow.wat", guest::printing("slow", "(call $sleep (i64.const 1000))"));
+    let mut server = launch.flag("--drain-timeout", "30s").start();
     let connection = Http2::connect(server.address());
     let answers = thread::scope(|scope| {
         let slow = scope.spawn(|| connection.get_all(&["/slow".into(), "/slow".into()]));

@@ -36,7 +36,7 @@ fn a_busy_guest_is_reported() {
     let queue_proxy = QueueProxy::start(0, Peer::Reads);
     // What else the machine does is not in it.
     let cgroup = TestCgroup::new(&["cpu", "cpuacct"]);
-    let mut server = launch(queue_proxy.port()).within(&cgroup).start();
+    let mut server = launch(queue_proxy.port()).flag("--drain-timeout", "40s").within(&cgroup).start();
     let latest = |number: usize| {
         let before = queue_proxy.reports().len();
         let reports = wait_for_reports(&queue_proxy, before + number);
@@ -44,7 +44,7 @@ fn a_busy_guest_is_reported() {
     };
     let idle = latest(20);
     assert!(idle.iter().all(|cores| cores.is_finite() && *cores >= 0.0), "{idle:?}");
-    let mut busy = server.wire("GET /busy HTTP/1.1\r\nHost: box\r\nCpu-Quota: 1000\r\n\r\n");
+    let busy = server.wire("GET /busy HTTP/1.1\r\nHost: box\r\nCpu-Quota: 1000\r\n\r\n");
     server.wait_until_running("busy", 1);
     // On a machine with much else to do, it takes a while until the guest gets so much.
     eventually("a busy core", || latest(5).iter().any(|cores| *cores > 0.5).then_some(()));
@@ -56,8 +56,8 @@ fn a_busy_guest_is_reported() {
     server.signal(Signal::TERM);
     server.logged(&["draining"]);
     latest(2);
+    drop(busy);
     assert_eq!(server.wait().code(), Some(0));
-    drop(busy.rest());
     eventually("a goodbye", || (queue_proxy.goodbyes() == 1).then_some(()));
     drop(server);
 }

@@ -34,21 +34,24 @@ fn start() -> WasmBox {
 /// What a Service is: connections go where it points when they are opened, and stay there.
 struct Service {
     address: SocketAddr,
-    target: Arc<Mutex<SocketAddr>>,
+    target: Arc<tokio::sync::Mutex<SocketAddr>>,
 }
 
 impl Service {
     async fn start(target: SocketAddr) -> Service {
-        let target = Arc::new(Mutex::new(target));
+        let target = Arc::new(tokio::sync::Mutex::new(target));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let of_connections = target.clone();
         tokio::spawn(async move {
             loop {
                 let (mut client, _) = listener.accept().await.expect("a connection");
-                let target = *of_connections.lock().expect("no panic");
+                let of_connections = of_connections.clone();
                 tokio::spawn(async move {
-                    let mut server = TcpStream::connect(target).await.expect("the box takes new connections");
+                    // Until it is connected, nobody points elsewhere.
+                    let target = of_connections.lock().await;
+                    let mut server = TcpStream::connect(*target).await.expect("the box takes new connections");
+                    drop(target);
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                 });
@@ -172,8 +175,8 @@ fn nothing_is_lost_when_boxes_are_replaced() {
     for round in 0..ROUNDS {
         let before = count.answered.load(Ordering::Relaxed);
         let new = start();
-        *service.target.lock().expect("no panic") = new.address();
-        // Connections that the service has just pointed at the old one arrive there.
+        *service.target.blocking_lock() = new.address();
+        // The old one accepts those that are just made to it.
         std::thread::sleep(Duration::from_millis(100));
         let mut old = std::mem::replace(&mut server, new);
         old.signal(Signal::TERM);

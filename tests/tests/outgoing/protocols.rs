@@ -137,7 +137,7 @@ fn resetting(bytes: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
         let _ = stream.read(&mut buffer);
         let _ = stream.write_all(bytes);
         // What was sent is read before.
-        thread::sleep(std::time::Duration::from_millis(100));
+        thread::sleep(std::time::Duration::from_millis(500));
         set_socket_linger(&stream, Some(std::time::Duration::ZERO)).expect("a socket");
     };
     thread::spawn(move || listener.incoming().flatten().for_each(reset));

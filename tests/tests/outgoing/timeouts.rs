@@ -13,7 +13,7 @@ fn a_first_byte_that_does_not_come(wasi: Wasi) {
         has(&fetch(&server, &format!("GET,{url}/slow-head?60000,first=200")), &["error=", "ConnectionReadTimeout"]);
         has(&fetch(&server, &format!("GET,{url}/slow-head?50,first=30000")), &["status=200", "late"]);
         // It is for the head alone.
-        has(&fetch(&server, &format!("GET,{url}/slow-body?3000,first=1500")), &["status=200", "first second"]);
+        has(&fetch(&server, &format!("GET,{url}/slow-body?5000,first=3000")), &["status=200", "first second"]);
     }
 }
 
@@ -42,7 +42,10 @@ fn a_connection_that_is_not_made(wasi: Wasi) {
     let server = granted_to(wasi, "http", std::slice::from_ref(&address)).flag("--allow-outbound", &address).start();
     has(&fetch(&server, &format!("GET,https://{address}/,connect=200")), &["error=", "ConnectionTimeout"]);
     // It is connected: the answer is another matter.
-    has(&fetch(&server, &format!("GET,http://{address}/,connect=200,first=500")), &["error=", "ConnectionReadTimeout"]);
+    has(
+        &fetch(&server, &format!("GET,http://{address}/,connect=10000,first=500")),
+        &["error=", "ConnectionReadTimeout"],
+    );
     has(&fetch(&server, &format!("GET,https://{address}/,connect=0")), &["error=", "ConnectionTimeout"]);
     drop(silent);
     has(&fetch(&server, &format!("GET,http://{address}/")), &["error=", "ConnectionRefused"]);
