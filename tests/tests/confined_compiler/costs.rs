@@ -53,11 +53,11 @@ fn a_component_of_300_kb_is_compiled_in_80_mib_every_time() {
 #[test]
 fn a_module_that_takes_too_long_is_invalid() {
     let server = one_step()
-        .function("large.wasm", binary::large(LARGE))
+        .function("large.wasm", binary::large(4 * LARGE))
         .function("hello.wat", guest::hello())
-        .flag("--compile-time", "1s")
+        .flag("--compile-time", "3s")
         .start();
-    patient(&server, "/large").problem(422, "module-invalid").names(&["1000 ms", "--compile-time"]);
+    patient(&server, "/large").problem(422, "module-invalid").names(&["3000 ms", "--compile-time"]);
     patient(&server, "/large").problem(422, "module-invalid");
     assert_eq!(compilations(&server, "failed"), 1.0);
     eventually("nothing compiles any more", || compilers(&server).is_empty().then_some(()));

@@ -21,6 +21,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use rustix::process::Signal;
 use wasmbox_tests::{WasmBox, eventually, process::Process, server::Launch, temporary::TempDir, workspace};
 
 /// A node: a cache, and a socket with the service behind it.
@@ -102,10 +103,13 @@ impl Node {
         self.services().into_iter().flat_map(Process::children).collect()
     }
 
+    /// Waits for a compiler that runs, confined, and stops it, so that it does not end before it is told to go on.
     pub fn wait_for_compiler(&self) -> Process {
-        eventually("a compiler runs, confined", || {
+        let compiler = eventually("a compiler runs, confined", || {
             self.compilers().into_iter().find(|compiler| compiler.status("Seccomp").as_deref() == Some("2"))
-        })
+        });
+        compiler.signal(Signal::STOP);
+        compiler
     }
 
     /// Connects as a box does, and reads the greeting.

@@ -60,7 +60,7 @@ fn a_large_upload_takes_no_memory() {
 
 #[test]
 fn who_sends_nothing_more_is_not_waited_for() {
-    let server = launch().flag("--body-timeout", "300ms").start();
+    let server = launch().flag("--body-timeout", "3s").start();
     begin(&server, 4_000_000, b"\0asm").answer().problem(400, "body-unreadable");
     assert_nothing_left(&server.functions(), &[]);
 }
@@ -136,10 +136,10 @@ fn a_second_box_leaves_the_uploads_of_the_first_alone() {
 fn a_module_that_takes_too_long_to_compile_is_refused() {
     let server = launch()
         .function("f.wat", guest::printing("before", ""))
-        .flag("--compile-time", "1s")
+        .flag("--compile-time", "3s")
         .flag("--tiers", "off")
         .start();
-    put(&server, "f", binary::large(24 << 20)).problem(422, "module-invalid").names(&["1000 ms", "--compile-time"]);
+    put(&server, "f", binary::large(24 << 20)).problem(422, "module-invalid").names(&["3000 ms", "--compile-time"]);
     assert_eq!(server.get("/f").ok().text(), "before");
     assert_nothing_left(&server.functions(), &["f.wat"]);
 }
