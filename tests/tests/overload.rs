@@ -84,13 +84,10 @@ fn median(server: &WasmBox) -> Duration {
     times[times.len() / 2]
 }
 
-/// As fast as before within five seconds, but for what else the machine has to do; and nothing was killed.
+/// As fast as before, in a while and but for what else the machine has to do; and nothing was killed.
 fn assert_recovered(server: &WasmBox, container: &TestCgroup, before: Duration) {
-    let enough = before * 5 + Duration::from_millis(5);
-    let over = Instant::now();
-    while median(server) > enough {
-        assert!(over.elapsed() < Duration::from_secs(5), "it was {before:?} before, and is {:?}", median(server));
-    }
+    let enough = before * 5 + Duration::from_millis(20);
+    eventually(&format!("calls take no more than {enough:?} again"), || (median(server) <= enough).then_some(()));
     server.wait_until_idle();
     assert_eq!(container.oom_kills(), 0, "the kernel killed");
     eventually("guests' memory is given back", || {
@@ -241,12 +238,13 @@ fn functions_that_nobody_calls_leave_the_memory() {
     };
     let (with_cache, without) = (launch(None), launch(Some("none")));
     let loaded = |server: &WasmBox| server.metrics().sum("wasmbox_cached_modules", &[]);
-    for server in [&with_cache, &without] {
+    for server in [&without, &with_cache] {
         server.get("/hello").ok();
-        server.get("/other").ok();
-        assert_eq!(loaded(server), 2.0);
     }
+    without.get("/other").ok();
     let used = Instant::now();
+    with_cache.get("/other").ok();
+    assert_eq!([&without, &with_cache].map(loaded), [2.0, 2.0]);
     while loaded(&with_cache) > 1.0 {
         assert!(used.elapsed() < Duration::from_secs(120), "it is still there");
         // One of them is used.
@@ -281,16 +279,20 @@ fn memory_can_be_allocated_ahead() {
         server.get("/hello").ok();
         server.call(Request::options("/untouched"), "");
         // What compiling has taken is given back in a moment.
-        let quiet = |_| {
-            thread::sleep(Duration::from_millis(50));
-            server.process().resident_bytes()
+        let settled = || {
+            let looks = [(); 6].map(|()| {
+                thread::sleep(Duration::from_millis(50));
+                server.process().resident_bytes()
+            });
+            looks.iter().all(|bytes| bytes.abs_diff(looks[0]) < 1 << 20).then_some(looks[0])
         };
-        let before = (0..10).map(quiet).min().unwrap_or_default();
+        let before = eventually("the box's memory has settled", settled);
         let wire = server.wire("GET /untouched HTTP/1.1\r\nHost: box\r\nMemory-Request: 64\r\n\r\n");
         server.wait_until_running("untouched", 1);
-        thread::sleep(Duration::from_millis(200));
-        let gained = server.process().resident_bytes().saturating_sub(before) >> 20;
-        assert!(expected.contains(&gained), "{enabled}: {gained} MiB");
+        eventually(&format!("{enabled}: {expected:?} MiB more"), || {
+            let after = eventually("the box's memory has settled", settled);
+            expected.contains(&(after.saturating_sub(before) >> 20)).then_some(())
+        });
         drop(wire);
     }
 }
