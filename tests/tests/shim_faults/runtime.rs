@@ -28,7 +28,7 @@ impl Hanging {
         );
         fs::write(directory.join("script"), script).expect("a new file");
         fs::set_permissions(directory.join("script"), fs::Permissions::from_mode(0o755)).expect("our own file");
-        let options = format!("BinaryName = '{path}/script'\nRuntimeTimeout = 1\n");
+        let options = format!("BinaryName = '{path}/script'\nRuntimeTimeout = 3\n");
         fs::write(directory.join("options.toml"), options).expect("a new file");
         let hanging = Hanging { directory };
         hanging.at("");
@@ -57,7 +57,7 @@ fn a_hanging_runtime_is_named_and_ended(version: Version) {
         hanging.at(calls);
         let ran = run("one");
         let call = calls.split(' ').next().expect("a call").trim_start_matches("after-");
-        let said = format!("OCI runtime {call} did not end within 1 s");
+        let said = format!("OCI runtime {call} did not end within 3 s");
         assert!(ran.code != 0 && ran.stderr.contains(&said), "{calls}: {ran:?}");
         hanging.at("");
         remove_all(&containerd);
@@ -67,12 +67,12 @@ fn a_hanging_runtime_is_named_and_ended(version: Version) {
     run("two").ok();
     hanging.at("exec");
     let ran = containerd.ctr(&["task", "exec", "--exec-id", "e1", "two", "/bin/true"]);
-    assert!(ran.code != 0 && ran.stderr.contains("OCI runtime exec did not end within 1 s"), "{ran:?}");
+    assert!(ran.code != 0 && ran.stderr.contains("OCI runtime exec did not end within 3 s"), "{ran:?}");
     hanging.at("delete");
     containerd.ctr(&["task", "kill", "--signal", "9", "two"]).ok();
     stopped(&containerd, "two");
     let ran = containerd.ctr(&["task", "delete", "two"]);
-    assert!(ran.code != 0 && ran.stderr.contains("OCI runtime delete did not end within 1 s"), "{ran:?}");
+    assert!(ran.code != 0 && ran.stderr.contains("OCI runtime delete did not end within 3 s"), "{ran:?}");
     hanging.at("");
     let ran = containerd.ctr(&["task", "delete", "two"]);
     assert!(ran.stderr.contains("137"), "its status is not lost: {ran:?}");
@@ -85,7 +85,7 @@ fn a_hanging_exec_holds_up_nothing_else() {
     let hanging = Hanging::new(&containerd);
     fs::write(
         containerd.directory().join("runtime/options.toml"),
-        fs::read_to_string(hanging.options()).expect("just written").replace("RuntimeTimeout = 1\n", ""),
+        fs::read_to_string(hanging.options()).expect("just written").replace("RuntimeTimeout = 3\n", ""),
     )
     .expect("our own file");
     let options = hanging.options();
