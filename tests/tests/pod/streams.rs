@@ -62,9 +62,16 @@ fn input_and_output_are_attached_to(version: Version) {
     }
     // Between two attachments the container's input has not ended.
     assert_eq!(kubelet.cri.status(&container).state, ContainerState::Running as i32);
-    let log = kubelet.log(&pod, "echo.log");
-    assert!(log.contains("stdout F got one\n") && log.contains("stdout F got two\n"), "{log}");
+    logged(&kubelet, &pod, "echo.log", &["stdout F got one\n", "stdout F got two\n"]);
     kubelet.cri.remove(&pod);
+}
+
+/// Waits for all of it in a container's log, which containerd writes by and by.
+fn logged(kubelet: &Kubelet, pod: &Pod, name: &str, parts: &[&str]) {
+    eventually(&format!("{parts:?} in {name}"), || {
+        let log = kubelet.log(pod, name);
+        parts.iter().all(|part| log.contains(part)).then_some(())
+    });
 }
 
 fn ports_are_forwarded(version: Version) {
@@ -105,8 +112,7 @@ fn terminals_have_a_size(version: Version) {
     assert!(stdout.contains("resized\r\n") && status.contains("exit code 6"), "{stdout} {status}");
     stream.send(STDIN, b"\n");
     assert_eq!(kubelet.cri.ended(&container).exit_code, 5);
-    let log = kubelet.log(&pod, "terminal.log");
-    assert!(log.contains("stdout F resized"), "{log}");
+    logged(&kubelet, &pod, "terminal.log", &["stdout F resized"]);
     kubelet.cri.remove(&pod);
 }
 
@@ -125,7 +131,9 @@ fn logs_have_every_line(version: Version) {
     let container = kubelet.cri.start(&pod, busybox("lines", &["/bin/sh", "-c", script]));
     assert_eq!(kubelet.cri.ended(&container).exit_code, 0);
     // containerd's own buffer is written by and by.
-    let log = eventually("the last line", || Some(kubelet.log(&pod, "lines.log")).filter(|log| log.contains(" last")));
+    let log = eventually("the last line", || {
+        Some(kubelet.log(&pod, "lines.log")).filter(|log| log.contains(" last") && log.contains(" wrong\n"))
+    });
     let mut streams: HashMap<&str, String> = HashMap::new();
     for line in log.lines() {
         // "2026-01-01T00:00:00.000000000Z stdout F text"; P is part of a line that goes on.
@@ -147,7 +155,6 @@ fn logs_have_every_line(version: Version) {
     let wasmbox = kubelet.cri.start(&pod, kubelet.wasmbox("box"));
     kubelet.ask(&pod, PORT, "/hi");
     kubelet.cri.stop(&wasmbox, std::time::Duration::from_secs(30));
-    let log = kubelet.log(&pod, "box.log");
-    assert!(log.contains("stderr F ") && log.contains("8095"), "{log}");
+    logged(&kubelet, &pod, "box.log", &["stderr F ", "8095"]);
     kubelet.cri.remove(&pod);
 }
