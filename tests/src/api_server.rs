@@ -224,7 +224,9 @@ async fn carry(
     let Some(to) = to else {
         let reason = format!("error forwarding port {port}: dial tcp4 127.0.0.1:{port}: connect: connection refused\n");
         socket.send(message(ERROR, reason.as_bytes())).await?;
-        return Ok(socket.close(None).await?);
+        // A client that is still sending when the connection ends does not hear why: it ends it, when it has heard.
+        while let Some(Ok(_)) = socket.next().await {}
+        return Ok(());
     };
     let (mut from_box, mut to_box) = TcpStream::connect(to).await?.into_split();
     let (mut sink, mut source) = socket.split();
