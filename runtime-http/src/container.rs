@@ -191,9 +191,9 @@ mod tests {
         assert!(firm > 1 << 20 && firm <= working_set, "{firm}");
         let before = container.cpu_time().unwrap();
         let started = std::time::Instant::now();
-        while started.elapsed() < Duration::from_millis(20) {
-            std::hint::spin_loop();
+        // This test uses some, when it has a core.
+        while container.cpu_time().unwrap() <= before {
+            assert!(started.elapsed() < Duration::from_secs(30), "it stays {before:?}");
         }
-        assert!(container.cpu_time().unwrap() > before);
     }
 }

@@ -60,7 +60,7 @@ fn loading_that_panics_has_failed_and_is_not_loading_for_ever() {
         module: crate::artifacts::file_identity::FileIdentity::numbered(1),
         settings: None,
     };
-    let (sender, result) = watch::channel(None);
+    let (begun, (sender, result)) = (Instant::now(), watch::channel(None));
     let waiting = Waiting { result, until: Instant::now() };
     let ticket = test.store.cache().start(&version, waiting.clone(), Instant::now());
     let loading = Loading { store: test.store.clone(), ticket: Some(ticket), sender };
@@ -73,7 +73,7 @@ fn loading_that_panics_has_failed_and_is_not_loading_for_ever() {
     let waited = test.runtime.block_on(wait_for(waiting, Instant::now(), "f"));
     assert!(matches!(waited, Err(StoreError::Load(error)) if matches!(*error, LoadError::Aborted { .. })));
     let (name, later) = ("f".parse().unwrap(), Instant::now() + Duration::from_secs(2));
-    assert!(matches!(test.store.cache().look_up(&name, &version, Instant::now()), LookUp::Failed(_)));
+    assert!(matches!(test.store.cache().look_up(&name, &version, begun), LookUp::Failed(_)));
     assert!(matches!(test.store.cache().look_up(&name, &version, later), LookUp::Missing));
 }
 
