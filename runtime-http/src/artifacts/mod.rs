@@ -25,12 +25,14 @@ use self::{
     cache_directory::{check_directory, check_mapped_directory, is_root},
     file_identity::FileIdentity,
     mapping::Mapping,
+    room::Room,
 };
 
 pub mod cache_directory;
 mod checked;
 pub mod file_identity;
 pub mod mapping;
+mod room;
 
 const KEY_FILE: &str = "key";
 const KEY_BYTES: usize = 32;
@@ -93,8 +95,7 @@ enum Role {
 pub struct ArtifactCache {
     directory: PathBuf,
     role: Role,
-    /// The most bytes of compiled code on disk.
-    limit: u64,
+    room: Room,
 }
 
 /// A checked file: its content is exactly what was once written for that key, by this user or by the node's root. The MAC or digest is
@@ -116,7 +117,7 @@ impl ArtifactCache {
         check_directory(directory)?;
         let key = read_or_make_key(directory).map_err(io)?;
         let role = Role::Own { key, checked: CheckedImages::open(directory, &key).map_err(io)? };
-        let cache = ArtifactCache { directory: directory.to_owned(), role, limit };
+        let cache = ArtifactCache { directory: directory.to_owned(), role, room: Room::new(limit) };
         cache.remove_leftovers().map_err(io)?;
         Ok(cache)
     }
@@ -127,7 +128,7 @@ impl ArtifactCache {
     /// As [`ArtifactCache::open`].
     pub fn open_node(directory: &Path, limit: u64) -> Result<Self, CacheError> {
         check_directory(directory)?;
-        let cache = ArtifactCache { directory: directory.to_owned(), role: Role::Node, limit };
+        let cache = ArtifactCache { directory: directory.to_owned(), role: Role::Node, room: Room::new(limit) };
         cache.remove_leftovers().map_err(|source| CacheError::Io { path: directory.to_owned(), source })?;
         Ok(cache)
     }
@@ -138,7 +139,7 @@ impl ArtifactCache {
     /// [`CacheError::UnsafeNode`] if the box could write it, or others.
     pub fn open_mapped(directory: &Path) -> Result<Self, CacheError> {
         check_mapped_directory(directory)?;
-        Ok(ArtifactCache { directory: directory.to_owned(), role: Role::Mapped, limit: 0 })
+        Ok(ArtifactCache { directory: directory.to_owned(), role: Role::Mapped, room: Room::new(0) })
     }
 
     pub fn directory(&self) -> &Path {
@@ -168,7 +169,7 @@ impl ArtifactCache {
         }
     }
 
-    /// Whether its time of last use, for `make_room`, is to be set.
+    /// Whether its time of last use, for [`Room`], is to be set.
     fn is_unused(&self, identity: &FileIdentity) -> bool {
         !matches!(self.role, Role::Mapped) && identity.age(SystemTime::now()).is_some_and(|age| age > USED)
     }
@@ -238,33 +239,8 @@ impl ArtifactCache {
         };
         let mut hasher = self.hasher(key);
         hasher.update(code);
-        self.make_room(code.len() as u64 + MAC_BYTES)?;
+        self.room.take(&self.directory, code.len() as u64 + MAC_BYTES)?;
         publish(&self.directory, &key.file_name(), &[code, hasher.finalize().as_bytes()], mode)
-    }
-
-    /// Removes the files used longest ago until `bytes` more fit. Mapped files stay usable until they are unmapped.
-    fn make_room(&self, bytes: u64) -> io::Result<()> {
-        let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|ending| ending == ENDING)
-                && let Ok(metadata) = fs::symlink_metadata(&path)
-            {
-                files.push((metadata.modified()?, metadata.len(), path));
-            }
-        }
-        files.sort();
-        let mut total = files.iter().map(|(_, size, _)| size).sum::<u64>() + bytes;
-        for (_, size, path) in files {
-            if total <= self.limit {
-                break;
-            }
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => total -= size,
-            }
-        }
-        Ok(())
     }
 
     /// Temporary files of a process that was killed while it wrote; old enough that no living one still writes them.
