@@ -114,6 +114,8 @@ mod tests {
         #[test]
         fn never_more_than_the_limit_and_the_oldest_go(sizes in prop::collection::vec(0_u64..300, 1..60), limit in 300_u64..3000) {
             let directory = std::env::temp_dir().join(format!("wasmbox-room-{}", std::process::id()));
+            // Of a run that failed.
+            let _ = fs::remove_dir_all(&directory);
             fs::create_dir_all(&directory).unwrap();
             fs::write(directory.join("key"), "no code").unwrap();
             let room = Room::new(limit);
@@ -127,9 +129,9 @@ mod tests {
                 prop_assert!(there.iter().copied().eq(first..=number), "{there:?}");
                 let total: u64 = sizes[first..=number].iter().sum();
                 prop_assert!(total <= limit);
-                // Not many more than it takes.
+                // No more than it takes.
                 let before: u64 = sizes[first.saturating_sub(1)..=number].iter().sum();
-                prop_assert!(first == 0 || before > limit - limit / 16 - limit / 64 - 300, "{before} of {limit}");
+                prop_assert!(first == 0 || before > limit - limit / 16, "{before} of {limit}");
             }
             prop_assert!(directory.join("key").exists());
             fs::remove_dir_all(directory).unwrap();
