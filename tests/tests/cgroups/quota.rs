@@ -50,9 +50,14 @@ fn the_leaf_says_the_same() {
     let (creation, assign) = (first.number("cgroup-creation-time"), first.number("cgroup-assign-time"));
     assert!(creation > 0.0 && assign > 0.0, "{first:?}");
     let leaf = cgroup.leaf();
-    let again = call(&server, "/hello", "100");
-    assert_eq!([again.number("cgroup-creation-time"), again.number("cgroup-assign-time")], [0.0, 0.0]);
-    assert!(again.header("server-timing").contains("cgroup;dur=0.000"), "{again:?}");
+    // To write it takes longer than the header tells apart, each time; not to write it, if the thread is kept from running just then.
+    let again = in_one_of_three(
+        || call(&server, "/hello", "100"),
+        |again| {
+            [again.number("cgroup-creation-time"), again.number("cgroup-assign-time")] == [0.0, 0.0]
+                && again.header("server-timing").contains("cgroup;dur=0.000")
+        },
+    );
     assert_eq!(again.number("wasmbox-throttled-time-us"), 0.0);
     assert_eq!(throttled_ns(&leaf), 0);
 
