@@ -73,11 +73,7 @@ func (a *authority) trust(t *testing.T) {
 	t.Helper()
 	certificate, err := os.ReadFile(a.path("ca.crt"))
 	check(t, err)
-	all, err := os.OpenFile("/etc/ssl/certs/ca-certificates.crt", os.O_APPEND|os.O_WRONLY, 0)
-	check(t, err)
-	_, err = all.Write(certificate)
-	check(t, err)
-	check(t, all.Close())
+	appendTo(t, "/etc/ssl/certs/ca-certificates.crt", string(certificate))
 }
 
 // server issues the certificate of what listens under these names.

@@ -141,6 +141,16 @@ func (c *cluster) write(t *testing.T, name, text string) string {
 	return file
 }
 
+// appendTo adds text to the end of a file that is there.
+func appendTo(t *testing.T, name, text string) {
+	t.Helper()
+	file, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+	check(t, err)
+	_, err = file.WriteString(text)
+	check(t, err)
+	check(t, file.Close())
+}
+
 // mixedPods has boxes beside ordinary containers, under one shim, and beside the same pod with runc.
 func (c *cluster) mixedPods(t *testing.T) {
 	busybox := named(t, "deployment/functions/publish.yaml", "docker.io/library/busybox")
@@ -252,11 +262,7 @@ func (c *cluster) restarts(t *testing.T) {
 func (c *cluster) nodeUpgrade(t *testing.T) {
 	before := c.containers(t, "default")
 	output(t, "ctr", "--namespace=k8s.io", "images", "tag", "docker.io/library/wasmbox:0.1.0", "docker.io/library/wasmbox:0.1.1")
-	file, err := os.OpenFile("deployment/node/kustomization.yaml", os.O_APPEND|os.O_WRONLY, 0)
-	check(t, err)
-	_, err = file.WriteString("images:\n  - name: wasmbox\n    newTag: 0.1.1\n")
-	check(t, err)
-	check(t, file.Close())
+	appendTo(t, "deployment/node/kustomization.yaml", "images:\n  - name: wasmbox\n    newTag: 0.1.1\n")
 	l := begin(t, c.service(t), all()...)
 	commands(t, document, "Upgrading", "kubectl apply -k deployment/node").run(t)
 	l.end(t)

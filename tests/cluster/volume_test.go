@@ -13,11 +13,7 @@ import (
 func (c *cluster) registry(t *testing.T) {
 	const name = "registry.example"
 	c.pki.server(t, "registry", []string{name})
-	hosts, err := os.OpenFile("/etc/hosts", os.O_APPEND|os.O_WRONLY, 0)
-	check(t, err)
-	_, err = hosts.WriteString("127.0.0.1 " + name + "\n")
-	check(t, err)
-	check(t, hosts.Close())
+	appendTo(t, "/etc/hosts", "127.0.0.1 "+name+"\n")
 	// JSON is YAML.
 	config, err := json.Marshal(map[string]any{
 		"version": "0.1",
