@@ -191,8 +191,13 @@ pub fn outbound(
 /// # Errors
 /// If the place for what functions keep cannot be used.
 pub fn keyvalue(config: &Config, cgroups: &Cgroups, metrics: &Metrics) -> Result<Option<Arc<Keyvalue>>, BootError> {
-    if let Some(directory) = config.keyvalue.directory() {
-        let unusable = |source| BootError::KeyvalueUnusable { path: directory.clone(), source };
+    let directory = config.keyvalue.directory();
+    // Without a directory, only the thread for it can be missing.
+    let unusable = |source| match directory {
+        Some(path) => BootError::KeyvalueUnusable { path: path.clone(), source },
+        None => BootError::Threads(source),
+    };
+    if let Some(directory) = directory {
         crate::keyvalue::make_directory(directory).map_err(unusable)?;
         let path = directory.canonicalize().map_err(unusable)?;
         let functions = config.functions_dir.canonicalize().unwrap_or_else(|_| config.functions_dir.clone());
@@ -202,10 +207,7 @@ pub fn keyvalue(config: &Config, cgroups: &Cgroups, metrics: &Metrics) -> Result
     }
     let memory = config.thresholds.memory_limit;
     let started = Keyvalue::start(&config.keyvalue, memory, metrics.keyvalue.clone(), Arc::new(cgroups.leave()));
-    started.map_err(|source| match config.keyvalue.directory() {
-        Some(path) => BootError::KeyvalueUnusable { path: path.clone(), source },
-        None => BootError::Threads(source),
-    })
+    started.map_err(unusable)
 }
 
 /// `descriptors`: how many the process may have.
