@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks all of deployment/, runtimeclass/ and the Dockerfile: `make deploy-test`. Renders the chart with a real helm and the bases with a real
-# kustomize, holds the result against the schemas of Kubernetes, Knative, KEDA and the Prometheus Operator, tests the alerts with promtool, has
+# kustomize, holds the result and the Trigger of docs/events.md against the schemas of Kubernetes, Knative, KEDA and the Prometheus Operator, tests the alerts with promtool, has
 # containerd read the fragments, builds the image's final stage from the binaries in target/static, and runs it. What it needs goes into target/tools; a tool that cannot be had is an error.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -9,6 +9,9 @@ helm=v4.3.1
 kustomize=v5.8.1
 # The newest, and the one that the resource-aware fork is made of (1.15.2).
 serving=(v0.51.0 v0.42.2)
+# The operator of Knative, whose module has the released manifests of Eventing.
+operator=v0.42.2
+eventing=1.15.0
 keda=v2.21.0
 prometheus_operator=v0.85.0
 
@@ -45,6 +48,9 @@ for version in "${serving[@]}"; do
     serving_dir=${serving_dir:-$directory}
     crds+=("$directory/config/core/300-resources")
 done
+directory=$(source_of knative.dev/operator $operator)/cmd/operator/kodata/knative-eventing/$eventing
+[ -d "$directory" ] || fail "Knative Eventing $eventing cannot be had from knative.dev/operator $operator"
+crds+=("$directory")
 directory=$(source_of github.com/kedacore/keda/v2 $keda)
 [ -n "$directory" ] || fail "KEDA $keda cannot be had"
 crds+=("$directory/config/crd/bases")
@@ -180,8 +186,29 @@ part "style"
 
 part "schemas"
 "$wasmbox" serve --help >"$work/settings"
-"$python" tests/deployment/validate.py --crds "${crds[@]}" --settings "$work/settings" -- \
-    "$work"/*.yaml deployment/functions/{pvc,single-node,nfs,cephfs,publish}.yaml deployment/container-only/pv.yaml \
+# holds MANIFEST...: they are what the schemas have.
+holds() {
+    "$python" tests/deployment/validate.py --crds "${crds[@]}" --settings "$work/settings" -- "$@"
+}
+# The Trigger of the document, and the address that it gives for a box without Knative Serving.
+sed -n '/^```yaml$/,/^```$/{/^```/d;p}' docs/events.md >"$work/trigger.yaml"
+grep -q '^kind: Trigger$' "$work/trigger.yaml" || fail "docs/events.md has no Trigger"
+sed 's,^      apiVersion: serving.knative.dev/v1$,      apiVersion: v1,; s/^      name: wasmbox-knative$/      name: wasmbox/' "$work/trigger.yaml" >"$work/trigger-plain.yaml"
+! cmp -s "$work/trigger.yaml" "$work/trigger-plain.yaml" || fail "docs/events.md: the Trigger has another subscriber"
+sed 's/^  subscriber:$/  subscribers:/' "$work/trigger.yaml" >"$work/wrong"
+sed 's/^    uri:/    url:/' "$work/trigger.yaml" >"$work/wrong-subscriber"
+! holds "$work"/wrong{,-subscriber} "$work"/base-*.yaml >"$work/refused" 2>&1 || fail "a Trigger without a subscriber is taken for one"
+for said in "'subscriber' is a required property" "('subscribers' was unexpected)" "('url' was unexpected)"; do
+    grep -qF "$said" "$work/refused" || fail "a wrong Trigger is refused without \"$said\": $(cat "$work/refused")"
+done
+for subscriber in knative:wasmbox-knative kubernetes:wasmbox; do
+    "$python" - "$work/base-${subscriber%:*}.yaml" "${subscriber#*:}" <<'PYTHON'
+import sys, yaml
+services = [one["metadata"]["name"] for one in yaml.safe_load_all(open(sys.argv[1])) if one and one["kind"] == "Service"]
+sys.exit(None if sys.argv[2] in services else f"docs/events.md: {sys.argv[1]} has no Service {sys.argv[2]}, but {services}")
+PYTHON
+done
+holds "$work"/*.yaml deployment/functions/{pvc,single-node,nfs,cephfs,publish}.yaml deployment/container-only/pv.yaml \
     deployment/kubernetes/scaledobject.yaml deployment/schedules/cronjob.yaml
 # Keys of Knative's ConfigMaps.
 for patch in config-features config-features-container-only config-deployment; do

@@ -1,4 +1,4 @@
-"""Holds manifests against the schemas of those who read them: Kubernetes, Knative Serving, KEDA.
+"""Holds manifests against the schemas of those who read them: Kubernetes, Knative Serving and Eventing, KEDA.
 
     validate.py --crds DIR... --settings FILE MANIFEST...
 
@@ -115,6 +115,9 @@ class Manifests:
             elif fork:
                 self.box_decides(name, spec, fork)
         for release, schema in schemas.items():
+            if document["kind"] == "Trigger":
+                # Its schema keeps what it does not name; Eventing refuses one without a subscriber by a webhook.
+                schema["properties"]["spec"].update(additionalProperties=False, required=["subscriber"])
             for error in jsonschema.Draft202012Validator(schema).iter_errors(document):
                 self.errors.append(f"{name}: {release}: {'/'.join(map(str, error.path))}: {error.message}")
 
