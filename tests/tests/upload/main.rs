@@ -4,6 +4,7 @@ mod command;
 mod hostile;
 mod interrupted;
 mod logs;
+mod names;
 mod progress;
 mod races;
 mod requests;

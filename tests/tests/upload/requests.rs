@@ -122,34 +122,6 @@ fn each_line_is_a_token() {
 }
 
 #[test]
-fn names_that_are_none() {
-    let server = launch().function("hello.wat", guest::hello()).start();
-    let names = [
-        ".wasmbox",
-        "..",
-        "a%2fb",
-        "%2e%2e%2fetc",
-        ".wasm",
-        "a.toml",
-        "a.wasm.wasm",
-        "hello.toml",
-        "a%00b",
-        "é",
-        &"a".repeat(129),
-    ];
-    for name in names.map(|name| name.replace('é', "%C3%A9")) {
-        put(&server, &name, guest::hello()).problem(400, "bad-module-name");
-        delete(&server, &format!("/functions/{name}")).problem(400, "bad-module-name");
-    }
-    for path in ["../token", "hello/../../token", "hello/", "hello/settings/x", "hello/other", "a/b/c", "/hello"] {
-        let answer = put(&server, path, guest::hello());
-        assert!([400, 404].contains(&answer.status), "{path}: {answer:?}");
-    }
-    assert_eq!(fs::read_to_string(token_file(server.launched())).expect("the file"), format!("{TOKEN}\n"));
-    assert_nothing_left(&server.functions(), &["hello.wat"]);
-}
-
-#[test]
 fn other_methods_and_queries() {
     let server = launch().function("hello.wat", guest::hello()).start();
     for (method, path, allow) in [
