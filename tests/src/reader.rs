@@ -199,6 +199,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Ends what was started last and serves; it is over when this returns.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn stop(&mut self) {
+        let stopped = self.shell.run("kill $! && { wait $!; true; }");
+        assert_eq!(stopped.code, 0, "{}{}", stopped.text, self.served());
+    }
+
     /// The end of what the last thing that serves has said.
     fn served(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();

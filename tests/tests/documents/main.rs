@@ -1,11 +1,13 @@
 //! The commands in the documents, as they are written there: each block of them is run by a test here, or by what [`elsewhere`] names.
 //!
+//! - [`newcomer`]: the README from its top, in one shell
 //! - [`small`]: blocks that take a box, a project or a file; [`errors`]: the examples of docs/errors.md
 //! - [`machines`]: those that take containerd, a virtual machine or a registry
 
 mod elsewhere;
 mod errors;
 mod machines;
+mod newcomer;
 mod small;
 
 use elsewhere::{BY_CLUSTER_TEST, ELSEWHERE};
@@ -26,11 +28,12 @@ macro_rules! followed {
 }
 
 followed! {
-    the_readme_builds_serves_and_calls(
-        "README.md": ["make run", "curl 'localhost:8095/rust-hello", "curl localhost:8095/hello -H 'Memory"]
-    ): small::in_the_repository;
-    the_readme_makes_a_function("README.md": ["export PATH=", "wasmbox invoke hello"]): small::beside_the_build;
-    the_readme_puts_a_function_into_a_box("README.md": ["mkdir -p functions", "wasmbox push hello.wasm --token-file"]): small::with_a_module;
+    the_readme_is_followed_from_its_top(
+        "README.md": [
+            "make run", "curl 'localhost:8095/rust-hello", "export PATH=", "wasmbox invoke hello", "curl localhost:8095/hello -H 'Memory",
+            "mkdir -p functions", "wasmbox push hello.wasm --token-file",
+        ]
+    ): newcomer::from_the_top;
     the_readme_runs_containers(
         "README.md": ["make static images", "echo some text | sudo ctr"], "runtimeclass/README.md": ["for pid in"]
     ): machines::with_containerd;

@@ -19,10 +19,6 @@ pub fn at_the_root(blocks: &[Block], done: &[&str]) {
     reader.follow(blocks);
 }
 
-pub fn in_the_repository(blocks: &[Block]) {
-    at_the_root(blocks, &[]);
-}
-
 /// In a directory with the build.
 pub fn beside_the_build(blocks: &[Block]) {
     let node = Node::new();
