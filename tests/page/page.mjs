@@ -26,6 +26,9 @@ before(async () => {
     "constructor.wat": failing(HOSTILE),
     "__proto__.wat": printing(HOSTILE),
     ["n".repeat(128) + ".wat"]: printing("long"),
+    "limited.wat": counting(3000000),
+    "limited.toml": "[limits]\ncpu-quota = \"250m\"\nmemory-request = \"128Ki\"\n",
+    "idle.wat": printing("never called"),
     "typo.wat": "(module (func <b onclick=alert(1)>x</b>",
   }, ["--upload-max-functions=20000", "--module-memory=1Gi"]).ready;
 });
@@ -96,10 +99,56 @@ if (FIGURE) {
     assert.deepEqual(page.complaints().filter((one) => !one.includes("favicon")), []);
   });
 
+  test("functions are shown against their limits, and before they are called", async () => {
+    const page = await open();
+    await page.until("[...document.querySelectorAll('#rows tr')].some((row) => row.cells[0].textContent === 'idle')");
+    const rowOf = (name) => `[...document.querySelectorAll('#rows tr')].find((row) => row.cells[0].textContent === '${name}')`;
+    // What a function has in a column: its text, and its meter's name, value and text for who listens.
+    const cell = (name, column, is = "true") => page.until(`(() => { const [said, meter] = ${rowOf(name)}.cells[${column}].children;
+      const now = { said: said.textContent, hidden: meter.hidden, name: meter.getAttribute("aria-label"), value: meter.value, share: meter.getAttribute("aria-valuetext") };
+      return ${is} && now; })()`);
+    await box.callAll(Array(20).fill("limited"));
+    const memory = await cell("limited", 8, "now.said.includes(' of ')");
+    assert.deepEqual(memory, { said: "64 KiB of 128 KiB", hidden: false, name: "Peak memory of limited, of its limit", value: 0.5, share: "50 %" });
+    // One after the other: a quarter of a core is the limit.
+    for (let call = 0; call < 20; call++) await box.call("limited");
+    const cpu = await cell("limited", 7, "/^0\\.\\d+ of 0\\.25$/.test(now.said) && now.value > 0");
+    assert.deepEqual([cpu.hidden, cpu.name], [false, "CPU of limited, of its limit"]);
+    assert.match(cpu.share, /^\d+ %$/);
+    assert.deepEqual(await page.value(`${rowOf("idle")}.cells[1].textContent + ${rowOf("idle")}.cells[5].textContent`), "unloaded0");
+    const idle = await cell("idle", 8);
+    assert.deepEqual([idle.said, idle.hidden], ["0 B", true]);
+    assert.equal(await page.value(`getComputedStyle(${rowOf("idle")}.cells[8].children[1]).display`), "none");
+    assert.equal(await page.value(text("directory")), "");
+    // Who reads it aloud is told the share.
+    const { nodes } = await page.send("Accessibility.getFullAXTree");
+    const meters = nodes.filter((node) => node.role?.value === "meter" && node.name?.value === "Peak memory of limited, of its limit");
+    assert.equal(meters.length, 1);
+    // The bar is seen before what is behind it, in the light and in the dark.
+    for (const scheme of ["light", "dark"]) {
+      await page.media({ "prefers-color-scheme": scheme });
+      const contrasts = await page.value(`(() => {
+        const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+        const luminance = (color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16) / 255)
+          .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+          .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+        return ["--accent", "--bad", "--soft"].map((name) => {
+          const [dark, light] = [luminance(variable(name)), luminance(variable("--back"))].sort((a, b) => a - b);
+          return (light + 0.05) / (dark + 0.05);
+        });
+      })()`);
+      assert.ok(contrasts.every((contrast) => contrast >= 3), scheme + ": " + contrasts);
+      await assertAccessible(page);
+      await shot(page, "limits-" + scheme);
+    }
+  });
+
   test("who waits, who was evicted and what is compiled is shown", async () => {
     // Its requests fit in what it admits, and not in its memory.
     const small = await new Box({ "holding.wat": holding(150), "large.wasm": large(1400) },
       ["--memory-limit=256Mi", "--concurrent-resource-request=512", "--memory-high=0.94", "--module-memory=32Mi", "--tiers=off", "--compile-jobs=1"]).ready;
+    // More than its memory lets it look at.
+    for (let number = 0; number < 17000; number++) small.add("many-" + number + ".wasm", "");
     const left = [];
     const begin = (memory) => {
       const [sent, answered] = small.begin("holding", { method: "POST", headers: { "memory-request": memory, "transfer-encoding": "chunked" } });
@@ -111,6 +160,7 @@ if (FIGURE) {
     try {
       const page = await browser.open("http://" + small.admin + "/");
       await page.until(`${text("evicted")} === "0" && ${text("waiting")} === "0"`);
+      await page.until(`${text("directory")}.includes("more entries than are looked at")`);
       const [older] = begin("200Mi");
       await page.until(`${text("running")}.startsWith("1 of")`);
       const [younger, answered] = begin("200Mi");

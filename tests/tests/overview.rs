@@ -89,6 +89,50 @@ fn what_functions_do_is_counted() {
 }
 
 #[test]
+fn functions_are_listed_with_their_limits_and_before_they_are_called() {
+    let settings = "[limits]\ncpu-quota = \"250m\"\nmemory-request = \"8Mi\"\n";
+    let launch = WasmBox::launch().function("limited.wat", guest::hello()).function("limited.toml", settings);
+    let launch = launch.function("idle.wasm", "never looked at").function("idle.toml", "").function("notes.txt", "");
+    fs::create_dir(launch.functions().join("directory.wasm")).expect("a directory");
+    let server = launch.start();
+    server.get("/limited").ok();
+    let limited = row(&server, "limited", |row| row["calls"] == 1);
+    assert_eq!((&limited["cpu_limit_cores"], &limited["memory_limit_bytes"]), (&0.25.into(), &(8 << 20).into()));
+    let listed = eventually("the directory", || {
+        let now = overview(&server, "sort=name");
+        (now["functions"]["directory"] == "whole").then_some(now)
+    });
+    assert_eq!((names(&listed), &listed["functions"]["all"]), (vec!["idle", "limited"], &2.into()));
+    let idle = &listed["functions"]["rows"][0];
+    assert_eq!((&idle["state"], &idle["calls"]), (&"unloaded".into(), &0.into()));
+    assert!(idle["limits"].is_null() && idle["cpu_limit_cores"].is_null() && idle["memory_limit_bytes"].is_null());
+    // What was put there later is seen, and what is gone is not.
+    fs::write(server.functions().join("later.wat"), "").expect("the file");
+    fs::remove_file(server.functions().join("idle.wasm")).expect("it is there");
+    eventually("what is there now", || (names(&overview(&server, "sort=name")) == ["later", "limited"]).then_some(()));
+}
+
+/// Who can write to the directory cannot make the box hold more names than its memory allows.
+#[test]
+fn a_directory_with_too_many_entries_is_cut() {
+    let launch = WasmBox::launch().function("hello.wat", guest::hello()).flag("--memory-limit", "128Mi");
+    for number in 0..9000 {
+        fs::write(launch.functions().join(format!("many-{number}.wasm")), "").expect("the file");
+    }
+    let server = launch.start();
+    server.get("/hello").ok();
+    let cut = eventually("the directory", || {
+        let now = overview(&server, "sort=name&limit=200");
+        (now["functions"]["directory"] == "cut").then_some(now)
+    });
+    let all = cut["functions"]["all"].as_u64().expect("a number");
+    // One for 16 KiB.
+    assert!((8190..=8193).contains(&all), "{all}");
+    assert_eq!(cut["functions"]["rows"].as_array().map(Vec::len), Some(200));
+    row(&server, "hello", |row| row["calls"] == 1);
+}
+
+#[test]
 fn functions_are_sorted_filtered_and_paged_by_the_box() {
     let launch =
         (0..25).fold(WasmBox::launch(), |launch, number| launch.function(&format!("f{number:02}.wat"), guest::hello()));

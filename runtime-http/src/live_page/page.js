@@ -8,6 +8,8 @@
     ["Name", "name"], ["State", null], ["Running", "running"], ["Calls/s", "calls"], ["Errors/s", "errors"], ["Calls", null], ["Errors", null],
     ["CPU", "cpu"], ["Peak memory", "memory"], ["50 %", null], ["99 %", "latency"], ["Code", null], ["", null],
   ];
+  // What is shown with a meter, by its column.
+  const measured = new Map([[7, "CPU"], [8, "Peak memory"]]);
   const asked = { sort: "cpu", offset: 0, filter: "" };
   // The last minute: when, by the box's own clock in seconds, and what had happened by then.
   const past = [];
@@ -96,6 +98,10 @@
 
   // Each row keeps its elements, and so the focus that may be in it.
   const rows = new Map();
+  const incomplete = {
+    cut: "The functions directory has more entries than are looked at: functions that were not called may be missing.",
+    unknown: "The functions directory is not known: it cannot be read, or that takes long. Functions that were not called may be missing.",
+  };
   const row = (name) => {
     const made = element("tr");
     const head = element("th");
@@ -105,10 +111,27 @@
     choose.type = "button";
     choose.setAttribute("aria-label", "Choose " + name + " to be put here or rolled back");
     choose.addEventListener("click", () => { $("name").value = name; named(); $("token").focus(); });
+    for (const [column, what] of measured) {
+      const meter = element("meter");
+      meter.high = 0.9;
+      meter.setAttribute("aria-label", what + " of " + name + ", of its limit");
+      made.children[column].append(element("span"), meter);
+    }
     const last = element("td");
     last.append(choose);
     made.append(last);
     return made;
+  };
+  // A value beside its limit, if that is known.
+  const measure = (cell, used, limit, written) => {
+    const [said, meter] = cell.children;
+    const text = written(used) + (limit ? " of " + written(limit) : "");
+    if (said.textContent !== text) said.textContent = text;
+    meter.hidden = !limit;
+    if (!limit) return;
+    meter.value = used / limit;
+    const share = number(100 * used / limit) + " %";
+    if (meter.getAttribute("aria-valuetext") !== share) meter.setAttribute("aria-valuetext", share);
   };
   const table = (functions) => {
     const names = new Set(functions.rows.map((one) => one.name));
@@ -122,17 +145,20 @@
       const state = one.tier === "baseline" ? one.state + ", baseline" : one.state;
       const texts = [
         one.name, state, number(one.running), rate(one.calls_per_second), rate(one.errors_per_second), number(one.calls), number(one.errors),
-        number(one.cpu_cores, 3), size(one.memory_peak_bytes), within(one.p50_seconds), within(one.p99_seconds), size(one.code_bytes),
+        null, null, within(one.p50_seconds), within(one.p99_seconds), size(one.code_bytes),
       ];
       texts.forEach((text, column) => {
-        if (made.children[column].textContent !== text) made.children[column].textContent = text;
+        if (text !== null && made.children[column].textContent !== text) made.children[column].textContent = text;
       });
+      measure(made.children[7], one.cpu_cores, one.cpu_limit_cores, (cores) => number(cores, 3));
+      measure(made.children[8], one.memory_peak_bytes, one.memory_limit_bytes, size);
       made.children[0].title = one.reason || one.file || "";
       made.children[1].className = one.state === "failed" ? "bad" : "";
       made.children[6].className = one.errors ? "bad" : "";
     });
     const end = functions.offset + functions.rows.length;
     say("shown", functions.matching ? number(functions.offset + 1) + " to " + number(end) + " of " + number(functions.matching) : "None of " + number(functions.all));
+    say("directory", incomplete[functions.directory] || "");
     $("previous").disabled = functions.offset === 0;
     $("next").disabled = end >= functions.matching;
     if (!functions.rows.length && functions.offset) { asked.offset = 0; soon(); }

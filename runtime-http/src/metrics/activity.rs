@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{by_name::ByName, invocation::microseconds};
+use crate::{
+    by_name::ByName,
+    invocation::{Usage, microseconds},
+};
 
 /// Bounds of the classes of latencies, seconds; what is above the last is in a class of its own.
 pub const LATENCIES: [f64; 17] =
@@ -30,6 +33,7 @@ const UPDATE: Duration = Duration::from_millis(900);
 struct Counts {
     errors: AtomicU64,
     cpu_us: AtomicU64,
+    executing_us: AtomicU64,
     latencies: [AtomicU64; CLASSES],
 }
 
@@ -40,6 +44,8 @@ pub struct Totals {
     pub errors: u64,
     /// Microseconds.
     pub cpu_us: u64,
+    /// Microseconds that invocations ran or waited for others, each for itself.
+    pub executing_us: u64,
     /// Ended invocations by the time that they took.
     pub latencies: [u64; CLASSES],
 }
@@ -51,6 +57,8 @@ pub struct Rates {
     pub errors: f64,
     /// Seconds of CPU time in a second.
     pub cpu_cores: f64,
+    /// Seconds of invocations in a second: how many ran at once.
+    pub executing: f64,
 }
 
 /// One function's.
@@ -82,7 +90,8 @@ pub struct Activities {
 impl Counts {
     fn totals(&self) -> Totals {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let mut totals = Totals { errors: read(&self.errors), cpu_us: read(&self.cpu_us), ..Totals::default() };
+        let (errors, cpu_us) = (read(&self.errors), read(&self.cpu_us));
+        let mut totals = Totals { errors, cpu_us, executing_us: read(&self.executing_us), ..Totals::default() };
         for (total, count) in totals.latencies.iter_mut().zip(&self.latencies) {
             *total = read(count);
         }
@@ -92,6 +101,7 @@ impl Counts {
     fn add(&self, totals: &Totals) {
         self.errors.fetch_add(totals.errors, Ordering::Relaxed);
         self.cpu_us.fetch_add(totals.cpu_us, Ordering::Relaxed);
+        self.executing_us.fetch_add(totals.executing_us, Ordering::Relaxed);
         for (count, total) in self.latencies.iter().zip(&totals.latencies) {
             count.fetch_add(*total, Ordering::Relaxed);
         }
@@ -107,6 +117,7 @@ impl Totals {
     pub fn add(&mut self, other: &Totals) {
         self.errors += other.errors;
         self.cpu_us += other.cpu_us;
+        self.executing_us += other.executing_us;
         for (total, other) in self.latencies.iter_mut().zip(&other.latencies) {
             *total += other;
         }
@@ -178,20 +189,20 @@ impl Activity {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).update(totals, now)
     }
 
-    /// An invocation is answered.
-    pub(super) fn observe(&self, is_error: bool, duration: Duration, cpu: Duration, memory_peak: u64) {
+    /// An invocation is answered. `usage`: `None` if it never ran.
+    pub(super) fn observe(&self, is_error: bool, duration: Duration, usage: Option<&Usage>) {
         let seconds = duration.as_secs_f64();
         let class = LATENCIES.partition_point(|bound| *bound < seconds);
         self.counts.latencies[class].fetch_add(1, Ordering::Relaxed);
         if is_error {
             self.counts.errors.fetch_add(1, Ordering::Relaxed);
         }
-        if !cpu.is_zero() {
-            self.counts.cpu_us.fetch_add(microseconds(cpu), Ordering::Relaxed);
-        }
+        let Some(usage) = usage else { return };
+        self.counts.cpu_us.fetch_add(microseconds(usage.cpu), Ordering::Relaxed);
+        self.counts.executing_us.fetch_add(microseconds(usage.execution), Ordering::Relaxed);
         // Read first: it seldom rises.
-        if memory_peak > self.memory_peak() {
-            self.memory_peak.fetch_max(memory_peak, Ordering::Relaxed);
+        if usage.memory_peak > self.memory_peak() {
+            self.memory_peak.fetch_max(usage.memory_peak, Ordering::Relaxed);
         }
     }
 }
@@ -240,6 +251,7 @@ pub struct Averages {
     calls: u64,
     errors: u64,
     cpu_us: u64,
+    executing_us: u64,
     /// `None` until there is a first one.
     rates: Option<Rates>,
 }
@@ -247,12 +259,17 @@ pub struct Averages {
 impl Averages {
     /// Of counts that begin at zero then.
     pub fn new(at: Instant) -> Averages {
-        Averages { at, calls: 0, errors: 0, cpu_us: 0, rates: None }
+        Averages::after(&Totals::default(), at, None)
+    }
+
+    fn after(totals: &Totals, at: Instant, rates: Option<Rates>) -> Averages {
+        let Totals { errors, cpu_us, executing_us, .. } = *totals;
+        Averages { at, calls: totals.calls(), errors, cpu_us, executing_us, rates }
     }
 
     /// What happened before `now` does not count.
     pub fn restart(&mut self, totals: &Totals, now: Instant) {
-        *self = Averages { at: now, calls: totals.calls(), errors: totals.errors, cpu_us: totals.cpu_us, rates: None };
+        *self = Averages::after(totals, now, None);
     }
 
     pub fn update(&mut self, totals: &Totals, now: Instant) -> Rates {
@@ -270,11 +287,11 @@ impl Averages {
                     *rate = 0.0;
                 }
             };
-            let calls = totals.calls();
-            average(&mut rates.calls, self.calls, calls, 1.0);
+            average(&mut rates.calls, self.calls, totals.calls(), 1.0);
             average(&mut rates.errors, self.errors, totals.errors, 1.0);
             average(&mut rates.cpu_cores, self.cpu_us, totals.cpu_us, 1e-6);
-            *self = Averages { at: now, calls, errors: totals.errors, cpu_us: totals.cpu_us, rates: Some(rates) };
+            average(&mut rates.executing, self.executing_us, totals.executing_us, 1e-6);
+            *self = Averages::after(totals, now, Some(rates));
         }
         self.rates.unwrap_or_default()
     }

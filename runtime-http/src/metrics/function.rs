@@ -104,8 +104,7 @@ impl FunctionMetrics {
             self.invocations.with_label_values(&[&*self.label, itoa::Buffer::new().format(status)]).inc();
         }
         self.duration.observe(duration.as_secs_f64());
-        let (cpu, memory) = usage.map_or((Duration::ZERO, 0), |usage| (usage.cpu, usage.memory_peak));
-        self.activity.observe(is_error, duration, cpu, memory);
+        self.activity.observe(is_error, duration, usage);
         if let Some(queue) = queue {
             self.queue.observe(queue.as_secs_f64());
         }

@@ -2,7 +2,9 @@
 //! --watch` show it.
 //!
 //! - [`query`]: which functions of all are wanted, in which order; [`source`]: where the document comes from
+//! - [`directory`]: which functions lie in the functions directory, whether they were called or not
 
+pub mod directory;
 pub mod query;
 pub mod source;
 
@@ -57,7 +59,7 @@ pub struct Latency {
     pub counts: Vec<u64>,
 }
 
-/// Some of the functions that are in memory, or were lately.
+/// Some of the functions that are in memory, were lately, or lie in the functions directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Functions {
     /// How many there are.
@@ -66,14 +68,31 @@ pub struct Functions {
     pub matching: u64,
     /// How many of those are before the first that is shown.
     pub offset: u64,
+    /// Whether those that were not called are among them.
+    #[serde(default)]
+    pub directory: DirectoryState,
     pub rows: Vec<FunctionRow>,
+}
+
+/// How much of the functions directory is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DirectoryState {
+    /// All that lie there.
+    Whole,
+    /// It has more entries than are looked at.
+    Cut,
+    /// It cannot be read, or that takes long.
+    #[default]
+    #[serde(other)]
+    Unknown,
 }
 
 /// A function.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FunctionRow {
     pub name: String,
-    /// `ready`, `loading`, `failed`, or `unloaded`: not in memory any more.
+    /// `ready`, `loading`, `failed`, or `unloaded`: not in memory, because it was not called, or not lately.
     pub state: String,
     #[serde(default)]
     pub file: Option<String>,
@@ -88,9 +107,16 @@ pub struct FunctionRow {
     pub counts: Counts,
     /// The most of one invocation.
     pub memory_peak_bytes: u64,
+    /// What the CPU quotas of its invocations allow, of as many as ran at once; `None` if its limits are not known.
+    #[serde(default)]
+    pub cpu_limit_cores: Option<f64>,
+    /// Of one invocation.
+    #[serde(default)]
+    pub memory_limit_bytes: Option<u64>,
     /// Bounds within which half and 99 of 100 invocations ended; `None` if there were none.
     pub p50_seconds: Option<f64>,
     pub p99_seconds: Option<f64>,
+    /// Of requests that name none.
     #[serde(default)]
     pub limits: Option<ListedLimits>,
     /// Why it is not ready.

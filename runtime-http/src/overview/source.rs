@@ -16,12 +16,14 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{
     Counts, FailedInvocation, FunctionRow, Functions, Latency, Overview,
+    directory::Directory,
     query::{Query, Sort},
 };
 use crate::{
     core::Core,
     excerpt::excerpt,
     failures::Failed,
+    limits::CpuQuota,
     metrics::activity::{Activity, Averages, Rates, Totals},
     status::StatusSource,
 };
@@ -56,12 +58,13 @@ struct Made {
     /// When somebody looked last.
     looked: Option<Instant>,
     averages: Averages,
+    directory: Directory,
     documents: Vec<(Query, Instant, Bytes)>,
 }
 
 /// A function in the list of all.
 struct Candidate {
-    /// `None`: it was never ready.
+    /// `None`: it was never ready, or it was forgotten.
     activity: Option<(Arc<Activity>, Totals)>,
     name: Arc<str>,
     /// The most first: what happens now, then what happened.
@@ -76,7 +79,9 @@ impl OverviewSource {
         (uploads, last_words): (bool, bool),
         runtime: Handle,
     ) -> Arc<OverviewSource> {
-        let made = Mutex::new(Made { looked: None, averages: Averages::new(Instant::now()), documents: Vec::new() });
+        let directory = Directory::new(core.store.directory().clone());
+        let averages = Averages::new(Instant::now());
+        let made = Mutex::new(Made { looked: None, averages, directory, documents: Vec::new() });
         let one = Arc::new(Semaphore::new(1));
         Arc::new(OverviewSource { core, status, cores, uploads, last_words, runtime, one, made })
     }
@@ -102,6 +107,8 @@ impl OverviewSource {
     fn made_for(&self, query: &Query) -> Bytes {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let looked = made.looked.replace(Instant::now());
+        let memory = self.core.sizing.now().memory_limit;
+        made.directory.look(&self.runtime, memory);
         if looked.is_none_or(|looked| looked.elapsed() >= FORGOTTEN) {
             self.restart(&mut made.averages, Instant::now());
             std::thread::sleep(FIRST_RATES);
@@ -111,7 +118,8 @@ impl OverviewSource {
         if let Some((_, _, document)) = made.documents.iter().find(|(known, _, _)| known == query) {
             return document.clone();
         }
-        let overview = self.read(query, &mut made.averages, now);
+        made.directory.look(&self.runtime, memory);
+        let overview = self.read(query, &mut made, now);
         let text = serde_json::to_vec(&overview).expect("names and numbers are representable in JSON");
         let document = Bytes::from(text.into_boxed_slice());
         if made.documents.len() >= HELD {
@@ -131,7 +139,7 @@ impl OverviewSource {
         averages.restart(&all, now);
     }
 
-    fn read(&self, query: &Query, averages: &mut Averages, now: Instant) -> Overview {
+    fn read(&self, query: &Query, made: &mut Made, now: Instant) -> Overview {
         let metrics = &self.core.metrics;
         let mut candidates = Vec::new();
         let mut names = 0;
@@ -146,16 +154,13 @@ impl OverviewSource {
             all.add(&totals);
             // Of each, so that a rate is an average since the last document, whatever that showed.
             let rates = activity.rates(&totals, now);
-            if !unready.is_empty() {
-                known.insert(activity.name().clone());
-            }
+            known.insert(activity.name().clone());
             if query.takes(activity.name()) {
                 let key = key(query.sort, &activity, &totals, rates);
                 candidates.push(Candidate { name: activity.name().clone(), activity: Some((activity, totals)), key });
             }
         }
-        for name in unready {
-            let name: Arc<str> = name.into();
+        for name in unready.into_iter().map(Arc::from).chain(made.directory.names().iter().cloned()) {
             if !known.insert(name.clone()) {
                 continue;
             }
@@ -169,12 +174,18 @@ impl OverviewSource {
         Overview {
             status: self.status.read(),
             cpu_limit_cores: self.cores,
-            totals: Counts::new(&all, averages.update(&all, now)),
+            totals: Counts::new(&all, made.averages.update(&all, now)),
             latency: Latency::new(&all),
             evicted: metrics.evicted.get(),
             growth_waits: metrics.growth_waits.get(),
             compiling: self.core.store.compiling(),
-            functions: Functions { all: names, matching: matching as u64, offset: query.offset as u64, rows },
+            functions: Functions {
+                all: names,
+                matching: matching as u64,
+                offset: query.offset as u64,
+                directory: made.directory.state(),
+                rows,
+            },
             failures: metrics.failures.last(query.failures).into_iter().map(|failed| self.failed(failed)).collect(),
             uploads: self.uploads,
         }
@@ -183,6 +194,12 @@ impl OverviewSource {
     fn failed(&self, failed: Failed) -> FailedInvocation {
         let failed = FailedInvocation::from(failed);
         if self.last_words { failed } else { FailedInvocation { stderr: String::new(), ..failed } }
+    }
+
+    /// Cores that invocations with that quota may use, of which so many run at once. One is one thread.
+    fn allowed(&self, quota: CpuQuota, rates: Rates) -> f64 {
+        let one = (f64::from(quota.millicores()) / 1000.0).min(1.0);
+        (one * rates.executing.max(1.0)).min(self.cores)
     }
 
     fn rows(&self, page: Vec<Candidate>, now: Instant) -> Vec<FunctionRow> {
@@ -204,6 +221,8 @@ impl OverviewSource {
                 running,
                 counts: Counts::new(&totals, rates),
                 memory_peak_bytes,
+                cpu_limit_cores: None,
+                memory_limit_bytes: None,
                 p50_seconds: totals.quantile(0.5),
                 p99_seconds: totals.quantile(0.99),
                 limits: None,
@@ -215,7 +234,11 @@ impl OverviewSource {
                 row.kind = listed.kind.map(str::to_owned);
                 row.tier = listed.tier.map(str::to_owned);
                 row.code_bytes = listed.code_bytes as u64;
-                row.limits = listed.limits;
+                if let Some(limits) = listed.limits {
+                    row.cpu_limit_cores = Some(self.allowed(limits.cpu_quota, rates));
+                    row.memory_limit_bytes = Some(limits.memory.bytes());
+                    row.limits = Some(limits.into());
+                }
                 row.reason = listed.reason.map(excerpt);
             }
             row

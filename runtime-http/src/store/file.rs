@@ -8,6 +8,7 @@ use std::{
     io::{self, Read},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -159,6 +160,25 @@ impl FunctionsDir {
         let has_ending = ENDINGS.iter().any(|ending| name.as_str().ends_with(ending));
         let endings: &[&str] = if has_ending { &[""] } else { &["", ".wasm", ".wat"] };
         endings.iter().map(move |ending| format!("{name}{ending}"))
+    }
+
+    /// The stems of the files among the first `most` entries that could be modules, in any order, and whether there are no further entries.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn stems(&self, most: usize) -> io::Result<(Vec<Arc<str>>, bool)> {
+        let mut entries = std::fs::read_dir(&self.path)?;
+        let mut stems = Vec::new();
+        for entry in entries.by_ref().take(most) {
+            let entry = entry?;
+            let Ok(file) = entry.file_name().into_string() else { continue };
+            // A link may lead to a file.
+            let may_be_one = entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_symlink());
+            if may_be_one && stem(&file) != file && file.parse::<ModuleName>().is_ok() {
+                stems.push(stem(&file).into());
+            }
+        }
+        Ok((stems, entries.next().is_none()))
     }
 
     /// The names of the files that could be modules, sorted.

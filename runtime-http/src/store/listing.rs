@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     LoadError, ModuleStore, Waiting,
@@ -26,8 +26,9 @@ pub struct Listed {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<&'static str>,
     pub code_bytes: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limits: Option<ListedLimits>,
+    /// Of requests that name none.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "written")]
+    pub limits: Option<Limits>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -48,6 +49,10 @@ impl From<Limits> for ListedLimits {
             invocation_timeout: limits.timeout.to_string(),
         }
     }
+}
+
+fn written<S: Serializer>(limits: &Option<Limits>, serializer: S) -> Result<S::Ok, S::Error> {
+    limits.map(ListedLimits::from).serialize(serializer)
 }
 
 /// What is being compiled, and what waits for that.
@@ -98,7 +103,7 @@ impl ModuleStore {
                 kind: Some(function.program.kind().as_str()),
                 tier: Some(function.tier.as_str()),
                 code_bytes: *bytes,
-                limits: Some(function.limits.over_defaults(self.loader.defaults.limits).into()),
+                limits: Some(function.limits.over_defaults(self.loader.defaults.limits)),
                 ..loading
             },
             State::Failed { error, .. } => Listed { state: "failed", reason: Some(error.to_string()), ..loading },
@@ -120,6 +125,11 @@ impl ModuleStore {
             FunctionsDir::candidates(&name?).find_map(|file| cache.state(&file).map(|state| self.line(&file, state)))
         };
         names.into_iter().map(listed).collect()
+    }
+
+    /// Where the functions lie.
+    pub fn directory(&self) -> &FunctionsDir {
+        &self.loader.directory
     }
 
     /// What is being compiled.

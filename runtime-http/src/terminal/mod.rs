@@ -26,6 +26,11 @@ pub fn plain_lines(text: &str) -> Vec<String> {
     excerpt(text).lines().map(str::to_owned).collect()
 }
 
+/// How much of a limit is used, in percent.
+pub fn share(used: f64, limit: Option<f64>) -> String {
+    limit.filter(|limit| *limit > 0.0).map_or_else(|| "-".into(), |limit| format!("{:.0}", used / limit * 100.0))
+}
+
 /// A rate, with about three digits.
 pub fn rate(value: f64) -> String {
     match value {
@@ -60,6 +65,7 @@ mod tests {
     #[test]
     fn numbers_have_about_three_digits() {
         assert_eq!([0.0, 0.123, 12.34, 1234.5].map(rate), ["0.00", "0.12", "12.3", "1234"]);
+        assert_eq!([Some(0.5), Some(0.0), None].map(|limit| share(0.125, limit)), ["25", "-", "-"]);
         assert_eq!([None, Some(0.00025), Some(0.25), Some(2.5)].map(bound), ["-", "250 us", "250 ms", "2 s"]);
     }
 }

@@ -9,7 +9,7 @@ use ratatui::{
 };
 
 use super::status_screen::bytes;
-use super::{bound, plain, plain_lines, rate};
+use super::{bound, plain, plain_lines, rate, share};
 use crate::overview::{Overview, query::Query};
 
 /// What is shown beside the head.
@@ -118,7 +118,20 @@ fn draw_functions(frame: &mut Frame<'_>, area: Rect, query: &Query, overview: &O
         functions.matching,
         query.sort.as_str()
     );
-    let head = [heading.as_str(), "STATE", "RUNS", "CALLS/S", "ERRORS/S", "CALLS", "ERRORS", "CPU", "PEAK", "99 %"];
+    let head = [
+        heading.as_str(),
+        "STATE",
+        "RUNS",
+        "CALLS/S",
+        "ERRORS/S",
+        "CALLS",
+        "ERRORS",
+        "CPU",
+        "CPU %",
+        "PEAK",
+        "PEAK %",
+        "99 %",
+    ];
     let rows = functions.rows.iter().map(|row| {
         let counts = &row.counts;
         Row::new(
@@ -131,7 +144,9 @@ fn draw_functions(frame: &mut Frame<'_>, area: Rect, query: &Query, overview: &O
                 counts.calls.to_string(),
                 counts.errors.to_string(),
                 format!("{:.3}", counts.cpu_cores),
+                share(counts.cpu_cores, row.cpu_limit_cores),
                 bytes(row.memory_peak_bytes),
+                share(row.memory_peak_bytes as f64, row.memory_limit_bytes.map(|bytes| bytes as f64)),
                 bound(row.p99_seconds),
             ]
             .map(Cell::from),
@@ -146,7 +161,9 @@ fn draw_functions(frame: &mut Frame<'_>, area: Rect, query: &Query, overview: &O
         Constraint::Length(9),
         Constraint::Length(7),
         Constraint::Length(7),
+        Constraint::Length(5),
         Constraint::Length(10),
+        Constraint::Length(6),
         Constraint::Length(7),
     ];
     frame.render_widget(Table::new(rows, widths).header(Row::new(head).style(REVERSED)), area);

@@ -6,12 +6,13 @@ use std::{
 };
 
 use super::{
-    arguments::TopArgs, ask::ask, bound, plain, rate, screen::Shows, session, status::StatusError, status_screen::bytes,
+    arguments::TopArgs, ask::ask, bound, plain, rate, screen::Shows, session, share, status::StatusError,
+    status_screen::bytes,
 };
 use crate::{
     config::Settings,
     deploy::table::aligned,
-    overview::{Overview, query::Query},
+    overview::{DirectoryState, Overview, query::Query},
 };
 
 /// Shows them until a key ends it, or once.
@@ -46,7 +47,9 @@ pub fn top(arguments: &TopArgs, settings: &Settings) -> Result<ExitCode, StatusE
 
 /// The functions as aligned lines.
 fn list(overview: &Overview) -> String {
-    let head = ["FUNCTION", "STATE", "RUNS", "CALLS/S", "ERRORS/S", "CALLS", "ERRORS", "CPU", "PEAK", "99 %"];
+    let head = [
+        "FUNCTION", "STATE", "RUNS", "CALLS/S", "ERRORS/S", "CALLS", "ERRORS", "CPU", "CPU %", "PEAK", "PEAK %", "99 %",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(overview.functions.rows.iter().map(|row| {
         [
@@ -58,7 +61,9 @@ fn list(overview: &Overview) -> String {
             row.counts.calls.to_string(),
             row.counts.errors.to_string(),
             format!("{:.3}", row.counts.cpu_cores),
+            share(row.counts.cpu_cores, row.cpu_limit_cores),
             bytes(row.memory_peak_bytes),
+            share(row.memory_peak_bytes as f64, row.memory_limit_bytes.map(|bytes| bytes as f64)),
             bound(row.p99_seconds),
         ]
     }));
@@ -67,6 +72,11 @@ fn list(overview: &Overview) -> String {
     let more = functions.matching.saturating_sub(functions.rows.len() as u64);
     if more > 0 {
         text.push_str(&format!("and {more} more; -n shows up to 200, --filter some of them\n"));
+    }
+    if functions.directory != DirectoryState::Whole {
+        text.push_str(
+            "the functions directory is not known as a whole: functions that were not called may be missing\n",
+        );
     }
     text
 }

@@ -5,10 +5,15 @@ fn counts_of_functions_that_are_gone_stay_in_the_sum() {
     let activities = Activities::default();
     let name: Arc<str> = "one".into();
     let one = activities.of(&name);
-    one.observe(false, Duration::from_micros(50), Duration::from_micros(40), 7);
-    one.observe(true, Duration::from_secs(100), Duration::ZERO, 5);
+    let usage = |micros, memory_peak| {
+        let (cpu, execution) = (Duration::from_micros(micros), Duration::from_micros(2 * micros));
+        Usage { cpu, execution, memory_peak, ..Usage::default() }
+    };
+    one.observe(false, Duration::from_micros(50), Some(&usage(40, 7)));
+    one.observe(true, Duration::from_secs(100), Some(&usage(0, 5)));
     let totals = one.totals();
     assert_eq!((totals.calls(), totals.errors, totals.cpu_us, one.memory_peak()), (2, 1, 40, 7));
+    assert_eq!(totals.executing_us, 80);
     assert_eq!((totals.latencies[0], totals.latencies[CLASSES - 1]), (1, 1));
     assert_eq!(activities.all().len(), 1);
     drop(one);
@@ -23,7 +28,7 @@ fn so_many_stay_when_their_functions_go() {
     let of = |number: usize| activities.of(&format!("f{number}").into());
     let held = of(0);
     for number in (0..100).chain(90..100) {
-        of(number).observe(false, Duration::ZERO, Duration::ZERO, 0);
+        of(number).observe(false, Duration::ZERO, None);
     }
     let mut names: Vec<String> = activities.all().iter().map(|one| one.name().to_string()).collect();
     names.sort();
@@ -55,11 +60,12 @@ fn rates_follow_what_happens_and_forget_it() {
     averages.restart(&totals, start);
     totals.latencies[3] += 300;
     totals.cpu_us += 1_000_000;
+    totals.executing_us += 6_000_000;
     assert_eq!(averages.update(&totals, start + UPDATE / 2), Rates::default(), "too soon");
     // The first one is what has happened since.
     let first = averages.update(&totals, start + Duration::from_secs(2));
     assert!((first.calls - 150.0).abs() < 0.01 && first.errors == 0.0, "{first:?}");
-    assert!((first.cpu_cores - 0.5).abs() < 1e-4, "{first:?}");
+    assert!((first.cpu_cores - 0.5).abs() < 1e-4 && (first.executing - 3.0).abs() < 1e-3, "{first:?}");
     let later = averages.update(&totals, start + Duration::from_secs(7));
     assert!((later.calls / first.calls - (-1.0_f64).exp()).abs() < 0.01, "{later:?}");
     let after = (66..300).map(|second| averages.update(&totals, start + Duration::from_secs(second))).last();

@@ -11,7 +11,7 @@ fn counts() -> serde_json::Value {
 
 fn overview(name: &str, functions: usize) -> Overview {
     let mut row = json!({
-        "name": name, "state": name, "code_bytes": 1000, "running": 2, "memory_peak_bytes": 65536, "p50_seconds": 0.001, "p99_seconds": 0.25,
+        "name": name, "state": name, "code_bytes": 1000, "running": 2, "memory_peak_bytes": 65536, "cpu_limit_cores": 0.5, "memory_limit_bytes": 209715200_u64, "p50_seconds": 0.001, "p99_seconds": 0.25,
     });
     row.as_object_mut().unwrap().extend(counts().as_object().unwrap().clone());
     let failure = json!({
@@ -64,7 +64,10 @@ fn all_that_matters_is_on_the_screen() {
     }
     let row = lines.iter().find(|line| line.starts_with("hello ")).unwrap();
     let cells: Vec<&str> = row.split_whitespace().collect();
-    assert_eq!(cells, ["hello", "hello", "2", "12.5", "0.25", "1234", "5", "0.125", "64.0", "KiB", "250", "ms"]);
+    assert_eq!(
+        cells,
+        ["hello", "hello", "2", "12.5", "0.25", "1234", "5", "0.125", "25", "64.0", "KiB", "0", "250", "ms"]
+    );
     let top = drawn(140, 30, Shows::Functions, &overview("hello", 3)).join("\n");
     assert!(!top.contains("FAILED LAST") && top.contains("FUNCTION, 1 to 3 of 3 by cpu"), "{top}");
 }
