@@ -144,13 +144,27 @@ impl Cri {
         self.try_run(config).expect("the sandbox runs")
     }
 
+    fn pod_status(&self, pod: &Pod) -> SandboxStatus {
+        let answer: PodStatus = self.call("PodSandboxStatus", Id { id: pod.id.clone() }).expect("the pod is there");
+        answer.status.expect("the pod has a status")
+    }
+
+    /// Whether its sandbox runs.
+    ///
+    /// # Panics
+    /// With containerd's error, if it fails.
+    pub fn is_ready(&self, pod: &Pod) -> bool {
+        /// `PodSandboxState.SANDBOX_READY`.
+        const READY: i32 = 0;
+        self.pod_status(pod).state == READY
+    }
+
     /// The pod's address.
     ///
     /// # Panics
     /// If it has none.
     pub fn address(&self, pod: &Pod) -> IpAddr {
-        let status: PodStatus = self.call("PodSandboxStatus", Id { id: pod.id.clone() }).expect("the pod is there");
-        let network = status.status.and_then(|status| status.network).expect("the pod has a network");
+        let network = self.pod_status(pod).network.expect("the pod has a network");
         network.ip.parse().expect("an address")
     }
 

@@ -9,13 +9,17 @@ use std::{
     env,
     io::{BufRead, BufReader, pipe},
     process::Command,
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use crate::workspace;
 
 /// Set in the virtual machine.
 const INSIDE: &str = "WASMBOX_TEST_INSIDE_VM";
+/// Set by `tests/vm/run.sh` in one that is started twice: which time it is.
+const BOOT: &str = "WASMBOX_VM_BOOT";
+/// What a node's virtual machine is: `tests/vm/run.sh` says.
+const NODE: [&str; 3] = ["--systemd", "--memory", "2560"];
 
 /// Runs `test`, which must be a closure written in the test's own function, in the virtual machine.
 ///
@@ -32,21 +36,46 @@ pub fn inside<F: FnOnce()>(test: F) {
 /// If it fails there, with its output, or if it did not run there.
 pub fn on_a_node<F: FnOnce()>(test: F) {
     static OUTPUT: OnceLock<String> = OnceLock::new();
-    within(&OUTPUT, &["--systemd", "--memory", "2560"], test);
+    within(&OUTPUT, &NODE, test);
+}
+
+/// As [`on_a_node`], on a node of this test's own. After `before` it is switched off, whatever runs on it, and started again for `after`. Both must be
+/// closures written in the test's own function.
+///
+/// # Panics
+/// If either fails there, with its output, or did not run there.
+pub fn on_a_node_that_restarts<F: FnOnce(), G: FnOnce()>(before: F, after: G) {
+    if env::var_os(INSIDE).is_some() {
+        return match env::var(BOOT).as_deref() {
+            Ok("1") => before(),
+            Ok(_) => after(),
+            // Other tests' machine, which stays on.
+            Err(_) => {}
+        };
+    }
+    let name = name_of::<F>();
+    let output = run(&[&NODE[..], &["--restart"]].concat(), &["--exact".to_owned(), name.clone()]);
+    passed(&output, &name, 2);
 }
 
 fn within<F: FnOnce()>(output: &OnceLock<String>, machine: &[&str], test: F) {
     if env::var_os(INSIDE).is_some() {
         return test();
     }
-    let output = output.get_or_init(|| run(machine));
-    let name = name_of::<F>();
-    let result = output.lines().find_map(|line| line.strip_prefix(&format!("test {name} ... ")));
-    match result {
-        Some("ok") => {}
-        Some("FAILED") => panic!("in the virtual machine:\n{}", marked(failure(output, &name))),
-        Some(_) | None => panic!("the virtual machine did not run {name}:\n{}", marked(output)),
+    let output = output.get_or_init(|| run(machine, &arguments(env::args().skip(1))));
+    passed(output, &name_of::<F>(), 1);
+}
+
+/// # Panics
+/// Unless the test has run there so many times, and passed.
+fn passed(output: &str, name: &str, times: usize) {
+    let line = format!("test {name} ... ");
+    let results: Vec<_> = output.lines().filter_map(|said| said.strip_prefix(&line)).collect();
+    if results.contains(&"FAILED") {
+        panic!("in the virtual machine:\n{}", marked(failure(output, name)));
     }
+    let passed = results.len() == times && results.iter().all(|result| *result == "ok");
+    assert!(passed, "the virtual machine ran {name} {} of {times} times:\n{}", results.len(), marked(output));
 }
 
 /// `crate::module::test::{{closure}}`, as libtest names it: `module::test`.
@@ -68,8 +97,11 @@ fn marked(output: &str) -> String {
     output.lines().map(|line| format!("vm| {line}\n")).collect()
 }
 
-/// Runs this binary in the virtual machine, gives all that it and the machine said.
-fn run(machine: &[&str]) -> String {
+/// Runs this binary in the virtual machine, with arguments that choose tests; gives all that it and the machine said.
+fn run(machine: &[&str], chosen: &[String]) -> String {
+    // Two at once would be as slow as one after the other, and slower than their tests expect.
+    static RUNNING: Mutex<()> = Mutex::new(());
+    let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     let (reader, writer) = pipe().expect("a pipe");
     // Should the tests be killed, the virtual machine ends, too.
     let mut child = Command::new("setpriv")
@@ -79,7 +111,7 @@ fn run(machine: &[&str]) -> String {
         // Each test gives up by itself; this is for all of them, on a machine that is busy.
         .args(["--deadline", "600", "--"])
         .arg(env::current_exe().expect("this binary has a path"))
-        .args(arguments(env::args().skip(1)))
+        .args(chosen)
         // One at a time: they move their own process between cgroups, and the virtual machine is slow.
         .args(["--test-threads=1", "--color=never"])
         .env(INSIDE, "1")

@@ -51,7 +51,7 @@ mv "$new"/boot/vmlinuz-* "$new/kernel"
 mv "$(find "$new" -path '*/bin/busybox' -type f)" "$new/busybox"
 mkdir "$new/modules"
 # What the kernel needs to find its root; tests/vm/init loads them. What is not there is built in.
-for module in virtio_ring virtio virtio_pci_{modern,legacy}_dev virtio_pci virtio_console fuse virtiofs overlay; do
+for module in virtio_ring virtio virtio_pci_{modern,legacy}_dev virtio_pci virtio_console virtio_blk fuse virtiofs overlay; do
     find "$new" -path "*/lib/modules/*/$module.ko*" -exec cp {} "$new/modules" \;
 done
 for compressed in "$new"/modules/*.xz; do

@@ -33,7 +33,7 @@ apt-cache show mmdebstrap >/dev/null 2>&1 || apt-get update -qq
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep '/debian/\?$' | head -n 1 || true)
 
 echo "Installing Debian 13 with systemd and containerd for the virtual machine"
-packages=systemd,systemd-sysv,dbus,kmod,containerd,runc
+packages=systemd,systemd-sysv,dbus,kmod,e2fsprogs,containerd,runc
 perl "$new/mmdebstrap/usr/bin/mmdebstrap" --quiet --mode=root --variant=minbase --include=$packages trixie "$new/root" \
     "deb [signed-by=$keyring] ${mirror:-http://deb.debian.org/debian} trixie main" >"$new/log" 2>&1 || {
     cat "$new/log" >&2

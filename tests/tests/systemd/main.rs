@@ -1,5 +1,5 @@
 //! A node as nearly all are: systemd, cgroup v2 alone, containerd as a unit of type `notify`, cgroups by systemd. In a virtual machine
-//! (`wasmbox_tests::vm`), all tests in one.
+//! (`wasmbox_tests::vm`), all tests in one, but for that which has the node switched off.
 
 mod node;
 mod pod;
@@ -9,7 +9,8 @@ mod service;
 use std::{fs, process::Command, time::Duration};
 
 use node::{
-    SLICE, boxes, files, installer, kill_containerd, nothing_is_left, only, prepare, said, scope, shims, systemctl,
+    SLICE, boxes, doctor, files, installer, kill_containerd, nothing_is_left, only, prepare, said, scope, shims,
+    started, systemctl,
 };
 use pod::{Boxed, MIB, ask};
 use rustix::process::Signal;
@@ -22,8 +23,6 @@ use wasmbox_tests::{Answer, Request, eventually, patience::in_one_of_three, proc
 fn what_is_installed_goes_to_the_byte() {
     vm::on_a_node(|| {
         prepare();
-        let started =
-            || systemctl(&["show", "--value", "--property", "ActiveEnterTimestampMonotonic", "containerd.service"]);
         let installed = started();
         installer("uninstall");
         assert_ne!(started(), installed);
@@ -182,4 +181,41 @@ fn a_killed_box_and_a_killed_containerd_come_back() {
         assert_eq!(only(shims()), shim);
         pod.remove();
     });
+}
+
+/// Nobody is left to tell of what runs in the pod, so it is ended, before anybody removes it.
+#[test]
+fn a_pod_whose_shim_is_killed_goes_with_it() {
+    vm::on_a_node(|| {
+        let pod = Boxed::new();
+        Process(only(shims())).signal(Signal::KILL);
+        pod.all_ended();
+        let sleeps = || node::processes("/bin/sleep 100000").is_empty();
+        eventually("its processes end", || (boxes().is_empty() && sleeps()).then_some(()));
+        pod.remove();
+        // Its name, its port and its socket are free again.
+        Boxed::run().remove();
+    });
+}
+
+/// The next start finds the node as it was, but for what ran: that has ended, and leaves nothing when it is removed.
+#[test]
+fn a_node_that_was_switched_off_comes_back() {
+    vm::on_a_node_that_restarts(
+        || Boxed::new().note(),
+        || {
+            let pod = Boxed::noted();
+            assert!(!pod.cri.is_ready(&pod.pod));
+            pod.all_ended();
+            assert!(doctor("orphans").ends_with("none of 0 shims and 0 containers"), "{}", doctor("orphans"));
+            let at = started();
+            installer("install");
+            assert_eq!(started(), at, "something of the installation was missing");
+            for container in [&pod.sidecar, &pod.function_box] {
+                pod.cri.remove_container(container);
+            }
+            pod.remove();
+            Boxed::run().remove();
+        },
+    );
 }

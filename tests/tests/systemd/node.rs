@@ -37,6 +37,20 @@ pub fn installer(action: &str) {
     said(command.args([action, "--host-root", "/run/host"]));
 }
 
+/// What `wasmbox doctor` finds of one thing.
+pub fn doctor(check: &str) -> String {
+    // It fails if anything is wrong, also with what is none of the test's.
+    let output = Command::new(workspace::installed("wasmbox")).arg("doctor").output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = text.lines().find(|line| line.get(6..).is_some_and(|rest| rest.starts_with(check)));
+    found.unwrap_or_else(|| panic!("{check}: {text}")).to_owned()
+}
+
+/// When containerd's unit was last started.
+pub fn started() -> String {
+    systemctl(&["show", "--value", "--property", "ActiveEnterTimestampMonotonic", "containerd.service"])
+}
+
 /// Images, functions, and the installation, once for all tests.
 pub fn prepare() {
     static PREPARED: Once = Once::new();
