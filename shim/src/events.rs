@@ -33,8 +33,9 @@ pub struct Events {
     namespace: String,
 }
 
+/// What goes to containerd, in this order.
 #[derive(Debug)]
-enum Item {
+pub enum Item {
     Event(Box<Envelope>),
     /// Tells when all before it have gone out.
     Flush(oneshot::Sender<()>),
@@ -43,8 +44,14 @@ enum Item {
 impl Events {
     /// To containerd's socket at `address`; the task that sends ends when all copies of this are dropped.
     pub fn new(address: String, namespace: String) -> (Events, impl Future<Output = ()> + use<>) {
+        let (events, waiting) = Events::queue(namespace);
+        (events, send(address, waiting))
+    }
+
+    /// With what is published, to be sent.
+    pub fn queue(namespace: String) -> (Events, mpsc::Receiver<Item>) {
         let (queue, waiting) = mpsc::channel(WAITING);
-        (Events { queue, namespace }, send(address, waiting))
+        (Events { queue, namespace }, waiting)
     }
 
     /// Queues the event. It holds nobody up.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Debug,
     io,
     os::unix::process::CommandExt,
     process::Command,
@@ -27,8 +28,38 @@ pub struct Exit {
     pub at: SystemTime,
 }
 
-#[derive(Debug, Clone, Default)]
-pub struct Exits(Arc<Mutex<State>>);
+/// Who starts the OCI runtime, and signals containers' processes: the kernel, but in tests of the order in which things happen.
+pub trait Kernel: Debug + Send + Sync {
+    /// Starts a child; gives its number.
+    fn start(&self, command: &mut Command) -> io::Result<u32>;
+    /// Whether the child is there.
+    fn signal(&self, pid: Pid, signal: Signal) -> bool;
+}
+
+#[derive(Debug)]
+struct Linux;
+
+impl Kernel for Linux {
+    fn start(&self, command: &mut Command) -> io::Result<u32> {
+        command.spawn().map(|child| child.id())
+    }
+
+    fn signal(&self, pid: Pid, signal: Signal) -> bool {
+        rustix::process::kill_process(pid, signal).is_ok()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Exits {
+    state: Arc<Mutex<State>>,
+    kernel: Arc<dyn Kernel>,
+}
+
+impl Default for Exits {
+    fn default() -> Exits {
+        Exits::of(Linux)
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -44,8 +75,12 @@ struct State {
 pub struct Expecting(Exits);
 
 impl Exits {
+    pub fn of(kernel: impl Kernel + 'static) -> Exits {
+        Exits { state: Arc::default(), kernel: Arc::new(kernel) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be called before a process is started whose pid is learnt later.
@@ -65,12 +100,22 @@ impl Exits {
         Ok((child, exit))
     }
 
+    /// As [`Exits::spawn`], of a child without streams to this process: gives its number.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(&self, command: &mut Command) -> io::Result<(u32, oneshot::Receiver<Exit>)> {
+        let expecting = self.expect();
+        let pid = self.kernel.start(command)?;
+        Ok((pid, expecting.of(pid)))
+    }
+
     /// Sends a signal to a child whose end is waited for. Returns whether it is still there: its number is its own until it is reaped,
     /// which is done under the same lock.
     pub fn signal(&self, number: u32, signal: Signal) -> bool {
         let state = self.state();
         let there = pid(number).filter(|_| state.waiting.contains_key(&number));
-        there.is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok())
+        there.is_some_and(|pid| self.kernel.signal(pid, signal))
     }
 
     /// Reaps until the task is ended.
@@ -94,14 +139,25 @@ impl Exits {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let Some(status) = code(status) else { continue };
             let exit = Exit { status, at: SystemTime::now() };
-            let pid = pid.as_raw_nonzero().get().unsigned_abs();
-            match state.waiting.remove(&pid) {
-                // A receiver that is gone does not want it.
-                Some(sender) => drop(sender.send(exit)),
-                None if state.expecting > 0 => drop(state.early.insert(pid, exit)),
-                // An orphan of a container's.
-                None => {}
-            }
+            state.ended(pid.as_raw_nonzero().get().unsigned_abs(), exit);
+        }
+    }
+
+    /// As if the child had been reaped.
+    #[cfg(test)]
+    pub fn ended(&self, pid: u32, exit: Exit) {
+        self.state().ended(pid, exit);
+    }
+}
+
+impl State {
+    fn ended(&mut self, pid: u32, exit: Exit) {
+        match self.waiting.remove(&pid) {
+            // A receiver that is gone does not want it.
+            Some(sender) => drop(sender.send(exit)),
+            None if self.expecting > 0 => drop(self.early.insert(pid, exit)),
+            // An orphan of a container's.
+            None => {}
         }
     }
 }

@@ -67,6 +67,13 @@ struct Containers {
     ending: bool,
 }
 
+impl Containers {
+    fn forget(&mut self, id: &str, first: &Bundle) {
+        self.entries.remove(id);
+        first.forget(id);
+    }
+}
+
 enum Entry {
     /// Its creation has begun; nobody else may take the id.
     Creating,
@@ -103,9 +110,15 @@ impl Pod {
         }
     }
 
-    pub fn remove(&self, id: &str) {
-        self.containers().entries.remove(id);
-        self.first.forget(id);
+    /// Returns whether it was still there: nobody else has removed it, nor made another of its name.
+    pub fn remove(&self, container: &Arc<Container>) -> bool {
+        let mut containers = self.containers();
+        let known = containers.entries.get(&container.id);
+        let is_there = matches!(known, Some(Entry::Created(known)) if Arc::ptr_eq(known, container));
+        if is_there {
+            containers.forget(&container.id, &self.first);
+        }
+        is_there
     }
 
     /// Makes a container. If nobody is there any more to hear of it, it is undone, and a shim without containers ends: nobody else would
@@ -128,13 +141,13 @@ impl Pod {
             let made = pod.make(request, options.as_ref()).await;
             match &made {
                 Ok(container) => drop(pod.containers().entries.insert(id.clone(), Entry::Created(container.clone()))),
-                Err(_) => pod.remove(&id),
+                Err(_) => pod.containers().forget(&id, &pod.first),
             }
             let Err(unheard) = answer.send(made) else { return };
             if let Ok(container) = unheard {
                 log::warn!("container {id}: whoever asked for it is gone: removing it");
                 container.discard().await;
-                pod.remove(&id);
+                pod.remove(&container);
             }
             pod.end_if_empty();
         });

@@ -245,11 +245,11 @@ impl Call {
         command.process_group(0);
         // What it made after the shim's end would be nobody's.
         ends_with_us(&mut command);
-        let spawned = runtime.exits.spawn(&mut command);
+        let started = runtime.exits.start(&mut command);
         // The streams are the container's now: the command holds copies.
         drop(command);
-        let (child, mut exit) =
-            spawned.map_err(|source| RuntimeError::Start { binary: runtime.binary.clone(), source })?;
+        let (number, mut exit) =
+            started.map_err(|source| RuntimeError::Start { binary: runtime.binary.clone(), source })?;
         match tokio::time::timeout(runtime.timeout, &mut exit).await {
             Ok(Ok(Exit { status: 0, .. })) => Ok(()),
             Ok(Ok(Exit { status, .. })) => {
@@ -259,7 +259,7 @@ impl Call {
             // The reaper is gone: the shim is ending.
             Ok(Err(_)) => Err(RuntimeError::Failed { call: name.to_owned(), message: "the shim is ending".into() }),
             Err(_) => {
-                if let Some(pid) = pid(child.id()) {
+                if let Some(pid) = pid(number) {
                     let _ = kill_process_group(pid, Signal::KILL);
                     // What comes next must not meet it.
                     let _ = tokio::time::timeout(KILLED, exit).await;

@@ -142,9 +142,10 @@ impl Task for Service {
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> TtrpcResult<DeleteResponse> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
         let exec = request.exec_id.clone();
-        let (pid, exit) = run_detached(async move { container.delete(&exec).await }).await?;
-        if request.exec_id.is_empty() {
-            self.pod.remove(&request.id);
+        let deleted = container.clone();
+        let (pid, exit) = run_detached(async move { deleted.delete(&exec).await }).await?;
+        // Two may have asked at once.
+        if request.exec_id.is_empty() && self.pod.remove(&container) {
             let event = TaskDelete {
                 container_id: request.id,
                 pid,
@@ -268,3 +269,6 @@ impl Task for Service {
         Ok(Empty::default())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,9 @@ use wasmbox_cgroup::{members, tree};
 
 /// Kills what is in cgroups.
 pub async fn kill(cgroups: Vec<PathBuf>) {
-    let _ = spawn_blocking(move || members::kill(&cgroups)).await;
+    if !cgroups.is_empty() {
+        let _ = spawn_blocking(move || members::kill(&cgroups)).await;
+    }
 }
 
 /// Kills what is left in cgroups, and removes them: for containers that the OCI runtime does not know, since it was killed itself.

@@ -208,7 +208,10 @@ impl Container {
         let attached = self.processes().get(&self.id, exec).ok().map(Process::take_attached);
         let mut attached = attached.unwrap_or(Attached::Nothing);
         attached.drained().await;
-        if let Ok(process) = self.processes().get(&self.id, exec) {
+        {
+            let mut processes = self.processes();
+            // The container was deleted with it.
+            let Ok(process) = processes.get(&self.id, exec) else { return };
             process.attached = attached;
             process.stopped(exit);
         }

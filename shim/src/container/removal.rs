@@ -41,7 +41,12 @@ impl Container {
                 Err(RuntimeError::Failed { .. }) if !self.runtime.knows(&self.id) => {}
                 result => result?,
             }
-            self.processes().init.stopped(exit);
+            {
+                let mut processes = self.processes();
+                processes.init.stopped(exit);
+                // Nothing more is told of them, should a call of the runtime for one still go on.
+                processes.execs.clear();
+            }
             self.bundle.unmount();
         } else if let Some(exec) = self.processes().execs.remove(exec) {
             let _ = std::fs::remove_file(exec.spec);
