@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, File},
-    io::{self, ErrorKind, Read, Seek},
+    io::{self, ErrorKind, Seek},
     path::{Path, PathBuf},
 };
 
@@ -60,14 +60,13 @@ impl Binaries {
         for (name, file) in &self.files {
             let target = self.directory.join(name);
             let failed = |source| BinariesError::Read { path: name.into(), source };
-            let mut bytes = Vec::new();
             let mut file = file;
             file.rewind().map_err(failed)?;
-            file.read_to_end(&mut bytes).map_err(failed)?;
-            if fs::read(&target).is_ok_and(|there| there == bytes) {
+            if File::open(&target).and_then(|there| replace::is_same(file, there)).unwrap_or(false) {
                 continue;
             }
-            Draft::write(&target, &bytes, 0o755)?.commit()?;
+            file.rewind().map_err(failed)?;
+            Draft::write(&target, file, 0o755)?.commit()?;
             eprintln!("{}: written", target.display());
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt, chown, symlink},
     path::{Path, PathBuf},
 };
@@ -36,6 +36,26 @@ pub fn read(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
+/// Whether both have the same bytes. Of large files a small part is in memory at a time.
+///
+/// # Errors
+/// What one of them could not be read for.
+pub fn is_same(one: impl Read, other: impl Read) -> io::Result<bool> {
+    let (mut one, mut other) = (BufReader::new(one), BufReader::new(other));
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if length == 0 {
+            return Ok(left.is_empty() && right.is_empty());
+        }
+        if left[..length] != right[..length] {
+            return Ok(false);
+        }
+        one.consume(length);
+        other.consume(length);
+    }
+}
+
 /// The file's text beside it, to look at before it counts. Goes when it is dropped.
 #[derive(Debug)]
 pub struct Draft {
@@ -46,7 +66,7 @@ pub struct Draft {
 impl Draft {
     /// # Errors
     /// [`FileError`], if it cannot be written.
-    pub fn write(target: &Path, bytes: &[u8], mode: u32) -> Result<Draft, FileError> {
+    pub fn write(target: &Path, mut content: impl Read, mode: u32) -> Result<Draft, FileError> {
         // A link stays one.
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
         let path = beside(&target);
@@ -64,7 +84,7 @@ impl Draft {
         if let Some(old) = old {
             at(&path, chown(&path, Some(old.uid()), Some(old.gid())))?;
         }
-        at(&path, file.write_all(bytes))?;
+        at(&path, io::copy(&mut content, &mut file))?;
         at(&path, file.sync_all())?;
         Ok(draft)
     }
@@ -124,4 +144,35 @@ pub fn make_directory(path: &Path) -> Result<(), FileError> {
 fn sync_directory_of(path: &Path) -> Result<(), FileError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     at(directory, File::open(directory).and_then(|directory| directory.sync_all()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::is_same;
+
+    /// Gives its bytes in pieces of this length.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl io::Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = self.1.min(buffer.len());
+            io::Read::read(&mut self.0, &mut buffer[..length])
+        }
+    }
+
+    #[test]
+    fn files_are_compared_in_pieces() {
+        let long = vec![7; 100_000];
+        let mut other = long.clone();
+        other[99_999] = 8;
+        let same = |one: &[u8], other: &[u8]| is_same(Pieces(one, 1000), Pieces(other, 333)).expect("no file");
+        assert!(same(&[], &[]));
+        assert!(same(&long, &long));
+        assert!(!same(&long, &other));
+        assert!(!same(&long, &long[1..]));
+        assert!(!same(&long[1..], &long));
+        assert!(!same(&[], &long));
+    }
 }
