@@ -150,7 +150,7 @@ deploy-test: static examples ## Check manifests, chart, alerts, dashboard, conta
 	tests/deployment/run.sh
 
 # ARGS='-test.run TestCluster/drain' for a part of it. Eight minutes, so it is not in .ci/run; the first time half an hour more, for it builds Kubernetes.
-cluster-test: static ## Run the documents' commands on a real Kubernetes of one node, with Knative; needs Go and root
+cluster-test: static ## Run the documents' commands on a real Kubernetes of one node, with KEDA and Knative; needs Go and root
 	tests/cluster/install.sh
 	tests/cluster/run.sh -test.v $(ARGS)
 

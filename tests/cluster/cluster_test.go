@@ -32,6 +32,7 @@ type cluster struct {
 	containerd *daemon
 	kubelet    *daemon
 	hasMetrics bool
+	hasDNS     bool
 }
 
 func check(t *testing.T, err error) {

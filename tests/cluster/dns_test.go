@@ -10,9 +10,13 @@ import (
 	"time"
 )
 
-// dns answers for the names of Services, by which Knative's parts find each other: NAME.NAMESPACE.svc.cluster.local, IPv4. All other names do
+// dns answers for the names of Services, by which the parts of Knative and KEDA find each other: NAME.NAMESPACE.svc.cluster.local, IPv4. All other names do
 // not exist, as search domains ask for many.
 func (c *cluster) dns(t *testing.T) {
+	if c.hasDNS {
+		return
+	}
+	c.hasDNS = true
 	socket, err := net.ListenPacket("udp4", nodeAddress+":53")
 	check(t, err)
 	c.whole.Cleanup(func() { _ = socket.Close() })

@@ -77,13 +77,23 @@ func (c *cluster) removal(t *testing.T, before map[string]string) {
 
 // helm installs the chart instead of what the quick start applied, with the functions that are there.
 func (c *cluster) helm(t *testing.T) {
+	c.installChart(t)
+	l := begin(t, c.service(t), all()...)
+	time.Sleep(time.Second)
+	l.end(t)
+	c.uninstallChart(t)
+}
+
+func (c *cluster) installChart(t *testing.T) {
+	t.Helper()
 	install := commands(t, document, "Quick start", "helm install wasmbox")
 	install.lines[0] += " " + inline(t, document, "--set functions.create=false")
 	install.run(t)
 	c.rolledOut(t)
-	l := begin(t, c.service(t), all()...)
-	time.Sleep(time.Second)
-	l.end(t)
+}
+
+func (c *cluster) uninstallChart(t *testing.T) {
+	t.Helper()
 	_, uninstall, _ := strings.Cut(commands(t, document, "Removing it", "kubectl delete -k deployment/single-node").lines[0], "; or: ")
 	block{document, []string{uninstall}}.run(t)
 }

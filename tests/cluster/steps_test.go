@@ -29,6 +29,7 @@ func TestCluster(t *testing.T) {
 	t.Run("restarts", c.restarts)
 	t.Run("node_upgrade", c.nodeUpgrade)
 	t.Run("autoscaling", c.autoscaling)
+	t.Run("keda", c.keda)
 	t.Run("drain", c.drain)
 	t.Run("knative", c.knative)
 	if os.Getenv("WASMBOX_CLUSTER_SHELL") != "" {
@@ -64,6 +65,10 @@ func (c *cluster) quickStart(t *testing.T) {
 		l := begin(t, c.service(t), one)
 		time.Sleep(100 * time.Millisecond)
 		l.end(t)
+	}
+	installer := kubectl(t, "get", "pods", "--namespace=wasmbox-system", "--output=jsonpath={.items[*].status.containerStatuses[*].restartCount}")
+	if installer != "0" {
+		t.Errorf("the installer ended and was started anew: %s: %s", installer, kubectl(t, "describe", "pods", "--namespace=wasmbox-system"))
 	}
 }
 

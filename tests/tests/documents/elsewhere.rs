@@ -55,6 +55,7 @@ pub const ELSEWHERE: &[(&str, &[&str], &str)] = &[
             "helm install wasmbox",
             "kubectl get pods -A",
             "Stock",
+            "kubectl delete hpa",
             "kubectl rollout restart",
             "kubectl delete -k deployment/single-node",
             "kubectl delete pod wasmbox-publish",
