@@ -1,15 +1,12 @@
 //! Tells when the kernel kills a process of a container because its memory limit is reached.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::os::fd::OwnedFd;
 
 use containerd_shim_protos::events::task::TaskOOM;
 use rustix::io::Errno;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    task::JoinHandle,
+    task::AbortHandle,
 };
 use wasmbox_cgroup::{
     ProcessCgroups,
@@ -21,76 +18,61 @@ use crate::{events::Events, watched::watched};
 /// Tells containerd of kills in one container, each once.
 #[derive(Debug)]
 pub struct OomReporter {
-    told: Arc<Told>,
-    /// By this task alone: the kernel does not tell it that the cgroup is gone, and gives a user few of the files that it waits on.
-    watch: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Debug)]
-struct Told {
     container: String,
     cgroup: Option<ProcessCgroups>,
     events: Events,
     /// How many kills were told of.
-    kills: Mutex<u64>,
+    kills: u64,
+    /// What waits for the next. By this alone it ends: the kernel does not tell it that the cgroup is gone, and gives a user few of the files
+    /// that it waits on.
+    waits: Option<AbortHandle>,
 }
 
 impl OomReporter {
     pub fn new(container: String, cgroup: Option<ProcessCgroups>, events: Events) -> OomReporter {
-        let told = Told { container, cgroup, events, kills: Mutex::default() };
-        OomReporter { told: Arc::new(told), watch: Mutex::default() }
+        OomReporter { container, cgroup, events, kills: 0, waits: None }
     }
 
-    /// From now on.
-    pub fn watch(&self) {
-        let Some(cgroup) = &self.told.cgroup else { return };
-        let watch = match OomWatch::new(cgroup) {
-            Ok(watch) => watch,
-            Err(error) => {
-                return log::warn!("container {}: out of memory is not watched for: {error:#}", self.told.container);
-            }
-        };
-        let told = self.told.clone();
-        let task = tokio::spawn(async move {
-            while watch.event().await.is_ok() {
-                told.update();
-            }
-        });
-        self.watch_by(Some(task));
+    /// What to wait for.
+    pub fn watch(&self) -> Option<OomWatch> {
+        let unwatched = |error| log::warn!("container {}: out of memory is not watched for: {error:#}", self.container);
+        OomWatch::new(self.cgroup.as_ref()?).map_err(unwatched).ok()
     }
 
-    fn watch_by(&self, task: Option<JoinHandle<()>>) {
-        let former = std::mem::replace(&mut *self.watch.lock().unwrap_or_else(PoisonError::into_inner), task);
-        former.inspect(JoinHandle::abort);
+    pub fn is_watched(&self) -> bool {
+        self.waits.is_some()
+    }
+
+    pub fn watched_by(&mut self, waits: Option<AbortHandle>) {
+        let former = std::mem::replace(&mut self.waits, waits);
+        former.inspect(AbortHandle::abort);
+    }
+
+    /// Tells of kills that were not told of.
+    pub fn update(&mut self) {
+        let kills = self.cgroup.as_ref().map_or(0, oom::kills);
+        let told = std::mem::replace(&mut self.kills, kills);
+        if kills > told {
+            self.events.publish(&TaskOOM { container_id: self.container.clone(), ..Default::default() });
+        }
     }
 
     /// For the last time: the container has ended.
-    pub fn finish(&self) {
-        self.watch_by(None);
-        self.told.update();
+    pub fn finish(&mut self) {
+        self.watched_by(None);
+        self.update();
     }
 }
 
 impl Drop for OomReporter {
     fn drop(&mut self) {
-        self.watch_by(None);
-    }
-}
-
-impl Told {
-    /// Tells of kills that were not told of.
-    fn update(&self) {
-        let kills = self.cgroup.as_ref().map_or(0, oom::kills);
-        let told = std::mem::replace(&mut *self.kills.lock().unwrap_or_else(PoisonError::into_inner), kills);
-        if kills > told {
-            self.events.publish(&TaskOOM { container_id: self.container.clone(), ..Default::default() });
-        }
+        self.watched_by(None);
     }
 }
 
 /// Wakes whenever the container has run out of memory.
 #[derive(Debug)]
-struct OomWatch {
+pub struct OomWatch {
     file: AsyncFd<OwnedFd>,
 }
 
@@ -105,7 +87,7 @@ impl OomWatch {
     ///
     /// # Errors
     /// The kernel's.
-    async fn event(&self) -> std::io::Result<()> {
+    pub async fn event(&self) -> std::io::Result<()> {
         let mut buffer = [0; 4096];
         self.file
             .async_io(Interest::READABLE, |file| match rustix::io::read(file, &mut buffer) {

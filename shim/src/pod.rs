@@ -10,19 +10,23 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
+use containerd_shim_protos::{
+    protobuf::{Message, well_known_types::any::Any},
+    types::mount::Mount,
+};
 use tokio::sync::{Notify, oneshot};
 use wasmbox_oci::{Edit, EditError, Kind, KindError, Spec, SpecError};
 
 use crate::{
     bundle::Bundle,
     compile_socket::CompileSocket,
-    container::{Container, ContainerError, Request, Setting},
+    container::{Actor, Container, ContainerError, Setting},
     delegation,
     events::Events,
     exits::Exits,
     options::{Options, OptionsError},
     runtime::Runtime,
+    stdio::Addresses,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +53,23 @@ pub enum PodError {
     Container(#[from] ContainerError),
 }
 
+/// What a container is to be made of.
+pub struct Request {
+    pub id: String,
+    pub bundle: Bundle,
+    pub rootfs: Vec<Mount>,
+    pub addresses: Addresses,
+}
+
+type Created = Result<Arc<Container>, PodError>;
+
 pub struct Pod {
     namespace: String,
     /// The bundle of the container that the shim was started for: with CRI, the sandbox.
     first: Bundle,
     exits: Exits,
     events: Events,
+    /// A lock, since it is looked up by all calls, and never kept while something is waited for.
     containers: Mutex<Containers>,
     /// Notified when the shim is to end.
     end: Arc<Notify>,
@@ -110,17 +125,6 @@ impl Pod {
         }
     }
 
-    /// Returns whether it was still there: nobody else has removed it, nor made another of its name.
-    pub fn remove(&self, container: &Arc<Container>) -> bool {
-        let mut containers = self.containers();
-        let known = containers.entries.get(&container.id);
-        let is_there = matches!(known, Some(Entry::Created(known)) if Arc::ptr_eq(known, container));
-        if is_there {
-            containers.forget(&container.id, &self.first);
-        }
-        is_there
-    }
-
     /// Makes a container. If nobody is there any more to hear of it, it is undone, and a shim without containers ends: nobody else would
     /// remove what nobody knows.
     pub async fn create(self: &Arc<Self>, request: Request, options: Option<Any>) -> Result<Arc<Container>, PodError> {
@@ -136,26 +140,40 @@ impl Pod {
             containers.entries.insert(id.clone(), Entry::Creating);
         }
         let (answer, created) = oneshot::channel();
-        let pod = self.clone();
-        tokio::spawn(async move {
-            let made = pod.make(request, options.as_ref()).await;
-            match &made {
-                Ok(container) => drop(pod.containers().entries.insert(id.clone(), Entry::Created(container.clone()))),
-                Err(_) => pod.containers().forget(&id, &pod.first),
-            }
-            let Err(unheard) = answer.send(made) else { return };
-            if let Ok(container) = unheard {
-                log::warn!("container {id}: whoever asked for it is gone: removing it");
-                container.discard().await;
-                pod.remove(&container);
-            }
-            pod.end_if_empty();
-        });
+        tokio::spawn(self.clone().keep(request, options, answer));
         created.await.map_err(|_| PodError::Ending)?
     }
 
-    async fn make(&self, request: Request, options: Option<&Any>) -> Result<Arc<Container>, PodError> {
-        let bundle = request.bundle.clone();
+    /// The container's task, from its creation to its deletion.
+    async fn keep(self: Arc<Self>, request: Request, options: Option<Any>, answer: oneshot::Sender<Created>) {
+        let id = request.id.clone();
+        let is_heard = match self.make(request, options.as_ref()).await {
+            Ok((container, mut actor)) => {
+                let container = Arc::new(container);
+                self.containers().entries.insert(id.clone(), Entry::Created(container.clone()));
+                let is_heard = answer.send(Ok(container)).is_ok();
+                if !is_heard {
+                    log::warn!("container {id}: whoever asked for it is gone: removing it");
+                    actor.discard();
+                }
+                actor.run().await;
+                self.containers().forget(&id, &self.first);
+                // Its name can be taken again now.
+                actor.finish();
+                is_heard
+            }
+            Err(error) => {
+                self.containers().forget(&id, &self.first);
+                answer.send(Err(error)).is_ok()
+            }
+        };
+        if !is_heard {
+            self.end_if_empty();
+        }
+    }
+
+    async fn make(&self, request: Request, options: Option<&Any>) -> Result<(Container, Actor), PodError> {
+        let Request { id, bundle, rootfs, addresses } = request;
         let io = |source| PodError::Io { path: bundle.path().to_owned(), source };
         let mut options = match options {
             Some(any) => {
@@ -178,20 +196,21 @@ impl Pod {
             bundle.write_config(&spec.to_json()).map_err(io)?;
         }
         if bundle.path() != self.first.path() {
-            bundle.note(&self.first, &request.id).map_err(io)?;
+            bundle.note(&self.first, &id).map_err(io)?;
         }
         options.systemd_cgroup |= spec.has_systemd_cgroup();
         let runtime = Runtime::new(&options, &self.namespace, self.exits.clone());
         let setting = Setting {
+            id,
+            bundle,
             namespace: self.namespace.clone(),
             runtime,
             exits: self.exits.clone(),
             events: self.events.clone(),
             shares_pids: !spec.has_own_namespace("pid"),
             io_owner: (options.io_uid, options.io_gid),
-            compile_socket,
         };
-        Ok(Container::create(request, setting).await?)
+        Ok(Actor::create(setting, rootfs, addresses, compile_socket).await?)
     }
 }
 

@@ -72,8 +72,7 @@ async fn until_shutdown(flags: Flags, listener: UnixListener) -> anyhow::Result<
     let shutdown = Arc::new(Notify::new());
     let first = Bundle::new(env::current_dir().context("the bundle")?);
     let pod = Arc::new(Pod::new(flags.namespace, first, exits, events.clone(), shutdown.clone()));
-    let service = Service { pod, events: events.clone() };
-    let service: Arc<dyn Task + Send + Sync> = Arc::new(service);
+    let service: Arc<dyn Task + Send + Sync> = Arc::new(Service { pod });
     let mut server = Server::new()
         .add_listener(Listener::try_from(listener).context("the socket")?)
         .register_service(create_task(service.clone()))

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use crate::{
     bundle::Bundle,
-    container::{ContainerError, Request, timestamp},
-    events::Events,
+    container::{Command, ContainerError, Reply, timestamp},
     exits::Exit,
-    pod::{Pod, PodError},
+    pod::{Pod, PodError, Request},
     process::State,
     runtime::RuntimeError,
     stdio::Addresses,
@@ -22,7 +21,6 @@ use containerd_shim_protos::{
         ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest,
         StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
     },
-    events::task::TaskDelete,
     protobuf::{EnumOrUnknown, Message, MessageField, well_known_types::any::Any},
     shim::oci::ProcessDetails,
     shim_async::Task,
@@ -31,7 +29,6 @@ use containerd_shim_protos::{
 
 pub struct Service {
     pub pod: Arc<Pod>,
-    pub events: Events,
 }
 
 fn status(code: Code, error: &impl ToString) -> ttrpc::Error {
@@ -48,11 +45,15 @@ fn refuse(error: PodError) -> ttrpc::Error {
         PodError::Io { .. } => Code::UNKNOWN,
         PodError::Container(error) => match error {
             ContainerError::Exists { .. } => Code::ALREADY_EXISTS,
-            ContainerError::NoProcess { .. } | ContainerError::Finished { .. } => Code::NOT_FOUND,
+            ContainerError::Deleted { .. } | ContainerError::NoProcess { .. } | ContainerError::Finished { .. } => {
+                Code::NOT_FOUND
+            }
             ContainerError::ProcessId { .. } | ContainerError::ProcessSpec { .. } | ContainerError::Signal { .. } => {
                 Code::INVALID_ARGUMENT
             }
-            ContainerError::Exec { .. } | ContainerError::Transition(_) => Code::FAILED_PRECONDITION,
+            ContainerError::Deleting { .. } | ContainerError::Exec { .. } | ContainerError::Transition(_) => {
+                Code::FAILED_PRECONDITION
+            }
             ContainerError::Runtime(RuntimeError::Timeout { .. }) => Code::DEADLINE_EXCEEDED,
             ContainerError::Runtime(
                 RuntimeError::Start { .. } | RuntimeError::Failed { .. } | RuntimeError::PidFile { .. },
@@ -70,16 +71,12 @@ fn refuse(error: PodError) -> ttrpc::Error {
     status(code, &error)
 }
 
-fn refuse_container(error: ContainerError) -> ttrpc::Error {
-    refuse(error.into())
-}
-
-/// Runs to its end, also if containerd ends meanwhile or waits no longer, at which the request is dropped: nothing is left half done.
-async fn run_detached<T: Send + 'static>(
-    call: impl Future<Output = Result<T, ContainerError>> + Send + 'static,
-) -> TtrpcResult<T> {
-    let done = tokio::spawn(call).await.map_err(|panic| status(Code::INTERNAL, &panic))?;
-    done.map_err(refuse_container)
+impl Service {
+    /// Asks a container. It does what it is asked to the end, also if containerd ends meanwhile or waits no longer, at which this is dropped.
+    async fn ask<T>(&self, id: &str, command: impl FnOnce(Reply<T>) -> Command) -> TtrpcResult<T> {
+        let container = self.pod.container(id).map_err(refuse)?;
+        container.ask(command).await.map_err(|error| refuse(error.into()))
+    }
 }
 
 fn exited(
@@ -92,14 +89,14 @@ fn exited(
 impl Task for Service {
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> TtrpcResult<StateResponse> {
         let container = self.pod.container(&request.id).map_err(refuse)?;
-        let process = container.snapshot(&request.exec_id).map_err(refuse_container)?;
+        let process = container.snapshot(&request.exec_id).await.map_err(|error| refuse(error.into()))?;
         let state = match process.state {
             State::Created | State::Starting => Status::CREATED,
             State::Running => Status::RUNNING,
             State::Paused => Status::PAUSED,
             State::Stopped => Status::STOPPED,
         };
-        let (exit_status, exited_at) = exited(process.exit);
+        let (exit_status, exited_at) = exited(*process.end.borrow());
         Ok(StateResponse {
             id: request.id,
             exec_id: request.exec_id,
@@ -128,40 +125,22 @@ impl Task for Service {
         };
         let wanted = Request { id: request.id, bundle: Bundle::new(request.bundle), rootfs: request.rootfs, addresses };
         let container = self.pod.create(wanted, request.options.into_option()).await.map_err(refuse)?;
-        let pid = container.snapshot("").map_err(refuse_container)?.pid;
-        Ok(CreateTaskResponse { pid, ..Default::default() })
+        Ok(CreateTaskResponse { pid: container.pid, ..Default::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        let start = async move { container.start(&request.exec_id).await };
-        let pid = run_detached(start).await?;
+        let pid = self.ask(&request.id, |reply| Command::Start { exec: request.exec_id, reply }).await?;
         Ok(StartResponse { pid, ..Default::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> TtrpcResult<DeleteResponse> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        let exec = request.exec_id.clone();
-        let deleted = container.clone();
-        let (pid, exit) = run_detached(async move { deleted.delete(&exec).await }).await?;
-        // Two may have asked at once.
-        if request.exec_id.is_empty() && self.pod.remove(&container) {
-            let event = TaskDelete {
-                container_id: request.id,
-                pid,
-                exit_status: exit.status,
-                exited_at: timestamp(exit.at),
-                ..Default::default()
-            };
-            self.events.publish(&event);
-        }
+        let (pid, exit) = self.ask(&request.id, |reply| Command::Delete { exec: request.exec_id, reply }).await?;
         Ok(DeleteResponse { pid, exit_status: exit.status, exited_at: timestamp(exit.at), ..Default::default() })
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> TtrpcResult<PidsResponse> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
         let mut processes = Vec::new();
-        for (pid, exec) in container.pids() {
+        for (pid, exec) in self.ask(&request.id, Command::Pids).await? {
             let mut info = ProcessInfo { pid, ..Default::default() };
             if let Some(exec_id) = exec {
                 let details = ProcessDetails { exec_id, ..Default::default() };
@@ -175,14 +154,12 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> TtrpcResult<Empty> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        run_detached(async move { container.pause().await }).await?;
+        self.ask(&request.id, Command::Pause).await?;
         Ok(Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> TtrpcResult<Empty> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        run_detached(async move { container.resume().await }).await?;
+        self.ask(&request.id, Command::Resume).await?;
         Ok(Empty::default())
     }
 
@@ -191,59 +168,51 @@ impl Task for Service {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        run_detached(async move { container.kill(&request.exec_id, request.signal, request.all).await }).await?;
+        let KillRequest { id, exec_id: exec, signal, all, .. } = request;
+        self.ask(&id, |reply| Command::Kill { exec, signal, all, reply }).await?;
         Ok(Empty::default())
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> TtrpcResult<Empty> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
         let addresses = Addresses {
             stdin: request.stdin,
             stdout: request.stdout,
             stderr: request.stderr,
             terminal: request.terminal,
         };
-        container.exec(&request.exec_id, addresses, &request.spec.value).map_err(refuse_container)?;
+        let (exec, spec) = (request.exec_id, request.spec.unwrap_or_default().value);
+        self.ask(&request.id, |reply| Command::AddExec { exec, addresses, spec, reply }).await?;
         Ok(Empty::default())
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> TtrpcResult<Empty> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        container.resize(&request.exec_id, request.height, request.width).map_err(refuse_container)?;
+        let ResizePtyRequest { id, exec_id: exec, height, width, .. } = request;
+        self.ask(&id, |reply| Command::Resize { exec, height, width, reply }).await?;
         Ok(Empty::default())
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        // That it is there.
-        container.snapshot(&request.exec_id).map_err(refuse_container)?;
-        if request.stdin {
-            container.close_stdin(&request.exec_id).map_err(refuse_container)?;
-        }
+        let CloseIORequest { id, exec_id: exec, stdin, .. } = request;
+        self.ask(&id, |reply| Command::CloseIo { exec, stdin, reply }).await?;
         Ok(Empty::default())
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        run_detached(async move { container.update(&request.resources.value).await }).await?;
+        let resources = request.resources.unwrap_or_default().value;
+        self.ask(&request.id, |reply| Command::Update { resources, reply }).await?;
         Ok(Empty::default())
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> TtrpcResult<WaitResponse> {
-        let mut watch = {
-            let container = self.pod.container(&request.id).map_err(refuse)?;
-            container.watch(&request.exec_id).map_err(refuse_container)?
-        };
+        let mut end = self.ask(&request.id, |reply| Command::State { exec: request.exec_id, reply }).await?.end;
         let exit =
-            watch.wait_for(Option::is_some).await.map_err(|_| status(Code::NOT_FOUND, &"the process was deleted"))?;
+            end.wait_for(Option::is_some).await.map_err(|_| status(Code::NOT_FOUND, &"the process was deleted"))?;
         let (exit_status, exited_at) = exited(*exit);
         Ok(WaitResponse { exit_status, exited_at, ..Default::default() })
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> TtrpcResult<StatsResponse> {
-        let container = self.pod.container(&request.id).map_err(refuse)?;
-        let stats = container.stats().map_err(refuse_container)?;
+        let stats = self.ask(&request.id, Command::Stats).await?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
     }
 
@@ -251,7 +220,7 @@ impl Task for Service {
         let task_pid = match self.pod.container(&request.id) {
             // Whoever asks so wants the shim's own.
             Err(_) if request.id.is_empty() => 0,
-            Ok(container) => container.snapshot("").map_err(refuse_container)?.pid,
+            Ok(container) => container.pid,
             Err(_) if self.pod.is_creating(&request.id) => 0,
             Err(error) => {
                 // containerd, restarted, asks for a container whose creation it never asked for. It removes the bundle now, and no more:

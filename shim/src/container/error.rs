@@ -10,6 +10,10 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
+    #[error("no container {container}")]
+    Deleted { container: String },
+    #[error("container {container}: it is being deleted")]
+    Deleting { container: String },
     #[error("container {container}: no process {exec}")]
     NoProcess { container: String, exec: String },
     #[error("container {container}: process {exec} exists already")]

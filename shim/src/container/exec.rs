@@ -1,15 +1,15 @@
 //! Further processes of a container.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{fs, path::PathBuf, sync::Arc, time::SystemTime};
 
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Container, ContainerError};
+use super::{Actor, ContainerError, Reply, Setting, setting::Made};
 use crate::{
     exits::Exit,
-    process::{Prepared, Process, State},
+    process::{Attached, Prepared, Process, State},
     stdio::Addresses,
 };
 
@@ -22,84 +22,121 @@ pub struct Exec {
 
 impl Exec {
     /// The exit of one that never ran.
-    pub fn never_ran() -> Exit {
+    fn never_ran() -> Exit {
         Exit { status: 0, at: SystemTime::now() }
     }
 }
 
-impl Container {
+impl Actor {
+    /// A frozen container starts nothing, one that has ended neither.
+    fn takes_execs(&self) -> Result<(), ContainerError> {
+        match self.init.state() {
+            State::Created | State::Starting | State::Running => self.stays(),
+            state @ (State::Paused | State::Stopped) => {
+                Err(ContainerError::Exec { container: self.setting.id.clone(), state })
+            }
+        }
+    }
+
+    pub(super) fn exec(&mut self, exec: &str) -> Result<&mut Exec, ContainerError> {
+        let missing = || ContainerError::NoProcess { container: self.setting.id.clone(), exec: exec.to_owned() };
+        self.execs.get_mut(exec).ok_or_else(missing)
+    }
+
     /// Adds a process, which does not run yet; `spec` is a `process` of the OCI specification in JSON.
-    pub fn exec(&self, exec: &str, addresses: Addresses, spec: &[u8]) -> Result<(), ContainerError> {
-        let container = || self.id.clone();
-        let mut processes = self.processes();
-        self.takes_execs(processes.init.state())?;
-        if processes.execs.contains_key(exec) {
-            return Err(ContainerError::Exists { container: container(), exec: exec.to_owned() });
+    pub(super) fn add_exec(&mut self, exec: String, addresses: Addresses, spec: &[u8]) -> Result<(), ContainerError> {
+        let container = || self.setting.id.clone();
+        self.takes_execs()?;
+        if self.execs.contains_key(&exec) {
+            return Err(ContainerError::Exists { container: container(), exec });
         }
         // Ids come from containerd, which allows letters, digits, dashes, dots and underscores.
         let safe = !exec.is_empty() && exec.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if !safe {
-            return Err(ContainerError::ProcessId { container: container(), exec: exec.to_owned() });
+            return Err(ContainerError::ProcessId { container: container(), exec });
         }
-        let path = self.bundle.path().join(format!("exec-{exec}.json"));
+        let path = self.setting.bundle.path().join(format!("exec-{exec}.json"));
         let mut process: Value = serde_json::from_slice(spec)
             .map_err(|source| ContainerError::ProcessSpec { container: container(), source })?;
         process["terminal"] = addresses.terminal.into();
-        std::fs::write(&path, process.to_string()).map_err(|source| ContainerError::Io {
+        fs::write(&path, process.to_string()).map_err(|source| ContainerError::Io {
             container: container(),
             what: "process spec",
             source,
         })?;
-        processes.execs.insert(exec.to_owned(), Exec { process: Process::new(addresses), spec: path });
-        drop(processes);
-        let event = TaskExecAdded { container_id: container(), exec_id: exec.to_owned(), ..Default::default() };
-        self.events.publish(&event);
+        let added = TaskExecAdded { container_id: container(), exec_id: exec.clone(), ..Default::default() };
+        self.execs.insert(exec, Exec { process: Process::new(addresses), spec: path });
+        self.setting.events.publish(&added);
         Ok(())
     }
 
-    /// A frozen container starts nothing, and one that has ended neither.
-    fn takes_execs(&self, state: State) -> Result<(), ContainerError> {
-        match state {
-            State::Created | State::Starting | State::Running => Ok(()),
-            State::Paused | State::Stopped => Err(ContainerError::Exec { container: self.id.clone(), state }),
-        }
+    pub(super) fn start_exec(&mut self, exec: String, reply: Reply<u32>) {
+        let begun = self.starting_exec(&exec);
+        self.call(begun, reply, move |actor, made| actor.exec_made(exec, made));
     }
 
-    pub(super) async fn start_exec(self: &Arc<Self>, exec: &str) -> Result<u32, ContainerError> {
-        let (addresses, spec) = {
-            let mut processes = self.processes();
-            let state = processes.init.state();
-            let missing = || ContainerError::NoProcess { container: self.id.clone(), exec: exec.to_owned() };
-            let Exec { process, spec } = processes.execs.get_mut(exec).ok_or_else(missing)?;
-            self.takes_execs(state)?;
-            process.starting()?;
-            (process.addresses.clone(), spec.clone())
-        };
-        let made = async {
-            let mut prepared = Prepared::new(&addresses, &self.bundle, self.stdio_owner(true)).await?;
-            let (pid, exit) = self.runtime.exec(&self.id, self.bundle.path(), exec, &spec, prepared.streams()).await?;
-            let attached = prepared.attach(&addresses).inspect_err(|_| {
-                let _ = self.exits.signal(pid, Signal::KILL);
-            })?;
-            Ok::<_, ContainerError>((attached, pid, exit))
-        };
-        let made = made.await;
-        let (pid, exit) = {
-            let mut processes = self.processes();
-            let process = processes.get(&self.id, exec)?;
-            let (attached, pid, exit) = made.inspect_err(|_| {
-                process.start_failed();
-                process.release(Exec::never_ran());
-            })?;
-            process.attached = attached;
-            process.pid = pid;
-            process.started()?;
-            (pid, exit)
-        };
-        let event =
-            TaskExecStarted { container_id: self.id.clone(), exec_id: exec.to_owned(), pid, ..Default::default() };
-        self.events.publish(&event);
-        self.follow(exec.to_owned(), pid, exit);
+    fn starting_exec(
+        &mut self,
+        exec: &str,
+    ) -> Result<impl Future<Output = Result<Made, ContainerError>> + Send + use<>, ContainerError> {
+        let (takes_execs, setting) = (self.takes_execs(), self.setting.clone());
+        let Exec { process, spec } = self.exec(exec)?;
+        takes_execs?;
+        process.starting()?;
+        Ok(make(setting, exec.to_owned(), process.addresses.clone(), spec.clone()))
+    }
+
+    fn exec_made(&mut self, exec: String, made: Result<Made, ContainerError>) -> Result<u32, ContainerError> {
+        let process = self.process(&exec)?;
+        let (attached, pid, exit) = made.inspect_err(|_| {
+            process.start_failed();
+            process.release(Exec::never_ran());
+        })?;
+        process.attached = attached;
+        process.pid = pid;
+        process.started()?;
+        let (container_id, exec_id) = (self.setting.id.clone(), exec.clone());
+        self.setting.events.publish(&TaskExecStarted { container_id, exec_id, pid, ..Default::default() });
+        self.follow(exec, exit);
         Ok(pid)
     }
+
+    /// Removes an ended process. Nobody finds it any more, at once; what it left in the container may go on writing for a while, also if that
+    /// is deleted meanwhile.
+    pub(super) fn delete_exec(&mut self, exec: &str, reply: Reply<(u32, Exit)>) {
+        let (attached, pid, exit) = match self.remove_exec(exec) {
+            Ok(removed) => removed,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let finished = async move {
+            attached.finish().await;
+            reply.send(Ok((pid, exit)));
+        };
+        self.beside(finished, |_, ()| ());
+    }
+
+    fn remove_exec(&mut self, exec: &str) -> Result<(Attached, u32, Exit), ContainerError> {
+        let Exec { process, spec } = self.exec(exec)?;
+        process.deletable()?;
+        let removed = (process.take_attached(), process.pid, process.exit().unwrap_or_else(Exec::never_ran));
+        let _ = fs::remove_file(spec);
+        self.execs.remove(exec);
+        Ok(removed)
+    }
+}
+
+/// Has the OCI runtime make it.
+async fn make(
+    setting: Arc<Setting>,
+    exec: String,
+    addresses: Addresses,
+    spec: PathBuf,
+) -> Result<Made, ContainerError> {
+    let Setting { id, bundle, runtime, exits, .. } = &*setting;
+    let mut prepared = Prepared::new(&addresses, bundle, setting.stdio_owner(true)).await?;
+    let (pid, exit) = runtime.exec(id, bundle.path(), &exec, &spec, prepared.streams()).await?;
+    let attached = prepared.attach(&addresses).inspect_err(|_| {
+        exits.signal(pid, Signal::KILL);
+    })?;
+    Ok((attached, pid, exit))
 }

@@ -1,69 +1,90 @@
-//! The end of a process's record, and of a container.
+//! The end of a container.
 
 use std::time::{Duration, SystemTime};
 
+use containerd_shim_protos::events::task::TaskDelete;
 use rustix::process::Signal;
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 
-use super::{Container, ContainerError, SIGKILL, exec::Exec};
+use super::{Actor, Reply, SIGKILL, timestamp};
 use crate::{delegation, exits::Exit, process::State, runtime::RuntimeError};
 
 /// How long the end of a killed process may take to be told.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Container {
-    /// Removes an ended process; of the init process, the whole container. Who asks again gets the same answer.
-    pub async fn delete(&self, exec: &str) -> Result<(u32, Exit), ContainerError> {
-        let (pid, state) = {
-            let mut processes = self.processes();
-            let process = processes.get(&self.id, exec)?;
-            process.deletable()?;
-            (process.pid, process.state())
-        };
+impl Actor {
+    /// Removes an ended container. Who asks while it is being removed is answered with who asked first.
+    pub(super) fn delete(&mut self, reply: Reply<(u32, Exit)>) {
+        if let Err(error) = self.init.deletable() {
+            return reply.send(Err(error.into()));
+        }
+        self.deletions.push(reply);
+        if self.deletions.len() > 1 {
+            return;
+        }
+        if self.init.state() == State::Stopped {
+            return self.remove(false);
+        }
         // One that was never started is a process already. Its end is told before its deletion, as always.
-        if state == State::Created && self.exits.signal(pid, Signal::KILL) {
-            let mut end = self.watch(exec)?;
-            let _ = timeout(KILL_TIMEOUT, end.wait_for(Option::is_some)).await;
-        }
-        let (exit, attached) = {
-            let mut processes = self.processes();
-            let process = processes.get(&self.id, exec)?;
-            let never = if exec.is_empty() { Self::never_started() } else { Exec::never_ran() };
-            (process.exit().unwrap_or(never), process.take_attached())
-        };
-        attached.finish().await;
-        if exec.is_empty() {
-            if let Some(cgroup) = &self.cgroup {
-                delegation::clear(cgroup.clone()).await;
+        self.setting.exits.signal(self.init.pid, Signal::KILL);
+        let mut end = self.init.watch();
+        let told = async move { drop(timeout(KILL_TIMEOUT, end.wait_for(Option::is_some)).await) };
+        self.beside(told, |actor, ()| actor.remove(true));
+    }
+
+    /// Undoes the creation, whatever becomes of it: nobody has heard of the container.
+    pub fn discard(&mut self) {
+        self.is_discarded = true;
+        self.delete(Reply(oneshot::channel().0));
+    }
+
+    /// With `force` it is killed first.
+    fn remove(&mut self, force: bool) {
+        let (setting, cgroup, is_discarded) = (self.setting.clone(), self.cgroup.clone(), self.is_discarded);
+        let attached = self.init.take_attached();
+        let removed = async move {
+            attached.finish().await;
+            if let Some(cgroup) = cgroup {
+                delegation::clear(cgroup).await;
             }
-            match self.runtime.delete(&self.id, self.bundle.path(), state == State::Created).await {
+            match setting.runtime.delete(&setting.id, setting.bundle.path(), force).await {
                 // It is gone already: a delete that was interrupted is repeated.
-                Err(RuntimeError::Failed { .. }) if !self.runtime.knows(&self.id) => {}
-                result => result?,
+                Err(RuntimeError::Failed { .. }) if !setting.runtime.knows(&setting.id) => Ok(()),
+                // Nobody will ask again.
+                Err(_) if is_discarded => {
+                    let _ = setting.runtime.remove(&setting.id, &setting.bundle).await;
+                    Ok(())
+                }
+                deleted => deleted,
             }
-            {
-                let mut processes = self.processes();
-                processes.init.stopped(exit);
-                // Nothing more is told of them, should a call of the runtime for one still go on.
-                processes.execs.clear();
+        };
+        self.beside(removed, Actor::removed);
+    }
+
+    fn removed(&mut self, removed: Result<(), RuntimeError>) {
+        if let Err(error) = removed {
+            let mut asked = std::mem::take(&mut self.deletions).into_iter();
+            if let Some(first) = asked.next() {
+                first.send(Err(error.into()));
             }
-            self.bundle.unmount();
-        } else if let Some(exec) = self.processes().execs.remove(exec) {
-            let _ = std::fs::remove_file(exec.spec);
+            // For others it is tried again.
+            return asked.for_each(|reply| self.delete(reply));
         }
-        Ok((pid, exit))
+        let exit = self.init.exit().unwrap_or_else(Actor::never_started);
+        self.init.stopped(exit);
+        self.setting.bundle.unmount();
+        self.setting.events.publish(&TaskDelete {
+            container_id: self.setting.id.clone(),
+            pid: self.init.pid,
+            exit_status: exit.status,
+            exited_at: timestamp(exit.at),
+            ..Default::default()
+        });
+        self.is_deleted = true;
     }
 
     /// The exit of an init process that was made, and never started.
-    fn never_started() -> Exit {
+    pub(super) fn never_started() -> Exit {
         Exit { status: 128 + SIGKILL, at: SystemTime::now() }
-    }
-
-    /// Undoes the creation, whatever has become of it.
-    pub async fn discard(&self) {
-        let deleted = self.delete("").await;
-        if deleted.is_err() {
-            let _ = self.runtime.remove(&self.id, &self.bundle).await;
-        }
     }
 }

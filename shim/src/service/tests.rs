@@ -22,7 +22,10 @@ use self::{
     told::Told,
 };
 use super::*;
-use crate::{events::Item, exits::Exits};
+use crate::{
+    events::{Events, Item},
+    exits::Exits,
+};
 
 const ID: &str = "one";
 const EXEC: &str = "exec";
@@ -56,8 +59,8 @@ impl Run {
         let exits = Exits::of(machine.clone());
         let (events, waiting) = Events::queue("test".into());
         let end = Arc::new(Notify::new());
-        let pod = Pod::new("test".into(), Bundle::new(&bundle), exits.clone(), events.clone(), end.clone());
-        let service = Arc::new(Service { pod: Arc::new(pod), events });
+        let pod = Pod::new("test".into(), Bundle::new(&bundle), exits.clone(), events, end.clone());
+        let service = Arc::new(Service { pod: Arc::new(pod) });
         let told = Told::default();
         Run {
             machine,
@@ -115,7 +118,7 @@ impl Run {
 
     async fn take(&mut self, step: Step) {
         self.steps.push(step);
-        let must_be = self.must_be(step);
+        let must_be = self.must_be(step).await;
         match step {
             Step::Call(call, outcome) => self.machine.end_call(&self.exits, call, outcome),
             Step::Ends => self.machine.end_init(&self.exits),
@@ -132,7 +135,7 @@ impl Run {
         self.settle().await;
         let waits = self.waits.len();
         // Who waits for the end does so from the beginning.
-        if self.waits.is_empty() && self.state().is_some() {
+        if self.waits.is_empty() && self.state().await.is_some() {
             self.waits.push(("", tokio::spawn(wait(self.service.clone(), ""))));
         }
         if step == Step::AddExec {
@@ -154,24 +157,24 @@ impl Run {
     }
 
     /// As who asks now is told.
-    fn state(&self) -> Option<State> {
-        Some(self.service.pod.container(ID).ok()?.snapshot("").ok()?.state)
+    async fn state(&self) -> Option<State> {
+        self.state_of("").await
     }
 
-    fn has_exec(&self) -> bool {
-        self.service.pod.container(ID).is_ok_and(|container| container.snapshot(EXEC).is_ok())
+    async fn state_of(&self, exec: &str) -> Option<State> {
+        Some(self.service.pod.container(ID).ok()?.snapshot(exec).await.ok()?.state)
     }
 
-    fn must_be(&self, step: Step) -> Option<Answer> {
-        let state = self.state();
+    async fn must_be(&self, step: Step) -> Option<Answer> {
+        let state = self.state().await;
+        let has_exec = self.state_of(EXEC).await.is_some();
         match (step, state) {
-            // A start beside another waits for how that ends.
             (Step::Create, None) => None,
             (Step::Start | Step::Kill | Step::Delete | Step::AddExec, None) => Some(Err(Code::NOT_FOUND)),
-            (Step::Start, Some(State::Running | State::Stopped))
+            (Step::Start, Some(State::Starting | State::Running | State::Stopped))
             | (Step::Delete, Some(State::Starting | State::Running))
             | (Step::AddExec | Step::StartExec, Some(State::Stopped))
-                if step != Step::StartExec || self.has_exec() =>
+                if step != Step::StartExec || has_exec =>
             {
                 Some(Err(Code::FAILED_PRECONDITION))
             }
@@ -185,6 +188,7 @@ impl Run {
 
     /// What holds after each step.
     async fn check(&mut self) {
+        let state = self.state().await;
         let steps = &self.steps;
         assert!(self.machine.world().mistakes.is_empty(), "{steps:?}: {:?}", self.machine.world().mistakes);
         for asked in &mut self.asked {
@@ -200,7 +204,7 @@ impl Run {
         if !self.is_calling("start") && !self.is_calling("create") {
             assert_eq!(self.told.exit, ended, "{steps:?}");
         }
-        match self.state() {
+        match state {
             Some(State::Stopped) => assert_eq!(self.told.exit, ended, "{steps:?}"),
             Some(State::Running | State::Paused) => assert!(self.told.runs(), "{steps:?}"),
             Some(State::Created | State::Starting) => assert!(self.told.is_new(), "{steps:?}"),
@@ -212,11 +216,11 @@ impl Run {
     async fn finish(mut self) {
         self.run_out().await;
         let steps = self.steps.clone();
-        if self.state().is_some() {
+        if self.state().await.is_some() {
             self.take(Step::Delete).await;
             self.run_out().await;
         }
-        assert!(self.state().is_none(), "{steps:?}");
+        assert!(self.state().await.is_none(), "{steps:?}");
         let mut deleted = 0;
         for Asked { step, call, .. } in std::mem::take(&mut self.asked) {
             assert!(call.is_finished(), "{steps:?}: {step:?} is not answered");
