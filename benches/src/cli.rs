@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::cold::COLD;
 use crate::density::DENSITY;
 use crate::isolation::ISOLATION;
+use crate::parts::PARTS;
 use crate::scale::SCALE;
 use crate::target::{Program, TARGETS, Target};
 
@@ -36,6 +37,9 @@ Targets:
   scale                 10,000 functions that are called now and then, and 20,000
                         connections that do nothing, or as many as there can
                         be descriptors
+  parts                 what each part of a request to wasmbox-core, wasmbox-http
+                        and wasmbox-cold costs alone, on one thread; beside what
+                        those have cost in the same run, if they are in it
 
 Each round starts every target anew, checks its answer, warms it up for a second
 and loads it with wrk: 1, 16 and 64 connections, hot and with a gap of 50 ms
@@ -144,6 +148,15 @@ impl Cli {
         self.includes(SCALE)
     }
 
+    /// In how many batches the parts of a request are measured; 0 when they are not.
+    pub fn batches(&self) -> u32 {
+        match (self.includes(PARTS), self.quick) {
+            (false, _) => 0,
+            (true, true) => 3,
+            (true, false) => 15,
+        }
+    }
+
     /// Rounds of each target under each load.
     pub fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 1 } else { 5 })
@@ -160,7 +173,7 @@ impl Cli {
 }
 
 fn names() -> Vec<&'static str> {
-    TARGETS.iter().map(|target| target.name).chain([COLD, ISOLATION, DENSITY, SCALE]).collect()
+    TARGETS.iter().map(|target| target.name).chain([COLD, ISOLATION, DENSITY, SCALE, PARTS]).collect()
 }
 
 #[cfg(test)]
@@ -187,6 +200,7 @@ mod tests {
         assert_eq!(names, ["hyper", "wasmbox-http"]);
         assert_eq!(cli.cold_starts(), 0);
         assert!(!cli.isolation() && !cli.density());
+        assert_eq!(cli.batches(), 0);
         assert!(Cli::parse_from(["wasmbox-bench", "--only", "density"]).density());
         assert!(Cli::try_parse_from(["wasmbox-bench", "--only", "nginx"]).is_err());
     }
@@ -208,5 +222,6 @@ mod tests {
         let full = Cli::parse_from(["wasmbox-bench"]);
         assert!(quick.rounds() * quick.seconds() < full.rounds() * full.seconds());
         assert!(quick.cold_starts() < full.cold_starts());
+        assert!(quick.batches() < full.batches());
     }
 }

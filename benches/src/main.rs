@@ -7,7 +7,7 @@
 //! - [`target`]: the servers; [`process`] is one's process, [`connection`] asks one single things, [`hello`] is the ceiling
 //! - [`load`]: one run of `wrk`; [`cold`]: the first answer after a start
 //! - [`isolation`]: what a cgroup costs an invocation, [`carry`]: what a spent budget costs the next one; [`density`]: memory; [`scale`]: many
-//!   functions and connections
+//!   functions and connections; [`parts`]: what each part of a request costs alone, which another program measures
 //! - [`row`]: one line of the results; [`goal`]: what is expected; [`report`]: tables and JSON; [`plot`]: figures
 
 #![allow(clippy::print_stdout, reason = "its tables go to stdout")]
@@ -24,6 +24,7 @@ mod hello;
 mod isolation;
 mod load;
 mod module;
+mod parts;
 mod plot;
 mod process;
 mod report;
@@ -108,6 +109,9 @@ async fn run(cli: &Cli) -> Result<()> {
     report::save(&rows, &results)?;
     print!("{}", report::tables(&rows, &rounds));
     println!("\n{}", results.display());
+    if cli.batches() > 0 {
+        parts::measure(&fixture, cli.batches(), &results).await?;
+    }
     if let Some(directory) = &cli.plots {
         println!("{} figures in {}", plot::save(&rows, directory)?, directory.display());
     }

@@ -58,26 +58,36 @@ pub async fn wasmtime(program: &Path, output: &Path) -> Result<()> {
     std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
 }
 
-/// Makes sure that `program` is the box: builds it when it belongs beside `bench`, in its profile, so that it is never an old one.
+/// Makes sure that `program` is the box.
 ///
 /// # Errors
 ///
 /// When it cannot be built, or is not there.
 pub async fn wasmbox(program: &Path, bench: &Path) -> Result<()> {
-    if let Some(profile) = bench.parent().filter(|directory| program.parent() == Some(directory)) {
-        // The directory bears its name; with one exception.
-        let profile = profile.file_name().filter(|name| *name != "debug").unwrap_or("dev".as_ref());
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml");
-        let mut build = Command::new("cargo");
-        build.args(["build", "--package", "wasmbox", "--manifest-path"]).arg(workspace).arg("--profile").arg(profile);
-        run(build).await.context("cannot build wasmbox")?;
-    }
+    build("wasmbox", program, bench).await?;
     ensure!(
         program.is_file(),
         "no box at {}: run the bench with `cargo run --profile dist -p wasmbox-bench`, or name one with --wasmbox",
         program.display()
     );
     Ok(())
+}
+
+/// Builds `program`, of a package of the workspace, when it belongs beside `bench`, in its profile, so that it is never an old one.
+///
+/// # Errors
+///
+/// When it cannot be built.
+pub async fn build(package: &str, program: &Path, bench: &Path) -> Result<()> {
+    let Some(profile) = bench.parent().filter(|directory| program.parent() == Some(directory)) else { return Ok(()) };
+    // The directory bears its name; with one exception.
+    let profile = profile.file_name().filter(|name| *name != "debug").unwrap_or("dev".as_ref());
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml");
+    let name = program.file_name().unwrap_or_default();
+    let mut build = Command::new("cargo");
+    build.args(["build", "--package", package, "--bin"]).arg(name);
+    build.arg("--manifest-path").arg(workspace).arg("--profile").arg(profile);
+    run(build).await.with_context(|| format!("cannot build {}", program.display()))
 }
 
 /// Builds the trivial `wasi:http` component below `output`, and says where it is.
