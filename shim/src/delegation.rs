@@ -21,11 +21,11 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use serde::Deserialize;
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 use wasmbox_cgroup::{ProcessCgroups, tree::remove_below};
 use wasmbox_oci::Spec;
 
-use crate::bundle::Bundle;
+use crate::{bundle::Bundle, thread};
 
 /// The first argument with which this binary is the hook.
 pub const ARGUMENT: &str = "delegate-cgroup";
@@ -87,7 +87,7 @@ impl LiftedQuotas {
         let Some(subtree) = subtree(&cgroup).filter(|_| matches!(cgroup, ProcessCgroups::V1(_))) else {
             return LiftedQuotas::default();
         };
-        spawn_blocking(move || LiftedQuotas::below(&subtree)).await.unwrap_or_default()
+        thread::run(move || LiftedQuotas::below(&subtree)).await.unwrap_or_default()
     }
 
     fn below(subtree: &Path) -> LiftedQuotas {
@@ -106,7 +106,7 @@ impl LiftedQuotas {
         if self.0.is_empty() {
             return;
         }
-        let restored = spawn_blocking(move || {
+        let restored = thread::run(move || {
             for (path, quota) in self.0 {
                 if fs::read_to_string(&path).is_ok_and(|now| now.trim() == NO_QUOTA) {
                     let _ = fs::write(path, quota.trim());
@@ -170,8 +170,8 @@ pub async fn clear(cgroup: ProcessCgroups) {
     let Some(subtree) = subtree(&cgroup) else { return };
     for _ in 0..ATTEMPTS {
         let below = subtree.clone();
-        let removed = spawn_blocking(move || remove_below(&below)).await;
-        if !subtree.exists() || matches!(removed, Ok(Ok(()))) {
+        let removed = thread::run(move || remove_below(&below)).await;
+        if !subtree.exists() || matches!(removed, Some(Ok(()))) {
             return;
         }
         sleep(PAUSE).await;

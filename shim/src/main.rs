@@ -42,6 +42,7 @@ mod start;
 mod stats;
 mod stdio;
 mod sweep;
+mod thread;
 mod watched;
 
 use std::{env, process::ExitCode};

@@ -54,6 +54,7 @@ fn refuse(error: PodError) -> ttrpc::Error {
             ContainerError::Deleting { .. } | ContainerError::Exec { .. } | ContainerError::Transition(_) => {
                 Code::FAILED_PRECONDITION
             }
+            ContainerError::Unanswered { .. } => Code::INTERNAL,
             ContainerError::Runtime(RuntimeError::Timeout { .. }) => Code::DEADLINE_EXCEEDED,
             ContainerError::Runtime(
                 RuntimeError::Start { .. } | RuntimeError::Failed { .. } | RuntimeError::PidFile { .. },

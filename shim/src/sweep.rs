@@ -2,13 +2,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 use wasmbox_cgroup::{members, tree};
+
+use crate::thread;
 
 /// Kills what is in cgroups.
 pub async fn kill(cgroups: Vec<PathBuf>) {
     if !cgroups.is_empty() {
-        let _ = spawn_blocking(move || members::kill(&cgroups)).await;
+        let _ = thread::run(move || members::kill(&cgroups)).await;
     }
 }
 
@@ -22,7 +24,7 @@ pub async fn sweep(cgroups: Vec<PathBuf>) {
             return;
         }
         let swept = cgroups.clone();
-        let _ = spawn_blocking(move || sweep_once(&swept)).await;
+        let _ = thread::run(move || sweep_once(&swept)).await;
         sleep(PAUSE).await;
     }
 }

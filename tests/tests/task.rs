@@ -155,6 +155,13 @@ fn processes_have_streams_and_terminals(version: Version) {
     let _: Empty = shim.call(service, "Exec", &request).expect("Exec");
     let refused = shim.call::<Empty>(other, "Exec", &request).expect_err("Exec with the same id");
     assert_eq!(refused.0, Code::ALREADY_EXISTS, "{refused:?}");
+    // What is no process harms no other call.
+    for spec in ["", "[]", "1", "null", "{", "\"text\""] {
+        let spec = MessageField::some(Any { value: spec.into(), ..Any::default() });
+        let request = ExecProcessRequest { exec_id: "none".into(), spec, ..request.clone() };
+        let refused = shim.call::<Empty>(service, "Exec", &request).expect_err("Exec of no process");
+        assert_eq!(refused.0, Code::INVALID_ARGUMENT, "{refused:?}");
+    }
     let mut output = open("stdout");
     let request = StartRequest { id: id(), exec_id: exec_id(), ..StartRequest::default() };
     let started: StartResponse = shim.call(service, "Start", &request).expect("Start");

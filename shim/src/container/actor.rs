@@ -112,8 +112,11 @@ impl Actor {
                 // What has ended is known before the next question is answered.
                 biased;
                 Some(ended) = self.beside.join_next() => {
-                    if let Ok(then) = ended {
-                        then(self);
+                    match ended {
+                        Ok(then) => then(self),
+                        // Who asked is told of it by the end of the channel.
+                        Err(error) if error.is_panic() => log::error!("container {}: {error}", self.setting.id),
+                        Err(_) => {}
                     }
                 }
                 Some(command) = self.commands.recv() => self.take(command),
@@ -236,7 +239,7 @@ impl Actor {
     }
 
     /// What it wrote was read, too.
-    fn stopped(&mut self, exec: &str, exit: Exit, attached: Attached) {
+    pub(super) fn stopped(&mut self, exec: &str, exit: Exit, attached: Attached) {
         let Ok(process) = self.process(exec) else { return };
         process.attached = attached;
         process.stopped(exit);

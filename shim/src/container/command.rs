@@ -14,6 +14,11 @@ impl<T> Reply<T> {
     pub fn send(self, answer: Result<T, ContainerError>) {
         drop(self.0.send(answer));
     }
+
+    /// Whether who asked is still there.
+    pub fn is_wanted(&self) -> bool {
+        !self.0.is_closed()
+    }
 }
 
 /// An `exec` that is empty is the container's first process, its init process. What comes of each is said where the task does it.

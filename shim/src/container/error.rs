@@ -12,6 +12,8 @@ use crate::{
 pub enum ContainerError {
     #[error("no container {container}")]
     Deleted { container: String },
+    #[error("container {container}: the call has failed in the shim; containerd's log has more")]
+    Unanswered { container: String },
     #[error("container {container}: it is being deleted")]
     Deleting { container: String },
     #[error("container {container}: no process {exec}")]

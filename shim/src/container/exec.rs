@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::SystemTime};
 
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Actor, ContainerError, Reply, Setting, setting::Made};
 use crate::{
@@ -56,10 +56,10 @@ impl Actor {
             return Err(ContainerError::ProcessId { container: container(), exec });
         }
         let path = self.setting.bundle.path().join(format!("exec-{exec}.json"));
-        let mut process: Value = serde_json::from_slice(spec)
+        let mut process: Map<String, Value> = serde_json::from_slice(spec)
             .map_err(|source| ContainerError::ProcessSpec { container: container(), source })?;
-        process["terminal"] = addresses.terminal.into();
-        fs::write(&path, process.to_string()).map_err(|source| ContainerError::Io {
+        process.insert("terminal".into(), addresses.terminal.into());
+        fs::write(&path, Value::from(process).to_string()).map_err(|source| ContainerError::Io {
             container: container(),
             what: "process spec",
             source,

@@ -58,7 +58,14 @@ impl Container {
         let (reply, answer) = oneshot::channel();
         // A task that has ended drops the command, and with it the reply.
         let _ = self.commands.send(command(Reply(reply))).await;
-        answer.await.unwrap_or_else(|_| Err(ContainerError::Deleted { container: self.id.clone() }))
+        answer.await.unwrap_or_else(|_| {
+            let container = self.id.clone();
+            Err(if self.commands.is_closed() {
+                ContainerError::Deleted { container }
+            } else {
+                ContainerError::Unanswered { container }
+            })
+        })
     }
 
     pub async fn snapshot(&self, exec: &str) -> Result<Snapshot, ContainerError> {

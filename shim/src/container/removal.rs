@@ -7,7 +7,12 @@ use rustix::process::Signal;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{Actor, Reply, SIGKILL, timestamp};
-use crate::{delegation, exits::Exit, process::State, runtime::RuntimeError};
+use crate::{
+    delegation,
+    exits::Exit,
+    process::{Attached, State},
+    runtime::RuntimeError,
+};
 
 /// How long the end of a killed process may take to be told.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,11 +72,14 @@ impl Actor {
             if let Some(first) = asked.next() {
                 first.send(Err(error.into()));
             }
-            // For others it is tried again.
-            return asked.for_each(|reply| self.delete(reply));
+            // For others it is tried again, should they still be there.
+            return asked.filter(Reply::is_wanted).for_each(|reply| self.delete(reply));
         }
         let exit = self.init.exit().unwrap_or_else(Actor::never_started);
-        self.init.stopped(exit);
+        if self.init.state() != State::Stopped {
+            // Nobody has told its end in time.
+            self.stopped("", exit, Attached::Nothing);
+        }
         self.setting.bundle.unmount();
         self.setting.events.publish(&TaskDelete {
             container_id: self.setting.id.clone(),

@@ -3,10 +3,9 @@
 use std::fs;
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use tokio::task::spawn_blocking;
 
 use super::{Actor, ContainerError, Reply};
-use crate::{delegation::LiftedQuotas, oom::OomWatch, stats};
+use crate::{delegation::LiftedQuotas, oom::OomWatch, stats, thread};
 
 impl Actor {
     /// `resources`: `linux.resources` of the specification, in JSON.
@@ -44,7 +43,7 @@ impl Actor {
         let cgroup = self.cgroup.clone();
         let pids = async move {
             match cgroup {
-                Some(cgroup) => spawn_blocking(move || cgroup.pids()).await.unwrap_or_default(),
+                Some(cgroup) => thread::run(move || cgroup.pids()).await.unwrap_or_default(),
                 None => Vec::new(),
             }
         };
