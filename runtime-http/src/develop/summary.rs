@@ -179,9 +179,11 @@ impl Summary {
     }
 }
 
-/// Of `queue;dur=0.001, compile;dur=1.651`.
+/// Of `queue;dur=0.001, compile;desc=baseline;dur=1.651`.
 fn micros(timing: &str, name: &str) -> Option<u64> {
-    let entry = timing.split(',').find_map(|entry| entry.trim().strip_prefix(name)?.strip_prefix(";dur="))?;
+    let mut entries = timing.split(',').map(|entry| entry.split(';').map(str::trim));
+    let mut parameters = entries.find_map(|mut entry| (entry.next() == Some(name)).then_some(entry))?;
+    let entry = parameters.find_map(|parameter| parameter.strip_prefix("dur="))?;
     let duration = entry.parse::<f64>().ok().filter(|milliseconds| *milliseconds >= 0.0)?;
     Duration::try_from_secs_f64(duration / 1000.0).ok()?.as_micros().try_into().ok()
 }
@@ -195,7 +197,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("server-timing", "queue;dur=9"),
-            ("server-timing", "queue;dur=0.101, compile;dur=1.6, exec;dur=12.36"),
+            ("server-timing", "queue;dur=0.101, compile;desc=baseline;dur=1.6, exec;dur=12.36"),
             ("wasmbox-cpu-time-us", "349"),
             ("wasmbox-memory-peak-bytes", "65536"),
             ("wasmbox-invocation-id", "07"),
