@@ -88,6 +88,9 @@ async fn run(cli: &Cli) -> Result<()> {
         programs.push(Program::Wasmbox);
     }
     let fixture = Fixture::prepare(&programs, &output, cli.wasmbox.clone(), cli.baseline.clone()).await?;
+    if cli.batches() > 0 {
+        parts::prepare(&fixture).await?;
+    }
     println!("{}", fixture.versions(&programs).await);
 
     let rounds = loaded(&fixture, &targets, cli.rounds(), cli.seconds()).await?;

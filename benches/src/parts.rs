@@ -1,6 +1,6 @@
 //! What each part of a request costs alone: measured by the program `parts`, which has the box's allocator.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -12,16 +12,27 @@ use crate::tool;
 /// The section's name.
 pub const PARTS: &str = "parts";
 
+/// Makes sure that the program is there: before anything is measured.
+///
+/// # Errors
+///
+/// When it cannot be built.
+pub async fn prepare(fixture: &Fixture) -> Result<()> {
+    tool::build("wasmbox-bench", &program(fixture), fixture.program(Program::Bench)).await
+}
+
+/// Beside this one.
+fn program(fixture: &Fixture) -> PathBuf {
+    fixture.program(Program::Bench).with_file_name(PARTS)
+}
+
 /// Prints the parts, in tables, beside what is in `results`.
 ///
 /// # Errors
 ///
-/// When the program cannot be built, or fails.
+/// When the program fails.
 pub async fn measure(fixture: &Fixture, batches: u32, results: &Path) -> Result<()> {
-    let bench = fixture.program(Program::Bench);
-    let program = bench.with_file_name(PARTS);
-    tool::build("wasmbox-bench", &program, bench).await?;
-    let mut parts = Command::new(program);
+    let mut parts = Command::new(program(fixture));
     parts.arg("--batches").arg(batches.to_string());
     parts.arg("--component").arg(fixture.component());
     parts.arg("--results").arg(results);

@@ -104,7 +104,9 @@ fn a_reader_that_stops_holds_up_only_the_writer() {
         let scripts =
             containerd.node().processes().into_iter().filter(|(_, words)| words.starts_with("/usr/bin/script"));
         // With the terminal's end, one that is stopped may end before its turn.
-        scripts.map(|(pid, _)| pid).chain(readers).for_each(|pid| drop(Process(pid).try_signal(Signal::KILL)));
+        for pid in scripts.map(|(pid, _)| pid).chain(readers) {
+            let _ = Process(pid).try_signal(Signal::KILL);
+        }
         script.kill().expect("our child");
         script.wait().expect("our child");
         remove_all(&containerd);
