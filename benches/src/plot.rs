@@ -7,6 +7,7 @@ use plotters::coord::ranged1d::SegmentValue;
 use plotters::prelude::*;
 
 use crate::row::Row;
+use crate::target::TARGETS;
 
 /// Height of a bar and of what is around the bars, and the width of all, in pixels.
 const BAR_HEIGHT: u32 = 28;
@@ -55,8 +56,10 @@ pub fn save(rows: &[Row], directory: &Path) -> Result<usize> {
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let mut written = 0;
     for plot in &PLOTS {
-        let rows: Vec<&Row> =
-            rows.iter().filter(|row| row.connections == plot.connections && row.gap_ms == plot.gap_ms).collect();
+        // Sections have rows of their own with the same load.
+        let is_target = |row: &&Row| TARGETS.iter().any(|target| target.name == row.name);
+        let has_load = |row: &&Row| row.connections == plot.connections && row.gap_ms == plot.gap_ms;
+        let rows: Vec<&Row> = rows.iter().filter(is_target).filter(has_load).collect();
         if !rows.is_empty() {
             let path = directory.join(plot.file);
             plot.draw(&rows, &path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -78,21 +81,21 @@ impl Plot {
             .margin(10)
             .x_label_area_size(24)
             .y_label_area_size(190)
-            .build_cartesian_2d(0.0..most * 1.15, (0..rows.len()).into_segmented())?;
-        // The first row is on top.
-        let of = |index: &usize| rows[rows.len() - 1 - index.min(&(rows.len() - 1))];
+            .build_cartesian_2d(0.0..most * 1.15, (0..rows.len() - 1).into_segmented())?;
+        // The first row is on top. A range of segments has its end, too.
+        let of = |index: usize| rows.iter().rev().nth(index);
         chart
             .configure_mesh()
             .disable_y_mesh()
             .y_labels(rows.len())
             .y_label_formatter(&|segment| match segment {
-                SegmentValue::CenterOf(index) => of(index).name.to_owned(),
+                SegmentValue::CenterOf(index) => of(*index).map_or_else(String::new, |row| row.name.to_owned()),
                 SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
             })
+            .x_label_formatter(&|value| format!("{value:.0}"))
             .label_style(("sans-serif", 13))
             .draw()?;
-        for index in 0..rows.len() {
-            let row = of(&index);
+        for (index, row) in rows.iter().rev().enumerate() {
             let value = (self.figure)(row);
             let colour = if row.name.starts_with("wasmbox") { RGBColor(36, 99, 180) } else { RGBColor(150, 150, 150) };
             let corners = [(0.0, SegmentValue::Exact(index)), (value, SegmentValue::Exact(index + 1))];
@@ -134,12 +137,13 @@ mod tests {
     #[test]
     fn each_target_has_a_bar_with_its_figure() {
         let directory = TempDir::new();
-        let rows = [row("hyper", 90_000.0), row("wasmbox-core", 60_000.0)];
+        let rows = [row("hyper", 90_000.0), row("wasmbox-core", 60_000.0), row("wasmbox-core-fresh", 7_000.0)];
         assert_eq!(save(&rows, directory.path()).unwrap(), 2, "two figures have this load");
         let svg = std::fs::read_to_string(directory.path().join("throughput.svg")).unwrap();
-        for text in ["hyper", "wasmbox-core", "90000", "60000"] {
-            assert!(svg.contains(text), "{text} is missing in {svg}");
+        for text in ["hyper", "wasmbox-core", " 90000", " 60000"] {
+            assert_eq!(svg.matches(&format!("\n{text}\n")).count(), 1, "{text}: {svg}");
         }
+        assert!(!svg.contains("fresh"), "a section's row has the same load");
         assert!(!directory.path().join("idle.svg").exists());
     }
 
