@@ -1,6 +1,6 @@
 //! What the kernel says of a process.
 
-use std::{fs, path::Path};
+use std::{collections::HashSet, fs, path::Path};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -120,16 +120,17 @@ impl Process {
     }
 }
 
-/// Whether some socket listens on 127.0.0.1:`port`.
+/// The inodes of the sockets that listen on `port` of an IPv4 address.
+///
+/// A port that was let go may be another process's a moment later; an inode is one socket's.
 ///
 /// # Panics
 /// If the kernel does not tell.
-pub fn is_listening(port: u16) -> bool {
-    // proc_net(5): local address in hexadecimal, and 0A is TCP_LISTEN.
+pub fn listeners(port: u16) -> HashSet<String> {
+    // proc_net(5): local address in hexadecimal, 0A is TCP_LISTEN, and the inode is the tenth field.
     let local = format!(":{port:04X}");
     let sockets = fs::read_to_string("/proc/net/tcp").expect("proc_net(5): tcp");
-    sockets.lines().skip(1).any(|socket| {
-        let fields: Vec<&str> = socket.split_whitespace().collect();
-        fields[1].ends_with(&local) && fields[3] == "0A"
-    })
+    let fields = sockets.lines().skip(1).map(|socket| socket.split_whitespace().collect::<Vec<_>>());
+    let listening = fields.filter(|fields| fields[1].ends_with(&local) && fields[3] == "0A");
+    listening.map(|fields| fields[9].to_owned()).collect()
 }

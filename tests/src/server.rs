@@ -3,6 +3,7 @@
 mod launch;
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     mem,
     net::SocketAddr,
@@ -24,7 +25,7 @@ use crate::{
     eventually,
     metrics::Metrics,
     patience::PATIENCE,
-    process::{Process, is_listening},
+    process::{Process, listeners},
     wire::Wire,
 };
 
@@ -38,6 +39,8 @@ pub struct WasmBox {
     /// The function port and the admin port.
     address: SocketAddr,
     admin: SocketAddr,
+    /// The inodes of its listening sockets.
+    listeners: HashSet<String>,
     is_http2: AtomicBool,
 }
 
@@ -207,7 +210,8 @@ impl WasmBox {
             assert!(leaves.is_empty(), "{leaves:?} are left");
         }
         for address in [self.address, self.admin] {
-            assert!(!is_listening(address.port()), "something still listens on {address}");
+            let left = listeners(address.port()).intersection(&self.listeners).count();
+            assert_eq!(left, 0, "its sockets still listen on {address}");
         }
         // Guests may panic; their lines are marked.
         let panicked = |line: &str| line.contains("panicked") && !line.contains("INFO guest: ");

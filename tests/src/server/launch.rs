@@ -1,6 +1,7 @@
 //! How a server is started, in directories of its own.
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     fs::{self, OpenOptions},
     net::SocketAddr,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use super::WasmBox;
-use crate::{cgroup::TestCgroup, patience::PATIENCE, temporary::TempDir, workspace};
+use crate::{cgroup::TestCgroup, patience::PATIENCE, process::listeners, temporary::TempDir, workspace};
 
 /// How a server is started.
 pub struct Launch {
@@ -159,7 +160,10 @@ impl Launch {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        let server = WasmBox { launch: self, child: Some(child), address, admin, is_http2: AtomicBool::default() };
+        let listeners: HashSet<_> = [address, admin].iter().flat_map(|it| listeners(it.port())).collect();
+        assert!(listeners.len() > 1, "sockets that listen on {address} and {admin}: {listeners:?}");
+        let is_http2 = AtomicBool::default();
+        let server = WasmBox { launch: self, child: Some(child), address, admin, listeners, is_http2 };
         server.get("/-/live").ok();
         server
     }
