@@ -11,8 +11,8 @@ use tokio::{
 };
 
 /// Those whose default action ends a process (signal(7)), but for those of the processor's faults and of `abort`, which are wasmtime's and the
-/// C library's, and SIGPIPE, which Rust programs ignore.
-const TERMINATING: [i32; 14] = [
+/// C library's; SIGVTALRM, whose handler is [`slice`](crate::epoch::slice)'s; and SIGPIPE, which Rust programs ignore.
+const TERMINATING: [i32; 13] = [
     libc::SIGHUP,
     libc::SIGINT,
     libc::SIGQUIT,
@@ -23,7 +23,6 @@ const TERMINATING: [i32; 14] = [
     libc::SIGSTKFLT,
     libc::SIGXCPU,
     libc::SIGXFSZ,
-    libc::SIGVTALRM,
     libc::SIGPROF,
     libc::SIGIO,
     libc::SIGPWR,

@@ -92,8 +92,8 @@ thread_local! {
     static IN_SLICE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// CPU time after which a busy guest has to leave a connection's thread.
-pub const SLICE: Duration = Duration::from_micros(100);
+/// A busy guest has to leave a connection's thread if it has used so much CPU time when it is interrupted: see [`epoch::slice`].
+pub const SLICE: Duration = Duration::from_micros(500);
 /// What a guest may grow to there. It can touch all of it in one instruction, which nothing interrupts.
 pub const SLICE_MEMORY: usize = 4 << 20;
 
@@ -130,7 +130,7 @@ pub enum Unfinished {
 
 impl Guest {
     /// Runs it on this thread as long as it neither waits nor has used more than a slice, which began when the thread had used `cpu`. If it has
-    /// not ended then, it goes on from where it is on another thread: [`Guest::run`].
+    /// not ended then, it goes on from where it is on another thread: [`Guest::run`]. It does not begin where it could not be interrupted.
     ///
     /// # Errors
     /// Why it has not ended.
@@ -143,7 +143,7 @@ impl Guest {
         }
         let (state, waker) = thread_waker();
         let mut context = Context::from_waker(&waker);
-        let _slice = epochs.slice();
+        let Some(_slice) = epochs.slice() else { return Err(Unfinished::Busy) };
         let _in_slice = InSlice;
         IN_SLICE.set(true);
         loop {
@@ -154,7 +154,7 @@ impl Guest {
             if !state.woken.load(Ordering::Acquire) {
                 return Err(Unfinished::Waiting);
             }
-            // It yields when others are late, too.
+            // The timer does not know when a slice began, and others' guests make it yield, too.
             if thread_cpu_time().saturating_sub(cpu) >= SLICE {
                 return Err(Unfinished::Busy);
             }

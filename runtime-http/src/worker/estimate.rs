@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::invocation::microseconds;
+use crate::{invocation::microseconds, sandbox::executor::SLICE};
 
-/// A function that usually takes longer begins on workers. Its CPU time is not looked at before it has begun, so this is more than a slice.
-const SHORT: Duration = Duration::from_micros(500);
+/// A function that usually takes longer begins on workers.
+const SHORT: Duration = SLICE;
 /// A function that did not end within a slice begins on workers for so many times as long as it held the connection's thread, and for twice as
 /// long each time that it has not ended in one in between. So it holds one for a hundredth of the time at most, whatever it does.
 const BARRED_TIMES: u32 = 100;
