@@ -160,9 +160,10 @@ fuzz: toolchain $(TOOLS)/bin/cargo-fuzz-$(CARGO_FUZZ) ## Fuzz each parser for a 
 bench: toolchain ## Measure the server beside wasmtime serve and bare hyper
 	$(CARGO) run --profile dist -p wasmbox-bench -- $(ARGS)
 
-bench-shim: static ## Measure the shim beside containerd's for runc: memory, time until a pod is up, execs and tasks at once (as root; ARGS='--rounds 40')
+bench-shim: static ## Measure the shim beside containerd's for runc: memory, time until a pod is up, execs and tasks at once (as root; ARGS='--only execs,tasks')
 	tests/containerd/install-debian.sh
-	$(CARGO) run --release -p wasmbox-bench --bin shim -- $(ARGS)
+	$(CARGO) build --release --workspace --bin shim
+	target/release/shim $(ARGS)
 
 simulate: toolchain ## Admission beside a plain FIFO and the Knative fork's breaker, on a virtual clock (ARGS='--seed 7')
 	$(CARGO) run --release -p wasmbox-bench --bin simulate -- $(ARGS)

@@ -75,10 +75,12 @@ impl Node {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         assert!(rustix::process::geteuid().is_root(), "tests of containerd make namespaces: run them as root");
         let directory = TempDir::new();
-        let name = format!("test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}{}", prefix(std::process::id()), NUMBER.fetch_add(1, Ordering::Relaxed));
         let busybox = workspace::tool("containerd/busybox");
-        let mut command = Command::new("unshare");
+        // If this thread is killed, the node ends with it.
+        let mut command = Command::new("setpriv");
         command
+            .args(["--pdeathsig", "KILL", "unshare"])
             .args(["--fork", "--pid", "--mount", "--mount-proc", "--net", "--ipc", "--kill-child=KILL"])
             .args(["--propagation", "private"])
             .arg(&busybox)
@@ -86,7 +88,7 @@ impl Node {
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let mut unshared = command.spawn().expect("unshare, of the package util-linux");
+        let mut unshared = command.spawn().expect("setpriv, of the package util-linux");
         let ready = directory.path().join("ready");
         eventually("the node's namespaces", || {
             let ended = unshared.try_wait().expect("the child is ours");
@@ -241,14 +243,36 @@ impl Node {
 
     /// The node's own cgroups, in which a daemon was told to make all others: one in each hierarchy in which there is one.
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
-        let cgroup = |line: &str| {
-            let mut fields = line.split(' ').skip(1);
-            let place = Path::new(fields.next()?).join(&self.name);
-            (fields.next()?.starts_with("cgroup") && place.is_dir()).then_some(place)
-        };
-        mounts.lines().filter_map(cgroup).collect()
+        let places = hierarchies().into_iter().map(|hierarchy| hierarchy.join(&self.name));
+        places.filter(|place| place.is_dir()).collect()
     }
+}
+
+/// Removes the cgroups of nodes that were another process's, which was killed. Their processes have ended.
+pub fn sweep(process: u32) {
+    let prefix = prefix(process);
+    let is_left = |name: &str| name.starts_with(&prefix);
+    for entry in hierarchies().into_iter().filter_map(|hierarchy| fs::read_dir(hierarchy).ok()).flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_left) {
+            remove_all(&entry.path());
+        }
+    }
+}
+
+/// What names of nodes of a process begin with.
+fn prefix(process: u32) -> String {
+    format!("test-{process}-")
+}
+
+/// Where cgroups are mounted.
+fn hierarchies() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
+    let hierarchy = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        let place = PathBuf::from(fields.next()?);
+        fields.next()?.starts_with("cgroup").then_some(place)
+    };
+    mounts.lines().filter_map(hierarchy).collect()
 }
 
 impl Drop for Node {

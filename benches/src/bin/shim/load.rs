@@ -8,72 +8,119 @@ use std::{
 
 use wasmbox_tests::cri::ContainerConfig;
 
-use crate::{Kind, Node, median};
+use crate::{
+    node::{Kind, Node},
+    spread::Spread,
+};
 
+/// Whom it is about, and whom that is compared with.
+pub const BOTH: [Kind; 2] = [Kind::Runc, Kind::Ordinary];
 /// Lines that each short task writes.
 const LINES: usize = 2000;
 
-/// What came of a load.
-#[derive(Debug, Clone, Copy)]
-pub struct Load {
-    pub time: Duration,
-    /// Execs or tasks whose output or exit code was not whole.
-    pub lost: usize,
+/// What came of a load in all of its rounds, of each of [`BOTH`].
+pub struct Loads {
+    times: [Vec<Duration>; 2],
+    /// Execs or tasks whose output or exit code was not whole, also in the first round, which fills the kernel's caches and is not timed.
+    pub lost: [usize; 2],
 }
 
-/// So many execs at once in one container, in `rounds`: the median of the times until all have ended.
-pub fn execs(node: &Node, kind: Kind, execs: usize, rounds: usize) -> Load {
-    let (pod, _) = node.up(kind, "execs");
+impl Loads {
+    fn of(rounds: usize, mut load: impl FnMut(Kind) -> (Duration, usize)) -> Loads {
+        let mut loads = Loads { times: [const { Vec::new() }; 2], lost: [0; 2] };
+        for round in 0..=rounds {
+            for turn in 0..2 {
+                // Each comes first as often as the other.
+                let index = (round + turn) % 2;
+                let (time, lost) = load(BOTH[index]);
+                loads.lost[index] += lost;
+                if round > 0 {
+                    loads.times[index].push(time);
+                }
+            }
+        }
+        loads
+    }
+
+    /// A figure of one's rounds.
+    pub fn figure(&self, index: usize, of: impl Fn(Duration) -> f64) -> Spread {
+        Spread::of(self.times[index].iter().copied().map(of))
+    }
+
+    /// The figure of each round to that of runc's shim in the same round.
+    pub fn ratio(&self, index: usize, of: impl Fn(Duration) -> f64) -> Spread {
+        let pairs = self.times[index].iter().zip(&self.times[0]);
+        Spread::of(pairs.map(|(&time, &base)| of(time) / of(base)))
+    }
+}
+
+/// So many execs at once in one container: the times until all have ended.
+pub fn execs(node: &Node, execs: usize, rounds: usize) -> Loads {
     let words = ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"];
-    let container = node.cri.start(&pod, ContainerConfig::new("sleeps", node.image.name(), &["/bin/sleep", "100000"]));
-    let lost = AtomicUsize::new(0);
-    let round = || {
+    let targets = BOTH.map(|kind| {
+        let (pod, _) = node.up(kind, kind.runtime());
+        let config = ContainerConfig::new("sleeps", node.image.name(), &["/bin/sleep", "100000"]);
+        let container = node.cri.start(&pod, config);
+        (pod, container)
+    });
+    let loads = Loads::of(rounds, |kind| {
+        let (_, container) = &targets[BOTH.iter().position(|&one| one == kind).expect("one of both")];
+        let lost = AtomicUsize::new(0);
         let begin = Instant::now();
         thread::scope(|scope| {
             for _ in 0..execs {
                 scope.spawn(|| {
-                    let ran = node.cri.exec(&container, &words);
-                    if !ran.is_ok_and(|ran| ran == (3, "out\n".into(), "err\n".into())) {
+                    let ran = node.cri.exec(container, &words);
+                    if !ran.as_ref().is_ok_and(|ran| *ran == (3, "out\n".into(), "err\n".into())) {
+                        eprintln!("lost, by {}: {ran:?}", kind.title());
                         lost.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
         });
-        begin.elapsed()
-    };
-    // The first fills the kernel's caches.
-    let times = (0..=rounds).map(|_| round()).skip(1).collect();
-    node.cri.remove(&pod);
-    Load { time: median(times), lost: lost.into_inner() }
+        (begin.elapsed(), lost.into_inner())
+    });
+    targets.iter().for_each(|(pod, _)| node.cri.remove(pod));
+    loads
 }
 
-/// So many clients that each run one short task after the other (`ctr run --rm`), until there were `tasks`.
-pub fn tasks(node: &Node, kind: Kind, clients: usize, tasks: usize) -> Load {
-    let runtime = match kind {
-        Kind::Runc => "io.containerd.runc.v2",
-        Kind::Ordinary | Kind::Box => "io.containerd.wasmbox.v1",
-    };
+/// So many clients that each run one short task after the other (`ctr run --rm`): the times until there were `tasks`.
+pub fn tasks(node: &Node, clients: usize, tasks: usize, rounds: usize) -> Loads {
     let script = format!("/bin/busybox seq {LINES}");
     let output: String = (1..=LINES).map(|number| format!("{number}\n")).collect();
-    let (next, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let begin = Instant::now();
-    thread::scope(|scope| {
-        for _ in 0..clients {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= tasks {
-                        return;
+    // Each has a name of its own, should another not have gone.
+    let next = AtomicUsize::new(0);
+    Loads::of(rounds, |kind| {
+        let (end, lost) = (next.load(Ordering::Relaxed) + tasks, AtomicUsize::new(0));
+        let begin = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..clients {
+                scope.spawn(|| {
+                    while let Ok(number) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |number| {
+                        (number < end).then_some(number + 1)
+                    }) {
+                        let id = format!("task-{clients}-{number}");
+                        let words = [
+                            "run",
+                            "--rm",
+                            "--runtime",
+                            kind.runtime(),
+                            node.image.name(),
+                            &id,
+                            "/bin/sh",
+                            "-c",
+                            &script,
+                        ];
+                        let ran = node.containerd.ctr(&words);
+                        if ran.code != 0 || ran.stdout != output {
+                            let (code, bytes, error) = (ran.code, ran.stdout.len(), ran.stderr.trim());
+                            eprintln!("lost, by {}: {id}: code {code}, {bytes} bytes, {error}", kind.title());
+                            lost.fetch_add(1, Ordering::Relaxed);
+                        }
                     }
-                    let id = format!("task-{number}");
-                    let words = ["run", "--rm", "--runtime", runtime, node.image.name(), &id, "/bin/sh", "-c", &script];
-                    let ran = node.containerd.ctr(&words);
-                    if ran.code != 0 || ran.stdout != output {
-                        lost.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    Load { time: begin.elapsed(), lost: lost.into_inner() }
+                });
+            }
+        });
+        (begin.elapsed(), lost.into_inner())
+    })
 }

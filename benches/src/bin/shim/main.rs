@@ -1,22 +1,35 @@
 //! The shim beside containerd's for runc: what each pod's shim keeps in memory, how long a pod takes until it is up, and much at once. Both
 //! run under the same containerd, from the same image, in the same run; rounds of each kind alternate.
 
+mod guard;
 mod load;
+mod node;
+mod spread;
 
-use std::{
-    fs,
-    time::{Duration, Instant},
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use wasmbox_tests::Version;
+
+use self::{
+    load::{BOTH, Loads},
+    node::{Kind, Node},
+    spread::{Spread, median},
 };
 
-use clap::Parser;
-use wasmbox_tests::{
-    Containerd, Image, Version,
-    cri::{ContainerConfig, Cri, Id, Pod, RunPodSandbox},
-};
+/// Goals, to runc's shim: the time of execs at once, and tasks a second.
+const EXECS_AT_MOST: f64 = 1.0;
+const TASKS_AT_LEAST: f64 = 1.3;
 
-/// Memory and start time of the shim, beside containerd's for runc. Needs root, and what tests/install-debian.sh and `make static` give.
+/// Memory, start time and load of the shim, beside containerd's for runc. Needs root, and what tests/install-debian.sh and `make static` give.
 #[derive(Debug, Parser)]
 struct Arguments {
+    /// Parts alone
+    #[arg(long, value_delimiter = ',', default_value = "memory,start,execs,tasks")]
+    only: Vec<Part>,
+    /// Under which containerd: 1.7, 2.1 or 2.3, which needs Go
+    #[arg(long, default_value = "2.1", value_parser = version)]
+    containerd: Version,
     /// How often a pod of each kind is started
     #[arg(long, default_value_t = 40)]
     rounds: usize,
@@ -27,213 +40,65 @@ struct Arguments {
     #[arg(long, default_value_t = 100)]
     execs: usize,
     /// How often they do
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 7)]
     exec_rounds: usize,
-    /// How many short tasks run in each turn
+    /// How many short tasks run in each round
     #[arg(long, default_value_t = 96)]
     tasks: usize,
-    /// How many turns each shim has, by so many clients at once: 8, and 24
-    #[arg(long, default_value_t = 3)]
-    turns: usize,
+    /// How many rounds of tasks each shim has, by so many clients at once: 8, and 24
+    #[arg(long, default_value_t = 5)]
+    task_rounds: usize,
+    /// This process is the one that measures: the other clears up
+    #[arg(long, hide = true)]
+    measure: bool,
 }
 
-/// A pod with one container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// By runc's shim.
-    Runc,
-    /// An ordinary container, by the shim under test.
-    Ordinary,
-    /// A WasmBox, by the shim under test.
-    Box,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Memory,
+    Start,
+    Execs,
+    Tasks,
 }
 
-impl Kind {
-    const ALL: [Kind; 3] = [Kind::Runc, Kind::Ordinary, Kind::Box];
-
-    fn title(self) -> &'static str {
-        match self {
-            Kind::Runc => "runc's shim, ordinary container",
-            Kind::Ordinary => "WasmBox's shim, ordinary container",
-            Kind::Box => "WasmBox's shim, box",
+fn version(name: &str) -> Result<Version, String> {
+    match name {
+        // While its shim for runc starts an exec, it takes note of 32 ends of processes, and waits a second for each one more.
+        "1.6" => {
+            Err("its shim for runc takes a second for each process that ends while many execs start: 1.7, 2.1 or 2.3"
+                .into())
         }
-    }
-
-    fn handler(self) -> &'static str {
-        match self {
-            Kind::Runc => "runc",
-            Kind::Ordinary | Kind::Box => "wasmbox",
-        }
-    }
-
-    fn shim(self) -> &'static str {
-        match self {
-            Kind::Runc => "containerd-shim-runc-v2",
-            Kind::Ordinary | Kind::Box => "containerd-shim-wasmbox-v1",
-        }
-    }
-
-    fn words(self) -> &'static [&'static str] {
-        match self {
-            Kind::Runc | Kind::Ordinary => &["/bin/sleep", "100000"],
-            Kind::Box => &["wasmbox", "serve", "--functions-dir", "/tmp"],
-        }
+        "1.7" => Ok(Version::V1_7),
+        "2.1" => Ok(Version::V2_1),
+        "2.3" => Ok(Version::V2_3),
+        _ => Err("1.7, 2.1 or 2.3".into()),
     }
 }
 
-/// What one shim has in memory, in KiB.
-#[derive(Debug, Clone, Copy)]
-struct Memory {
-    rss: u64,
-    pss: u64,
-    private: u64,
-    threads: u64,
-}
-
-impl Memory {
-    fn of(pid: u32) -> anyhow::Result<Memory> {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let field = |text: &str, name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
-        };
-        Ok(Memory {
-            rss: field(&rollup, "Rss"),
-            pss: field(&rollup, "Pss"),
-            private: field(&rollup, "Private_Clean") + field(&rollup, "Private_Dirty"),
-            threads: field(&status, "Threads"),
-        })
-    }
-}
-
-fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
-    values.sort_by(|a, b| a.partial_cmp(b).expect("comparable"));
-    values[values.len() / 2]
-}
-
-struct Node {
-    cri: Cri,
-    containerd: Containerd,
-    image: Image,
-}
-
-impl Node {
-    fn new() -> Node {
-        let containerd = Containerd::start(Version::V1_6);
-        let image = Image::busybox();
-        containerd.import(&image);
-        containerd.import(&Image::pause());
-        Node { cri: Cri::of(&containerd), containerd, image }
-    }
-
-    /// Starts a pod, and says how long that took.
-    fn up(&self, kind: Kind, name: &str) -> (Pod, Duration) {
-        let config = self.cri.sandbox(name);
-        let begin = Instant::now();
-        let request = RunPodSandbox { config: Some(config.clone()), runtime_handler: kind.handler().into() };
-        let Id { id } = self.cri.call("RunPodSandbox", request).expect("the sandbox runs");
-        let pod = Pod { id, config };
-        self.cri.start(&pod, ContainerConfig::new("one", self.image.name(), kind.words()));
-        (pod, begin.elapsed())
-    }
-
-    fn shims(&self, kind: Kind) -> Vec<u32> {
-        let processes = self.containerd.node().processes().into_iter();
-        processes.filter(|(_, words)| words.contains(kind.shim())).map(|(pid, _)| pid).collect()
-    }
-
-    fn memory(&self, kind: Kind, pods: usize) -> anyhow::Result<Memory> {
-        let up: Vec<_> = (0..pods).map(|number| self.up(kind, &format!("memory-{number}")).0).collect();
-        // Threads that idle end, and a collector of garbage has had its turn.
-        std::thread::sleep(Duration::from_secs(12));
-        let all = self.shims(kind).into_iter().map(Memory::of).collect::<anyhow::Result<Vec<_>>>()?;
-        anyhow::ensure!(all.len() == pods, "{} shims of {pods} pods", all.len());
-        for pod in &up {
-            self.cri.remove(pod);
-        }
-        let field = |field: fn(&Memory) -> u64| median(all.iter().map(field).collect());
-        Ok(Memory {
-            rss: field(|memory| memory.rss),
-            pss: field(|memory| memory.pss),
-            private: field(|memory| memory.private),
-            threads: field(|memory| memory.threads),
-        })
-    }
-
-    fn times(&self, rounds: usize) -> [Vec<Duration>; 3] {
-        let mut times = [const { Vec::new() }; 3];
-        for round in 0..=rounds {
-            for turn in 0..Kind::ALL.len() {
-                // Each comes first as often as the others.
-                let index = (round + turn) % Kind::ALL.len();
-                let (pod, time) = self.up(Kind::ALL[index], &format!("time-{round}-{turn}"));
-                self.cri.remove(&pod);
-                // The first round fills the kernel's caches.
-                if round > 0 {
-                    times[index].push(time);
-                }
-            }
-        }
-        times
-    }
-}
-
-#[allow(clippy::print_stdout)]
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let Arguments { rounds, pods, execs, exec_rounds, tasks, turns } = arguments;
-    let all = [rounds, pods, execs, exec_rounds, tasks, turns];
+    let Arguments { rounds, pods, execs, exec_rounds, tasks, task_rounds, .. } = arguments;
+    let all = [rounds, pods, execs, exec_rounds, tasks, task_rounds];
     anyhow::ensure!(!all.contains(&0), "every number: at least 1");
-    let node = Node::new();
-    started(&node, rounds, pods)?;
-    loaded(&node, &arguments);
-    Ok(())
-}
-
-/// Execs and tasks at once: seconds, and of tasks a second; to runc's shim, where less and where more is better.
-#[allow(clippy::print_stdout)]
-fn loaded(node: &Node, arguments: &Arguments) {
-    let both = [Kind::Runc, Kind::Ordinary];
-    println!(
-        "\n{} execs at once, median of {} rounds, ms, and to runc's shim\n",
-        arguments.execs, arguments.exec_rounds
-    );
-    println!("{:<36} {:>14} {:>6}", "", "until all end", "lost");
-    let mut first = None;
-    for kind in both {
-        let load = load::execs(node, kind, arguments.execs, arguments.exec_rounds);
-        let time = load.time.as_secs_f64() * 1000.0;
-        let base = *first.get_or_insert(time);
-        println!("{:<36} {:>14} {:>6}", kind.title(), format!("{time:.0} {:.2}", time / base), load.lost);
+    if !arguments.measure {
+        return guard::run();
     }
-    for clients in [8, 24] {
-        println!(
-            "\n{} tasks by {clients} clients, median of {} turns, a second, and to runc's shim\n",
-            arguments.tasks, arguments.turns
-        );
-        println!("{:<36} {:>14} {:>6}", "", "a second", "lost");
-        let mut loads = both.map(|_| Vec::new());
-        for _ in 0..arguments.turns {
-            for (kind, loads) in both.into_iter().zip(&mut loads) {
-                loads.push(load::tasks(node, kind, clients, arguments.tasks));
-            }
-        }
-        let mut first = None;
-        for (kind, loads) in both.into_iter().zip(loads) {
-            let rate = |load: &load::Load| arguments.tasks as f64 / load.time.as_secs_f64();
-            let rate = median(loads.iter().map(rate).collect());
-            let base = *first.get_or_insert(rate);
-            let lost: usize = loads.iter().map(|load| load.lost).sum();
-            println!("{:<36} {:>14} {lost:>6}", kind.title(), format!("{rate:.1} {:.2}", rate / base));
+    let node = Node::new(arguments.containerd);
+    for part in [Part::Memory, Part::Start, Part::Execs, Part::Tasks] {
+        match part {
+            part if !arguments.only.contains(&part) => {}
+            Part::Memory => memory(&node, pods)?,
+            Part::Start => start(&node, rounds),
+            Part::Execs => at_once(&node, execs, exec_rounds),
+            Part::Tasks => [8, 24].into_iter().for_each(|clients| by_clients(&node, clients, tasks, task_rounds)),
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Memory, and the time until a pod is up.
 #[allow(clippy::print_stdout)]
-fn started(node: &Node, rounds: usize, pods: usize) -> anyhow::Result<()> {
-    println!("{} pods of each kind at once; medians over the shims, KiB, and to runc's shim\n", pods);
+fn memory(node: &Node, pods: usize) -> anyhow::Result<()> {
+    println!("{pods} pods of each kind at once; medians over the shims, KiB, and to runc's shim\n");
     println!("{:<36} {:>7} {:>12} {:>12} {:>12}", "", "threads", "RSS", "Pss", "private");
     let mut first = None;
     for kind in Kind::ALL {
@@ -249,13 +114,18 @@ fn started(node: &Node, rounds: usize, pods: usize) -> anyhow::Result<()> {
             cell(memory.private, base.private)
         );
     }
-    println!("\nFrom the first call to a running container, {} rounds, ms, and to runc's shim\n", rounds);
+    Ok(())
+}
+
+/// The time until a pod is up.
+#[allow(clippy::print_stdout)]
+fn start(node: &Node, rounds: usize) {
+    println!("\nFrom the first call to a running container, {rounds} rounds, ms, and to runc's shim\n");
     println!("{:<36} {:>7} {:>12} {:>12}", "", "least", "median", "p90");
     let mut first = None;
     for (kind, mut times) in Kind::ALL.into_iter().zip(node.times(rounds)) {
         times.sort();
         let base = *first.get_or_insert(median(times.clone()));
-        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
         let middle = median(times.clone());
         println!(
             "{:<36} {:>7.0} {:>12} {:>12.0}",
@@ -265,5 +135,46 @@ fn started(node: &Node, rounds: usize, pods: usize) -> anyhow::Result<()> {
             ms(times[times.len() * 9 / 10])
         );
     }
-    Ok(())
+}
+
+#[allow(clippy::print_stdout)]
+fn at_once(node: &Node, execs: usize, rounds: usize) {
+    println!(
+        "\n{execs} execs at once in one container, {rounds} rounds: ms until all have ended, median (least to greatest)\n"
+    );
+    let loads = load::execs(node, execs, rounds);
+    show(&loads, ms, 0);
+    let ratio = loads.ratio(1, ms).median;
+    println!("goal: at most {EXECS_AT_MOST:.1}, and 0 lost: {}", reached(ratio <= EXECS_AT_MOST && loads.lost[1] == 0));
+}
+
+#[allow(clippy::print_stdout)]
+fn by_clients(node: &Node, clients: usize, tasks: usize, rounds: usize) {
+    println!("\n{tasks} tasks by {clients} clients, {rounds} rounds: tasks a second, median (least to greatest)\n");
+    let loads = load::tasks(node, clients, tasks, rounds);
+    let rate = |time: Duration| tasks as f64 / time.as_secs_f64();
+    show(&loads, rate, 1);
+    let ratio = loads.ratio(1, rate).median;
+    println!(
+        "goal: at least {TASKS_AT_LEAST:.1}, and 0 lost: {}",
+        reached(ratio >= TASKS_AT_LEAST && loads.lost[1] == 0)
+    );
+}
+
+#[allow(clippy::print_stdout)]
+fn show(loads: &Loads, of: impl Fn(Duration) -> f64, digits: usize) {
+    println!("{:<36} {:>24} {:>24} {:>6}", "", "", "to runc's shim", "lost");
+    for (index, kind) in BOTH.into_iter().enumerate() {
+        let ratio = if index == 0 { String::new() } else { Spread::text(loads.ratio(index, &of), 2) };
+        let figure = loads.figure(index, &of).text(digits);
+        println!("{:<36} {figure:>24} {ratio:>24} {:>6}", kind.title(), loads.lost[index]);
+    }
+}
+
+fn reached(is_reached: bool) -> &'static str {
+    if is_reached { "reached" } else { "not reached" }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
