@@ -9,9 +9,10 @@ use std::{
     fmt::Debug,
     io,
     os::unix::process::CommandExt,
+    pin::Pin,
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, set_parent_process_death_signal};
@@ -28,12 +29,15 @@ pub struct Exit {
     pub at: SystemTime,
 }
 
-/// Who starts the OCI runtime, and signals containers' processes: the kernel, but in tests of the order in which things happen.
+/// Who starts the OCI runtime, signals containers' processes, and knows when time is up for what is waited for: the kernel, but in tests of the
+/// order in which things happen.
 pub trait Kernel: Debug + Send + Sync {
     /// Starts a child; gives its number.
     fn start(&self, command: &mut Command) -> io::Result<u32>;
     /// Whether the child is there.
     fn signal(&self, pid: Pid, signal: Signal) -> bool;
+    /// Ends after that time.
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 #[derive(Debug)]
@@ -46,6 +50,10 @@ impl Kernel for Linux {
 
     fn signal(&self, pid: Pid, signal: Signal) -> bool {
         rustix::process::kill_process(pid, signal).is_ok()
+    }
+
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(tokio::time::sleep(time))
     }
 }
 
@@ -116,6 +124,11 @@ impl Exits {
         let state = self.state();
         let there = pid(number).filter(|_| state.waiting.contains_key(&number));
         there.is_some_and(|pid| self.kernel.signal(pid, signal))
+    }
+
+    /// Ends after that time.
+    pub fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send + use<> {
+        self.kernel.sleep(time)
     }
 
     /// Reaps until the task is ended.

@@ -1,5 +1,7 @@
 //! One process of a container, from its creation to its end. Its state changes by the methods here alone.
 
+use std::time::SystemTime;
+
 use tokio::sync::watch;
 
 use crate::{
@@ -9,6 +11,9 @@ use crate::{
     runtime::Streams,
     stdio::{Addresses, ContainerIo, StdioError, StdioFds, StdioOwner},
 };
+
+/// The status of what SIGKILL ends.
+const KILLED: u32 = 128 + 9;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -124,6 +129,8 @@ pub struct Process {
     pub pid: u32,
     pub addresses: Addresses,
     pub attached: Attached,
+    /// How it has ended, as soon as that is known. It is not [`Process::stopped`] until others are told of that.
+    pub reaped: Option<Exit>,
     state: State,
     ended: watch::Sender<Option<Exit>>,
 }
@@ -134,6 +141,7 @@ impl Process {
             pid: 0,
             addresses,
             attached: Attached::Nothing,
+            reaped: None,
             state: State::Created,
             ended: watch::Sender::new(None),
         }
@@ -145,6 +153,11 @@ impl Process {
 
     pub fn exit(&self) -> Option<Exit> {
         *self.ended.borrow()
+    }
+
+    /// How it has ended. One of whose end nothing is known was killed with its container, now.
+    pub fn exit_or_killed(&mut self) -> Exit {
+        *self.reaped.get_or_insert_with(|| Exit { status: KILLED, at: SystemTime::now() })
     }
 
     /// Follows the exit without holding the process.
@@ -162,6 +175,9 @@ impl Process {
 
     /// Nobody else can start it now.
     pub fn starting(&mut self) -> Result<(), IllegalTransition> {
+        if self.reaped.is_some() {
+            return Err(IllegalTransition { action: "start", state: State::Stopped });
+        }
         self.change("start", &[State::Created], State::Starting)
     }
 

@@ -7,17 +7,17 @@ use std::{
 };
 
 use containerd_shim_protos::{
-    events::task::{TaskCreate, TaskExit, TaskIO, TaskPaused, TaskResumed, TaskStart},
+    events::task::{TaskCreate, TaskIO, TaskPaused, TaskResumed, TaskStart},
     protobuf::{MessageField, well_known_types::any::Any},
     types::mount::Mount,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
 use wasmbox_cgroup::ProcessCgroups;
 
-use super::{Command, Container, ContainerError, Reply, SIGKILL, Setting, Snapshot, exec::Exec, timestamp};
+use super::{Command, Container, ContainerError, Reply, Setting, Snapshot, exec::Exec};
 use crate::{
     compile_socket::CompileSocket,
     exits::{self, Exit},
@@ -37,8 +37,8 @@ pub struct Actor {
     beside: JoinSet<Then>,
     pub(super) init: Process,
     pub(super) execs: BTreeMap<String, Exec>,
-    /// The init process's end, if that came while it was being started.
-    early: Option<Exit>,
+    /// The init process's end is held back, until those of execs are told. This ends the wait for them, which is bounded.
+    pub(super) held: Option<AbortHandle>,
     pub(super) cgroup: Option<ProcessCgroups>,
     pub(super) oom: OomReporter,
     /// The last reading before the cgroup goes with the container.
@@ -50,7 +50,8 @@ pub struct Actor {
     pub(super) deletions: Vec<Reply<(u32, Exit)>>,
     /// Nobody else would remove it.
     pub(super) is_discarded: bool,
-    pub(super) is_deleted: bool,
+    /// How its init process had ended, once it is deleted.
+    pub(super) deleted: Option<Exit>,
     _compile_socket: Option<CompileSocket>,
 }
 
@@ -62,7 +63,7 @@ impl Actor {
         addresses: Addresses,
         compile_socket: Option<CompileSocket>,
     ) -> Result<(Container, Actor), ContainerError> {
-        let (attached, pid, exit) = setting.create(&rootfs, &addresses).await?;
+        let (attached, pid, exit) = setting.create(&rootfs, &addresses).await?.take();
         let cgroup = ProcessCgroups::of(pid).map_err(|error| log::warn!("container {}: {error}", setting.id)).ok();
         let io = TaskIO {
             stdin: addresses.stdin.clone(),
@@ -91,14 +92,14 @@ impl Actor {
             beside: JoinSet::new(),
             init,
             execs: BTreeMap::new(),
-            early: None,
+            held: None,
             cgroup,
             last_stats: None,
             is_updating: false,
             updates: VecDeque::new(),
             deletions: Vec::new(),
             is_discarded: false,
-            is_deleted: false,
+            deleted: None,
             _compile_socket: compile_socket,
         };
         actor.follow(String::new(), exit);
@@ -107,7 +108,7 @@ impl Actor {
 
     /// Until the container is deleted.
     pub async fn run(&mut self) {
-        while !self.is_deleted {
+        while self.deleted.is_none() {
             tokio::select! {
                 // What has ended is known before the next question is answered.
                 biased;
@@ -128,8 +129,9 @@ impl Actor {
     /// When nobody finds the container any more: tells who asked for its deletion. A call that has not ended yet goes on to its end, or its
     /// deadline, and nobody hears of it.
     pub fn finish(mut self) {
-        let (pid, exit) = (self.init.pid, self.init.exit().unwrap_or_else(Actor::never_started));
-        self.deletions.drain(..).for_each(|reply| reply.send(Ok((pid, exit))));
+        if let Some(exit) = self.deleted {
+            self.deletions.drain(..).for_each(|reply| reply.send(Ok((self.init.pid, exit))));
+        }
         self.beside.detach_all();
     }
 
@@ -196,8 +198,8 @@ impl Actor {
         self.call(begun, reply, |actor, started| {
             let started = actor.started(started);
             // Its end is told after its start, and never before.
-            if let Some(exit) = actor.early.take() {
-                actor.ended(String::new(), exit);
+            if actor.init.reaped.is_some() {
+                actor.drain(String::new());
             }
             started
         });
@@ -209,50 +211,6 @@ impl Actor {
         let (container_id, pid) = (self.setting.id.clone(), self.init.pid);
         self.setting.events.publish(&TaskStart { container_id, pid, ..Default::default() });
         Ok(pid)
-    }
-
-    /// Waits for the end of a process. The sender is dropped when the shim ends.
-    pub(super) fn follow(&mut self, exec: String, exit: oneshot::Receiver<Exit>) {
-        self.beside(exit, |actor, exit| drop(exit.map(|exit| actor.ended(exec, exit))));
-    }
-
-    fn ended(&mut self, exec: String, exit: Exit) {
-        let is_init = exec.is_empty();
-        if is_init && self.init.state() == State::Starting {
-            self.early = Some(exit);
-            return;
-        }
-        if is_init {
-            self.remember_stats();
-            self.oom.finish();
-        }
-        let mut attached = self.process(&exec).map_or(Attached::Nothing, Process::take_attached);
-        let setting = self.setting.clone();
-        let drained = async move {
-            if is_init && setting.shares_pids {
-                let _ = setting.runtime.kill(&setting.id, setting.bundle.path(), SIGKILL, true).await;
-            }
-            attached.drained().await;
-            attached
-        };
-        self.beside(drained, move |actor, attached| actor.stopped(&exec, exit, attached));
-    }
-
-    /// What it wrote was read, too.
-    pub(super) fn stopped(&mut self, exec: &str, exit: Exit, attached: Attached) {
-        let Ok(process) = self.process(exec) else { return };
-        process.attached = attached;
-        process.stopped(exit);
-        let pid = process.pid;
-        let container_id = self.setting.id.clone();
-        self.setting.events.publish(&TaskExit {
-            id: if exec.is_empty() { container_id.clone() } else { exec.to_owned() },
-            container_id,
-            pid,
-            exit_status: exit.status,
-            exited_at: timestamp(exit.at),
-            ..Default::default()
-        });
     }
 
     fn kill(&mut self, exec: &str, signal: u32, all: bool, reply: Reply<()>) {

@@ -28,9 +28,9 @@ impl Exec {
 }
 
 impl Actor {
-    /// A frozen container starts nothing, one that has ended neither.
+    /// A frozen container starts nothing, one that has ended neither, also if nobody has been told of that.
     fn takes_execs(&self) -> Result<(), ContainerError> {
-        match self.init.state() {
+        match if self.init.reaped.is_some() { State::Stopped } else { self.init.state() } {
             State::Created | State::Starting | State::Running => self.stays(),
             state @ (State::Paused | State::Stopped) => {
                 Err(ContainerError::Exec { container: self.setting.id.clone(), state })
@@ -87,14 +87,29 @@ impl Actor {
     }
 
     fn exec_made(&mut self, exec: String, made: Result<Made, ContainerError>) -> Result<u32, ContainerError> {
+        let (container, state) = (self.setting.id.clone(), self.init.state());
         let process = self.process(&exec)?;
-        let (attached, pid, exit) = made.inspect_err(|_| {
-            process.start_failed();
-            process.release(Exec::never_ran());
-        })?;
+        let made = match made {
+            // Nobody waited any longer.
+            Ok(_) if state == State::Stopped => Err(ContainerError::Exec { container, state }),
+            made => made,
+        };
+        let (attached, pid, exit) = match made {
+            Ok(made) => made.take(),
+            Err(error) => {
+                process.start_failed();
+                process.release(Exec::never_ran());
+                self.tell_held();
+                return Err(error);
+            }
+        };
         process.attached = attached;
         process.pid = pid;
         process.started()?;
+        if self.init.reaped.is_some() {
+            // What ran in the container was killed before this did.
+            self.setting.exits.signal(pid, Signal::KILL);
+        }
         let (container_id, exec_id) = (self.setting.id.clone(), exec.clone());
         self.setting.events.publish(&TaskExecStarted { container_id, exec_id, pid, ..Default::default() });
         self.follow(exec, exit);
@@ -134,9 +149,6 @@ async fn make(
 ) -> Result<Made, ContainerError> {
     let Setting { id, bundle, runtime, exits, .. } = &*setting;
     let mut prepared = Prepared::new(&addresses, bundle, setting.stdio_owner(true)).await?;
-    let (pid, exit) = runtime.exec(id, bundle.path(), &exec, &spec, prepared.streams()).await?;
-    let attached = prepared.attach(&addresses).inspect_err(|_| {
-        exits.signal(pid, Signal::KILL);
-    })?;
-    Ok((attached, pid, exit))
+    let process = runtime.exec(id, bundle.path(), &exec, &spec, prepared.streams()).await?;
+    Ok(Made::new(process, prepared, &addresses, exits)?)
 }

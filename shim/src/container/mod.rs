@@ -7,10 +7,11 @@
 //! The [pod](crate::pod) has the task: it begins with the container's creation, and ends with its deletion. Who then still asks is told that
 //! there is no such container.
 //!
-//! - [`exec`], [`removal`], [`resources`]: what the task does for these commands
+//! - [`exec`], [`removal`], [`resources`]: what the task does for these commands; [`end`]: how it tells of the ends of processes
 
 mod actor;
 mod command;
+mod end;
 mod error;
 mod exec;
 mod removal;

@@ -1,18 +1,13 @@
 //! The end of a container.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use containerd_shim_protos::events::task::TaskDelete;
 use rustix::process::Signal;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::sync::oneshot;
 
-use super::{Actor, Reply, SIGKILL, timestamp};
-use crate::{
-    delegation,
-    exits::Exit,
-    process::{Attached, State},
-    runtime::RuntimeError,
-};
+use super::{Actor, Reply, timestamp};
+use crate::{delegation, exits::Exit, process::State, runtime::RuntimeError};
 
 /// How long the end of a killed process may take to be told.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,9 +27,15 @@ impl Actor {
         }
         // One that was never started is a process already. Its end is told before its deletion, as always.
         self.setting.exits.signal(self.init.pid, Signal::KILL);
-        let mut end = self.init.watch();
-        let told = async move { drop(timeout(KILL_TIMEOUT, end.wait_for(Option::is_some)).await) };
-        self.beside(told, |actor, ()| actor.remove(true));
+        let (mut end, time_is_up) = (self.init.watch(), self.setting.exits.sleep(KILL_TIMEOUT));
+        let told = async move { drop(end.wait_for(Option::is_some).await) };
+        let waited = async move {
+            tokio::select! {
+                () = told => {}
+                () = time_is_up => {}
+            }
+        };
+        self.beside(waited, |actor, ()| actor.remove(true));
     }
 
     /// Undoes the creation, whatever becomes of it: nobody has heard of the container.
@@ -75,12 +76,9 @@ impl Actor {
             // For others it is tried again, should they still be there.
             return asked.filter(Reply::is_wanted).for_each(|reply| self.delete(reply));
         }
-        let exit = self.init.exit().unwrap_or_else(Actor::never_started);
-        if self.init.state() != State::Stopped {
-            // Nobody has told its end in time.
-            self.stopped("", exit, Attached::Nothing);
-        }
+        self.tell_all();
         self.setting.bundle.unmount();
+        let exit = self.init.exit_or_killed();
         self.setting.events.publish(&TaskDelete {
             container_id: self.setting.id.clone(),
             pid: self.init.pid,
@@ -88,11 +86,6 @@ impl Actor {
             exited_at: timestamp(exit.at),
             ..Default::default()
         });
-        self.is_deleted = true;
-    }
-
-    /// The exit of an init process that was made, and never started.
-    pub(super) fn never_started() -> Exit {
-        Exit { status: 128 + SIGKILL, at: SystemTime::now() }
+        self.deleted = Some(exit);
     }
 }

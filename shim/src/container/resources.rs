@@ -1,6 +1,6 @@
 //! What a container uses, and what it may use, which changes.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
@@ -58,17 +58,25 @@ impl Actor {
 
     /// What the container has used; after its end the last reading.
     pub(super) fn stats(&self) -> Result<Any, ContainerError> {
-        if let Some(last) = &self.last_stats {
-            return Ok(last.clone());
-        }
+        self.last_stats.clone().map_or_else(|| self.read_stats(), Ok)
+    }
+
+    fn read_stats(&self) -> Result<Any, ContainerError> {
         let container = || self.setting.id.clone();
         let cgroup = self.cgroup.as_ref().ok_or_else(|| ContainerError::NoCgroup { container: container() })?;
         stats::stats(cgroup).map_err(|source| ContainerError::Stats { container: container(), source })
     }
 
-    /// For who asks after the end, when the cgroup is gone.
+    /// What the container has used until now, for who asks after its end, when the cgroup is gone. systemd removes one at once with its last
+    /// process: what is read then is nothing, and the former reading stays.
     pub(super) fn remember_stats(&mut self) {
-        self.last_stats = self.stats().ok();
+        let stats = self.read_stats();
+        let directory = self.cgroup.as_ref().and_then(|cgroup| cgroup.directory("memory"));
+        if let Ok(stats) = stats
+            && directory.is_some_and(Path::exists)
+        {
+            self.last_stats = Some(stats);
+        }
     }
 
     /// Tells of processes that the kernel kills because memory is short, from now on.

@@ -1,6 +1,7 @@
 //! What of a container never changes; its task shares it with what goes on beside it.
 
 use containerd_shim_protos::types::mount::Mount;
+use rustix::process::Signal;
 use tokio::sync::oneshot;
 
 use super::ContainerError;
@@ -11,7 +12,7 @@ use crate::{
     process::{Attached, Prepared},
     rootfs,
     runtime::Runtime,
-    stdio::{Addresses, StdioOwner},
+    stdio::{Addresses, StdioError, StdioOwner},
 };
 
 #[derive(Debug)]
@@ -28,8 +29,49 @@ pub struct Setting {
     pub io_owner: (u32, u32),
 }
 
-/// A process as the OCI runtime has made it: its streams, its number and its end.
-pub type Made = (Attached, u32, oneshot::Receiver<Exit>);
+/// A process as the OCI runtime has made it. One that is not taken is killed: nobody would hear of it, nor of its end.
+#[derive(Debug)]
+pub struct Made {
+    attached: Attached,
+    exit: oneshot::Receiver<Exit>,
+    process: KilledOnDrop,
+}
+
+impl Made {
+    /// # Errors
+    /// If it cannot be attached to.
+    pub fn new(
+        (pid, exit): (u32, oneshot::Receiver<Exit>),
+        prepared: Prepared,
+        addresses: &Addresses,
+        exits: &Exits,
+    ) -> Result<Made, StdioError> {
+        let process = KilledOnDrop { pid, exits: exits.clone(), is_taken: false };
+        Ok(Made { attached: prepared.attach(addresses)?, exit, process })
+    }
+
+    /// Its streams, its number and its end.
+    pub fn take(self) -> (Attached, u32, oneshot::Receiver<Exit>) {
+        let Made { attached, exit, mut process } = self;
+        process.is_taken = true;
+        (attached, process.pid, exit)
+    }
+}
+
+#[derive(Debug)]
+struct KilledOnDrop {
+    pid: u32,
+    exits: Exits,
+    is_taken: bool,
+}
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        if !self.is_taken {
+            self.exits.signal(self.pid, Signal::KILL);
+        }
+    }
+}
 
 impl Setting {
     /// Makes the container and its init process, which does not run yet. Nothing is left if that fails.
@@ -40,8 +82,8 @@ impl Setting {
         }
         let made = async {
             let mut prepared = Prepared::new(addresses, &self.bundle, self.stdio_owner(false)).await?;
-            let (pid, exit) = self.runtime.create(&self.id, self.bundle.path(), prepared.streams()).await?;
-            Ok((prepared.attach(addresses)?, pid, exit))
+            let process = self.runtime.create(&self.id, self.bundle.path(), prepared.streams()).await?;
+            Ok(Made::new(process, prepared, addresses, &self.exits)?)
         };
         let made = made.await;
         if made.is_err() {

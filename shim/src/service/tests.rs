@@ -17,7 +17,7 @@ use tokio::{
 
 use self::{
     choices::Choices,
-    machine::{Child, Machine, Outcome, World},
+    machine::{Machine, Outcome, World},
     step::{Answer, Step, ask, wait},
     told::Told,
 };
@@ -30,7 +30,7 @@ use crate::{
 const ID: &str = "one";
 const EXEC: &str = "exec";
 /// How often others get their turn until nothing is left for them to do.
-const TURNS: usize = 32;
+const TURNS: usize = 8;
 
 struct Asked {
     step: Step,
@@ -54,8 +54,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(bundle: PathBuf) -> Run {
+    fn new(bundle: PathBuf, shares_pids: bool) -> Run {
         let machine = Machine::default();
+        machine.world().shares_pids = shares_pids;
         let exits = Exits::of(machine.clone());
         let (events, waiting) = Events::queue("test".into());
         let end = Arc::new(Notify::new());
@@ -80,40 +81,13 @@ impl Run {
         self.steps.iter().filter(|taken| **taken == step).count()
     }
 
-    fn is_calling(&self, name: &str) -> bool {
-        self.machine.world().calls.iter().any(|call| call.name == name)
+    /// Whether something was waited for in vain.
+    fn is_late(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::TimeIsUp(_)))
     }
 
-    /// Each call of containerd a few times at most, and one failure of the runtime: others are alike.
-    fn enabled(&self, execs: bool) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let asked = [(Step::Start, 2), (Step::Kill, 1), (Step::Delete, 2)];
-        let of_execs = [(Step::AddExec, 1), (Step::StartExec, 2), (Step::KillExec, 1), (Step::DeleteExec, 1)];
-        if self.count(Step::Create) == 0 {
-            return vec![Step::Create];
-        }
-        let of_execs = of_execs.into_iter().filter(|_| execs);
-        steps.extend(
-            asked.into_iter().chain(of_execs).filter(|(step, most)| self.count(*step) < *most).map(|(step, _)| step),
-        );
-        if !execs && self.is_calling("create") && self.count(Step::Abandon) == 0 {
-            steps.push(Step::Abandon);
-        }
-        let failed = self.steps.iter().any(|step| matches!(step, Step::Call(_, Outcome::Failure)));
-        let calls = self.machine.world().calls.len();
-        for call in 0..calls {
-            let outcomes = self.machine.outcomes(call).iter();
-            let outcomes = outcomes.filter(|outcome| !failed || **outcome != Outcome::Failure);
-            steps.extend(outcomes.map(|outcome| Step::Call(call, *outcome)));
-        }
-        let world = self.machine.world();
-        if World::runs(world.init) {
-            steps.push(Step::Ends);
-        }
-        if World::runs(world.exec) {
-            steps.push(Step::ExecEnds);
-        }
-        steps
+    fn is_calling(&self, name: &str) -> bool {
+        self.machine.world().calls.iter().any(|call| call.name == name)
     }
 
     async fn take(&mut self, step: Step) {
@@ -123,6 +97,8 @@ impl Run {
             Step::Call(call, outcome) => self.machine.end_call(&self.exits, call, outcome),
             Step::Ends => self.machine.end_init(&self.exits),
             Step::ExecEnds => self.machine.end_exec(&self.exits),
+            Step::ExecIsRead => self.machine.world().terminal = None,
+            Step::TimeIsUp(timer) => self.machine.time_is_up(timer),
             Step::Abandon => {
                 let create = self.asked.iter().find(|asked| asked.step == Step::Create).expect("it was asked for");
                 create.call.abort();
@@ -165,27 +141,6 @@ impl Run {
         Some(self.service.pod.container(ID).ok()?.snapshot(exec).await.ok()?.state)
     }
 
-    async fn must_be(&self, step: Step) -> Option<Answer> {
-        let state = self.state().await;
-        let has_exec = self.state_of(EXEC).await.is_some();
-        match (step, state) {
-            (Step::Create, None) => None,
-            (Step::Start | Step::Kill | Step::Delete | Step::AddExec, None) => Some(Err(Code::NOT_FOUND)),
-            (Step::Start, Some(State::Starting | State::Running | State::Stopped))
-            | (Step::Delete, Some(State::Starting | State::Running))
-            | (Step::AddExec | Step::StartExec, Some(State::Stopped))
-                if step != Step::StartExec || has_exec =>
-            {
-                Some(Err(Code::FAILED_PRECONDITION))
-            }
-            (Step::Kill, Some(_)) => {
-                let runs = World::runs(self.machine.world().init);
-                Some(if runs { Ok(None) } else { Err(Code::NOT_FOUND) })
-            }
-            _ => None,
-        }
-    }
-
     /// What holds after each step.
     async fn check(&mut self) {
         let state = self.state().await;
@@ -198,17 +153,29 @@ impl Run {
             assert_eq!(answer, *must_be, "{steps:?}: {:?}", asked.step);
         }
         self.asked.retain(|asked| asked.must_be.is_none());
-        // The end is told once it is there, unless a start goes on, after whose event it must come.
-        let init = self.machine.world().init;
-        let ended = init.and_then(|init| init.ended);
-        if !self.is_calling("start") && !self.is_calling("create") {
+        // What has ended is told of as soon as what it wrote is read.
+        let exec = self.machine.world().exec;
+        let is_read = self.machine.world().terminal.is_none();
+        if self.told.exec_runs() {
+            assert!(World::runs(exec) || !is_read, "{steps:?}: an exec's end is not told");
+        } else if self.told.exec_exit.is_some() {
+            assert_eq!(self.told.exec_exit, World::status(exec), "{steps:?}");
+        }
+        // The end is told once it is there, unless a start goes on, after whose event it must come, or an exec's is to come.
+        let ended = World::status(self.machine.world().init);
+        let waits = ["create", "start", "kill"].iter().any(|name| self.is_calling(name));
+        let waits_for_execs = self.machine.world().timers() > 0 && (self.is_calling("exec") || self.told.exec_runs());
+        if !waits && !waits_for_execs {
             assert_eq!(self.told.exit, ended, "{steps:?}");
         }
         match state {
             Some(State::Stopped) => assert_eq!(self.told.exit, ended, "{steps:?}"),
             Some(State::Running | State::Paused) => assert!(self.told.runs(), "{steps:?}"),
             Some(State::Created | State::Starting) => assert!(self.told.is_new(), "{steps:?}"),
-            None => assert!(!self.told.is_there() || self.count(Step::Abandon) > 0, "{steps:?}"),
+            None => {
+                assert!(!self.told.is_there() || self.count(Step::Abandon) > 0, "{steps:?}");
+                assert!(exec.is_none_or(|exec| exec.killed || exec.ended.is_some()), "{steps:?}: an exec is left");
+            }
         }
     }
 
@@ -221,6 +188,7 @@ impl Run {
             self.run_out().await;
         }
         assert!(self.state().await.is_none(), "{steps:?}");
+        assert_eq!(self.machine.world().timers(), 0, "{steps:?}");
         let mut deleted = 0;
         for Asked { step, call, .. } in std::mem::take(&mut self.asked) {
             assert!(call.is_finished(), "{steps:?}: {step:?} is not answered");
@@ -232,7 +200,7 @@ impl Run {
                 && let Ok(exit) = answer
             {
                 deleted += 1;
-                assert_eq!(exit, self.machine.world().init.and_then(|init| init.ended), "{steps:?}");
+                assert_eq!(exit, World::status(self.machine.world().init), "{steps:?}");
             }
         }
         let abandoned = self.count(Step::Abandon) > 0;
@@ -243,13 +211,12 @@ impl Run {
             assert!(wait.is_finished(), "{steps:?}: nobody answers a wait for {process:?}");
             let answer = wait.await.expect("it does not panic");
             let &World { init, exec, .. } = &*self.machine.world();
-            let ended = |child: Option<Child>| child.and_then(|child| child.ended);
             if process == EXEC {
                 // One that never ran is told of as such, or is gone.
-                let possible = [Ok(ended(exec)), Ok(Some(0)), Err(Code::NOT_FOUND)];
+                let possible = [Ok(World::status(exec)), Ok(Some(0)), Err(Code::NOT_FOUND)];
                 assert!(possible.contains(&answer), "{steps:?}: {answer:?}");
             } else {
-                assert_eq!(answer, Ok(ended(init)), "{steps:?}");
+                assert_eq!(answer, Ok(World::status(init)), "{steps:?}");
             }
         }
         if abandoned {
@@ -267,34 +234,39 @@ impl Run {
                     None
                 } else if World::runs(world.exec) {
                     Some(Step::ExecEnds)
+                } else if world.terminal.is_some() {
+                    Some(Step::ExecIsRead)
                 } else if World::runs(world.init) {
                     Some(Step::Ends)
                 } else {
                     return;
                 }
             };
-            let step = step.unwrap_or_else(|| Step::Call(0, self.machine.outcomes(0)[0]));
+            let step = step.unwrap_or_else(|| {
+                // The latest first, so that a deletion does not wait for an exec.
+                let call = self.machine.world().calls.len() - 1;
+                Step::Call(call, self.machine.outcomes(call)[0])
+            });
             self.take(step).await;
         }
     }
 }
 
 /// Takes all sequences of so many steps after these; says how many there were.
-fn all(name: &str, first: &[Step], execs: bool, depth: usize) -> usize {
+fn all(name: &str, first: &[Step], execs: bool, shares_pids: bool, depth: usize) -> usize {
     let bundle = env::temp_dir().join(format!("wasmbox-{name}-{}", std::process::id()));
     fs::create_dir_all(&bundle).unwrap();
-    fs::write(
-        bundle.join("config.json"),
-        r#"{"ociVersion": "1.0.2", "process": {"args": ["sleep"]}, "linux": {"namespaces": [{"type": "pid"}]}}"#,
-    )
-    .unwrap();
+    let namespaces = if shares_pids { "" } else { r#"{"type": "pid"}"# };
+    let linux = format!(r#""linux": {{"namespaces": [{namespaces}]}}"#);
+    let config = format!(r#"{{"ociVersion": "1.0.2", "process": {{"args": ["sleep"]}}, {linux}}}"#);
+    fs::write(bundle.join("config.json"), config).unwrap();
     let mut choices = Choices::default();
     let mut sequences = 0;
     loop {
         // As the shim's own: one thread.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut run = Run::new(bundle.clone());
+            let mut run = Run::new(bundle.clone(), shares_pids);
             for step in first {
                 run.take(*step).await;
             }
@@ -317,15 +289,34 @@ fn all(name: &str, first: &[Step], execs: bool, depth: usize) -> usize {
     sequences
 }
 
+const SUCCEEDS: Step = Step::Call(0, Outcome::Success);
+
 #[test]
 fn no_order_of_a_containers_life_confuses_it() {
-    let sequences = all("lives", &[], false, 6);
+    let sequences = all("lives", &[], false, false, 6);
     assert!(sequences > 1000, "{sequences}");
 }
 
 #[test]
 fn no_order_of_execs_confuses_a_container() {
-    let created = [Step::Create, Step::Call(0, Outcome::Success), Step::Start, Step::Call(0, Outcome::Success)];
-    let sequences = all("execs", &created, true, 5);
+    let started = [Step::Create, SUCCEEDS, Step::Start, SUCCEEDS];
+    for shares_pids in [false, true] {
+        let sequences = all("execs", &started, true, shares_pids, 4);
+        assert!(sequences > 1000, "{sequences}");
+    }
+}
+
+/// While one is being started, in a container that runs and in one that does not yet; and while one runs.
+#[test]
+fn no_order_of_their_ends_loses_an_exec() {
+    let starting = [Step::Create, SUCCEEDS, Step::AddExec, Step::StartExec];
+    let started = [Step::Create, SUCCEEDS, Step::Start, SUCCEEDS, Step::AddExec, Step::StartExec];
+    let running = [&started[..], &[SUCCEEDS]].concat();
+    let mut sequences = 0;
+    for shares_pids in [false, true] {
+        for first in [&starting[..], &started, &running] {
+            sequences += all("ends", first, true, shares_pids, 3);
+        }
+    }
     assert!(sequences > 1000, "{sequences}");
 }

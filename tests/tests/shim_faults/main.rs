@@ -1,11 +1,12 @@
 //! The shim when something else fails. Each test ends with the harness's check that nothing is left.
 //!
 //! - [`killed`]: shims and boxes that are killed; [`daemon`]: a containerd that comes and goes; [`runtime`]: an OCI runtime that hangs
-//! - [`streams`]: loggers, disks and readers; [`bundle`]: garbage; [`crowd`]: many at once
+//! - [`streams`]: loggers, disks and readers; [`ends`]: of processes, that are late; [`bundle`]: garbage; [`crowd`]: many at once
 
 mod bundle;
 mod crowd;
 mod daemon;
+mod ends;
 mod killed;
 mod runtime;
 mod streams;

@@ -2,13 +2,20 @@
 
 use std::{
     fs, io,
-    path::PathBuf,
+    mem::MaybeUninit,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    pin::Pin,
     process::Command,
     sync::{Arc, Mutex, MutexGuard},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use rustix::process::{Pid, Signal};
+use rustix::{
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+    process::{Pid, Signal},
+};
+use tokio::sync::oneshot;
 
 use crate::exits::{Exit, Exits, Kernel};
 
@@ -33,6 +40,8 @@ pub struct Call {
     pid: u32,
     pub name: String,
     pid_file: Option<PathBuf>,
+    /// Where the terminal goes, of a process that has one.
+    console: Option<PathBuf>,
     /// What the runtime keeps of the container.
     state: PathBuf,
     force: bool,
@@ -42,7 +51,7 @@ pub struct Call {
 #[derive(Debug, Clone, Copy)]
 pub struct Child {
     pid: u32,
-    killed: bool,
+    pub killed: bool,
     pub ended: Option<u32>,
 }
 
@@ -52,6 +61,12 @@ pub struct World {
     pub calls: Vec<Call>,
     pub init: Option<Child>,
     pub exec: Option<Child>,
+    /// Of the exec, from which the shim reads until it is closed here.
+    pub terminal: Option<UnixStream>,
+    /// Whether the pid namespace has others, too: then the exec does not end with the init process.
+    pub shares_pids: bool,
+    /// What the shim waits for no longer when time is up.
+    timers: Vec<oneshot::Sender<()>>,
     started: bool,
     /// What the shim must not have asked for.
     pub mistakes: Vec<String>,
@@ -63,6 +78,16 @@ pub struct Machine(Arc<Mutex<World>>);
 impl World {
     pub fn runs(child: Option<Child>) -> bool {
         child.is_some_and(|child| child.ended.is_none())
+    }
+
+    pub fn status(child: Option<Child>) -> Option<u32> {
+        child.and_then(|child| child.ended)
+    }
+
+    /// How many timers run.
+    pub fn timers(&mut self) -> usize {
+        self.timers.retain(|timer| !timer.is_closed());
+        self.timers.len()
     }
 
     fn make(&mut self) -> Child {
@@ -85,7 +110,8 @@ impl Kernel for Machine {
         if name == "start" && world.started || name == "delete" && !force && World::runs(init) {
             world.mistakes.push(format!("{name} is called, {init:?}"));
         }
-        world.calls.push(Call { pid, name, pid_file: after("--pid-file"), state, force });
+        let (pid_file, console) = (after("--pid-file"), after("--console-socket"));
+        world.calls.push(Call { pid, name, pid_file, console, state, force });
         Ok(pid)
     }
 
@@ -96,6 +122,12 @@ impl Kernel for Machine {
         let children = [init, exec].into_iter().flatten();
         let child = children.into_iter().find(|child| child.pid == pid && child.ended.is_none());
         child.map(|child| child.killed |= signal == Signal::KILL).is_some()
+    }
+
+    fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (timer, time_is_up) = oneshot::channel();
+        self.world().timers.push(timer);
+        Box::pin(async move { drop(time_is_up.await) })
     }
 }
 
@@ -109,7 +141,9 @@ impl Machine {
         let world = self.world();
         match world.calls[call].name.as_str() {
             "create" => &[Outcome::Success, Outcome::EndsAtOnce, Outcome::Failure],
-            "exec" if World::runs(world.init) => &[Outcome::Success, Outcome::EndsAtOnce, Outcome::Failure],
+            "exec" if World::runs(world.init) || world.shares_pids => {
+                &[Outcome::Success, Outcome::EndsAtOnce, Outcome::Failure]
+            }
             "exec" => &[Outcome::EndsAtOnce, Outcome::Failure],
             _ => &[Outcome::Success, Outcome::Failure],
         }
@@ -131,6 +165,9 @@ impl Machine {
             fs::write(pid_file, child.pid.to_string()).unwrap();
             let is_init = call.name == "create";
             *(if is_init { &mut world.init } else { &mut world.exec }) = Some(child);
+            if let Some(console) = &call.console {
+                world.terminal = Some(send_terminal(console));
+            }
             if is_init {
                 fs::create_dir_all(&call.state).unwrap();
             }
@@ -140,13 +177,23 @@ impl Machine {
             }
         } else if call.name == "start" {
             world.started = true;
-        } else if call.name == "delete" {
+        } else if ["kill", "delete"].contains(&call.name.as_str()) {
+            // All that is there yet.
+            world.exec.iter_mut().for_each(|exec| exec.killed = true);
             drop(world);
+            self.end_exec(exits);
             if call.force {
                 self.end_init(exits);
             }
-            let _ = fs::remove_dir(&call.state);
+            if call.name == "delete" {
+                let _ = fs::remove_dir(&call.state);
+            }
         }
+    }
+
+    pub fn time_is_up(&self, timer: usize) {
+        let timer = self.world().timers.remove(timer);
+        timer.send(()).expect("the shim waits for it");
     }
 
     pub fn end_exec(&self, exits: &Exits) {
@@ -158,12 +205,26 @@ impl Machine {
 
     /// The kernel ends a namespace's other processes first.
     pub fn end_init(&self, exits: &Exits) {
-        self.end_exec(exits);
+        if !self.world().shares_pids {
+            self.end_exec(exits);
+        }
         let mut world = self.world();
         let ended = end(&mut world.init);
         drop(world);
         ended.inspect(|(pid, status)| tell(exits, *pid, *status));
     }
+}
+
+/// As the OCI runtime sends a terminal, of which nothing is wanted here but its end.
+fn send_terminal(console: &Path) -> UnixStream {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let stream = UnixStream::connect(console).unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let theirs = [theirs.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&theirs)));
+    sendmsg(&stream, &[io::IoSlice::new(b"terminal")], &mut control, SendFlags::empty()).unwrap();
+    ours
 }
 
 fn end(child: &mut Option<Child>) -> Option<(u32, u32)> {

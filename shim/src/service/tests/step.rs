@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use containerd_shim_protos::shim::oci;
 
-use super::{super::*, EXEC, ID, machine::Outcome};
+use super::{super::*, EXEC, ID, Run, World, machine::Outcome};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -22,6 +22,10 @@ pub enum Step {
     Call(usize, Outcome),
     Ends,
     ExecEnds,
+    /// What it wrote to its terminal.
+    ExecIsRead,
+    /// Something was waited for long enough.
+    TimeIsUp(usize),
 }
 
 /// What a call of the service gave: the exit status, of those that tell one.
@@ -65,9 +69,72 @@ pub async fn ask(service: Arc<Service>, step: Step, bundle: String) -> Answer {
         Step::DeleteExec => code(service.delete(&context, delete(exec())).await, |answer| Some(answer.exit_status)),
         Step::AddExec => {
             let spec = MessageField::some(Any { value: b"{}".to_vec(), ..Any::default() });
-            let request = ExecProcessRequest { id, exec_id: exec(), spec, ..Default::default() };
+            let stdout = format!("file://{bundle}/output");
+            let request =
+                ExecProcessRequest { id, exec_id: exec(), terminal: true, stdout, spec, ..Default::default() };
             code(service.exec(&context, request).await, none)
         }
-        Step::Abandon | Step::Call(..) | Step::Ends | Step::ExecEnds => panic!("{step:?} is no call"),
+        Step::Abandon | Step::Call(..) | Step::Ends | Step::ExecEnds | Step::ExecIsRead | Step::TimeIsUp(_) => {
+            panic!("{step:?} is no call")
+        }
+    }
+}
+
+impl Run {
+    /// Each call of containerd a few times at most, and one failure of the runtime: others are alike.
+    pub fn enabled(&self, execs: bool) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let asked = [(Step::Start, 2), (Step::Kill, 1), (Step::Delete, 2)];
+        let of_execs = [(Step::AddExec, 1), (Step::StartExec, 2), (Step::KillExec, 1), (Step::DeleteExec, 1)];
+        if self.count(Step::Create) == 0 {
+            return vec![Step::Create];
+        }
+        let of_execs = of_execs.into_iter().filter(|_| execs);
+        steps.extend(
+            asked.into_iter().chain(of_execs).filter(|(step, most)| self.count(*step) < *most).map(|(step, _)| step),
+        );
+        if !execs && self.is_calling("create") && self.count(Step::Abandon) == 0 {
+            steps.push(Step::Abandon);
+        }
+        let failed = self.steps.iter().any(|step| matches!(step, Step::Call(_, Outcome::Failure)));
+        let calls = self.machine.world().calls.len();
+        for call in 0..calls {
+            let outcomes = self.machine.outcomes(call).iter();
+            let outcomes = outcomes.filter(|outcome| !failed || **outcome != Outcome::Failure);
+            steps.extend(outcomes.map(|outcome| Step::Call(call, *outcome)));
+        }
+        let mut world = self.machine.world();
+        if World::runs(world.init) {
+            steps.push(Step::Ends);
+        }
+        if World::runs(world.exec) {
+            steps.push(Step::ExecEnds);
+        } else if world.terminal.is_some() {
+            steps.push(Step::ExecIsRead);
+        }
+        if !self.is_late() {
+            steps.extend((0..world.timers()).map(Step::TimeIsUp));
+        }
+        steps
+    }
+
+    pub async fn must_be(&self, step: Step) -> Option<Answer> {
+        let state = self.state().await;
+        let has_exec = self.state_of(EXEC).await.is_some();
+        let init = self.machine.world().init;
+        match (step, state) {
+            (Step::Create, None) => None,
+            (Step::Start | Step::Kill | Step::Delete | Step::AddExec, None) => Some(Err(Code::NOT_FOUND)),
+            (Step::Start, Some(State::Starting | State::Running | State::Stopped))
+            | (Step::Delete, Some(State::Starting | State::Running)) => Some(Err(Code::FAILED_PRECONDITION)),
+            // Also if its end is not told yet.
+            (Step::Start | Step::AddExec | Step::StartExec, Some(_))
+                if World::status(init).is_some() && (step != Step::StartExec || has_exec) =>
+            {
+                Some(Err(Code::FAILED_PRECONDITION))
+            }
+            (Step::Kill, Some(_)) => Some(if World::runs(init) { Ok(None) } else { Err(Code::NOT_FOUND) }),
+            _ => None,
+        }
     }
 }
