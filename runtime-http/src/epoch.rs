@@ -1,5 +1,5 @@
 //! When the engines' epochs advance, so that running guests yield to whoever drives them: on workers every [`PERIOD`], by the one thread of
-//! [`Ticker`]; on a connection's thread by a timer of its CPU time ([`slice`]), which costs nothing while it does not run.
+//! [`Ticker`]; on a connection's thread by a timer of its CPU time ([`mod@slice`]), which costs nothing while it does not run.
 //!
 //! The ticker sleeps while nothing runs on workers: an idle box does not wake the CPU.
 

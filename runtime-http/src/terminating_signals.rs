@@ -11,7 +11,7 @@ use tokio::{
 };
 
 /// Those whose default action ends a process (signal(7)), but for those of the processor's faults and of `abort`, which are wasmtime's and the
-/// C library's; SIGVTALRM, whose handler is [`slice`](crate::epoch::slice)'s; and SIGPIPE, which Rust programs ignore.
+/// C library's; SIGVTALRM, whose handler is [`slice`](mod@crate::epoch::slice)'s; and SIGPIPE, which Rust programs ignore.
 const TERMINATING: [i32; 13] = [
     libc::SIGHUP,
     libc::SIGINT,
