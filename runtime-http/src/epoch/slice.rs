@@ -116,7 +116,6 @@ mod tests {
     use crate::engine::EngineSize;
 
     /// Counts down, for long enough that the timer expires many times.
-    #[allow(clippy::disallowed_methods, reason = "no connection waits for this test")]
     fn count(engines: &Engines) -> Result<(), Trap> {
         let text = r#"(module (func (export "count") (local i64)
             (local.set 0 (i64.const 200_000_000))

@@ -3,13 +3,10 @@
 //! What waits holds no bytes: at most so many are read at once that they fit in a budget, and a module that has to wait until it may be compiled
 //! is read again when it may.
 
-mod reading;
-
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use self::reading::{Files, Room};
 use super::{
     StoreBounds, StoreThreads,
     compile_queue::CompileQueue,
@@ -19,6 +16,7 @@ use super::{
     settings::{BadSettings, FunctionSettings, GrantedSettings, OperatorGrants},
 };
 use crate::{
+    artifacts::file_identity::FileIdentity,
     confined::{Wanted, stop::Stop},
     keyvalue::Keyvalue,
     metrics::Metrics,
@@ -91,7 +89,7 @@ pub(super) struct Loader {
     files: FileQuotas,
     outbound: Arc<OutboundAccess>,
     keyvalue: Option<Arc<Keyvalue>>,
-    loads: Arc<Semaphore>,
+    loads: Semaphore,
     /// Of files that are read, KiB.
     reading: Arc<Semaphore>,
     reading_kibibytes: u32,
@@ -104,6 +102,13 @@ enum Settings {
     Read,
     /// The module alone is looked at.
     Ignored,
+}
+
+/// A function's files, read.
+struct Files {
+    prepared: Prepared,
+    version: FileVersion,
+    settings: GrantedSettings,
 }
 
 impl Loader {
@@ -128,20 +133,18 @@ impl Loader {
             files: FileQuotas::new(bounds.guests_files, threads.file_access),
             outbound: threads.outbound,
             keyvalue: threads.keyvalue,
-            loads: Arc::new(Semaphore::new(LOADS_AT_ONCE)),
+            loads: Semaphore::new(LOADS_AT_ONCE),
             reading: Arc::new(Semaphore::new(reading_kibibytes as usize)),
             reading_kibibytes,
             compiles: CompileQueue::new(bounds.compile_jobs),
         }
     }
 
-    /// Waits for nothing if its code is there already.
-    ///
     /// # Errors
     /// [`LoadError`].
-    pub async fn load(self: &Arc<Self>, found: &FileVersion, files: Files) -> Result<Function, LoadError> {
+    pub async fn load(self: &Arc<Self>, found: &FileVersion) -> Result<Function, LoadError> {
         let (code, version, settings) =
-            self.code(&self.directory, files, &found.file, found.module.size(), Settings::Read).await?;
+            self.code(&self.directory, &found.file, found.module.size(), Settings::Read).await?;
         self.link(code, version, settings)
     }
 
@@ -155,8 +158,7 @@ impl Loader {
         file: &str,
         size: u64,
     ) -> Result<ProgramKind, LoadError> {
-        let files = self.read(directory, file, size, Settings::Ignored).await?;
-        let (code, _, _) = self.code(directory, files, file, size, Settings::Ignored).await?;
+        let (code, _, _) = self.code(directory, file, size, Settings::Ignored).await?;
         Ok(self.program(&code, file)?.kind())
     }
 
@@ -172,26 +174,26 @@ impl Loader {
     async fn code(
         self: &Arc<Self>,
         directory: &FunctionsDir,
-        files: Files,
         file: &str,
         size: u64,
         settings: Settings,
     ) -> Result<(Compiled, FileVersion, GrantedSettings), LoadError> {
+        let (files, reading) = self.read(directory, file, size, settings).await?;
         let source = match files.prepared {
             Prepared::Ready(code) => return Ok((code, files.version, files.settings)),
             Prepared::Wasm(source) => source,
         };
         let (turn, files, source, reading) = match self.compiles.try_turn(size) {
-            Some(turn) => (turn, (files.version, files.settings), source, files.reading),
+            Some(turn) => (turn, (files.version, files.settings), source, reading),
             None => {
-                drop((source, files.reading));
+                drop((source, reading));
                 tracing::debug!(file, bytes = size, "waiting to be compiled");
                 let turn = self.compiles.turn(size).await;
-                let files = self.read(directory, file, size, settings).await?;
+                let (files, reading) = self.read(directory, file, size, settings).await?;
                 match files.prepared {
                     // Meanwhile somebody had the same content compiled.
                     Prepared::Ready(code) => return Ok((code, files.version, files.settings)),
-                    Prepared::Wasm(source) => (turn, (files.version, files.settings), source, files.reading),
+                    Prepared::Wasm(source) => (turn, (files.version, files.settings), source, reading),
                 }
             }
         };
@@ -217,7 +219,7 @@ impl Loader {
     pub async fn optimise(self: &Arc<Self>, found: &FileVersion, may_be_stopped: bool) -> Result<Function, LoadError> {
         let (file, size) = (&found.file, found.module.size());
         let failed = |source| LoadError::Compile { file: file.clone(), source };
-        let Files { prepared, version, settings, reading } =
+        let (Files { prepared, version, settings }, reading) =
             self.read(&self.directory, file, size, Settings::Read).await?;
         let source = match prepared {
             Prepared::Ready(code) => return self.link(code, version, settings),
@@ -271,6 +273,56 @@ impl Loader {
 
     fn program(&self, compiled: &Compiled, file: &str) -> Result<Program, LoadError> {
         self.compiler.program(compiled).map_err(|source| LoadError::Program { file: file.to_owned(), source })
+    }
+
+    /// Reads the files, as soon as there is room for a module of `size` bytes.
+    async fn read(
+        self: &Arc<Self>,
+        directory: &FunctionsDir,
+        file: &str,
+        size: u64,
+        settings: Settings,
+    ) -> Result<(Files, OwnedSemaphorePermit), LoadError> {
+        let _load = self.loads.acquire().await.expect("the semaphore is never closed");
+        // One that is larger than the budget is read alone.
+        let room = kibibytes(size).min(self.reading_kibibytes);
+        let room = self.reading.clone().acquire_many_owned(room).await.expect("the semaphore is never closed");
+        let (loader, directory, name) = (self.clone(), directory.clone(), file.to_owned());
+        let files = blocking(file, move || loader.prepare(&directory, &name, size, settings)).await??;
+        Ok((files, room))
+    }
+
+    /// Blocks.
+    fn prepare(&self, directory: &FunctionsDir, file: &str, size: u64, settings: Settings) -> Result<Files, LoadError> {
+        let settings_file = settings_file(file);
+        let (settings, settings_identity) = match directory.read(&settings_file, LARGEST_SETTINGS) {
+            _ if settings == Settings::Ignored => (GrantedSettings::default(), None),
+            Ok((bytes, identity)) => {
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| BadSettings::Unreadable { file: settings_file.clone(), reason: "not UTF-8".into() })?;
+                (FunctionSettings::parse(&settings_file, &text, self.defaults.caps, &self.grants)?, Some(identity))
+            }
+            Err(FileError::NotFound { .. }) => (GrantedSettings::default(), None),
+            Err(error) => return Err(error.into()),
+        };
+        let limit = self.bounds.module.min(size);
+        let grown = |error| match error {
+            // It grew since it was found, and there is room for what it was.
+            FileError::TooLarge { file, .. } if size <= self.bounds.module => FileError::Unsettled { file },
+            error => error,
+        };
+        let recalled = |module: FileIdentity| Some((self.compiler.recall(&module)?, module));
+        let settled = directory.settled(file, limit).map_err(grown)?;
+        let (prepared, module) = match settled.and_then(recalled) {
+            Some((code, module)) => (Prepared::Ready(code), module),
+            None => {
+                let (bytes, module) = directory.read(file, limit).map_err(grown)?;
+                let prepared = self.compiler.prepare(bytes, settled.as_ref().filter(|settled| **settled == module));
+                (prepared.map_err(|source| LoadError::Compile { file: file.to_owned(), source })?, module)
+            }
+        };
+        let version = FileVersion { file: file.to_owned(), module, settings: settings_identity };
+        Ok(Files { prepared, version, settings })
     }
 }
 
