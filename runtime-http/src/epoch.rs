@@ -46,9 +46,8 @@ pub struct Awake {
 
 impl Ticker {
     /// # Errors
-    /// If the thread cannot be started, or the handler of the slices' timers cannot be installed.
+    /// If the thread cannot be started.
     pub fn start(engines: Engines) -> io::Result<Ticker> {
-        slice::install_handler()?;
         let shared = Arc::new(Shared {
             engines,
             active: AtomicBool::default(),
@@ -102,10 +101,10 @@ impl Awake {
         }
     }
 
-    /// From now on a guest on this thread yields soon, and again and again. A thread runs one slice at a time. `None` if the kernel gives this
-    /// thread no timer.
-    pub fn slice(&self) -> Option<Slice<'_>> {
-        Slice::begin(&self.shared.engines)
+    /// From now on a guest on this thread yields when it has used more than a slice, which began when the thread had used `cpu`, and again and
+    /// again. A thread runs one slice at a time. `None` if it has no timer.
+    pub fn slice(&self, cpu: Duration) -> Option<Slice<'_>> {
+        Slice::begin(&self.shared.engines, cpu)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The threads that serve connections, each with an event loop of its own: a connection stays on one thread, and what belongs to it is
-//! woken there, without a search for a thread that has time. No guest runs here and no file is read.
+//! woken there, without a search for a thread that has time. Guests run here for a slice, and no file is read.
 
 use std::{
     io,

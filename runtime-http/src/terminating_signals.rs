@@ -11,8 +11,8 @@ use tokio::{
 };
 
 /// Those whose default action ends a process (signal(7)), but for those of the processor's faults and of `abort`, which are wasmtime's and the
-/// C library's; SIGVTALRM, whose handler is [`slice`](mod@crate::epoch::slice)'s; and SIGPIPE, which Rust programs ignore.
-const TERMINATING: [i32; 13] = [
+/// C library's, and SIGPIPE, which Rust programs ignore.
+const TERMINATING: [i32; 14] = [
     libc::SIGHUP,
     libc::SIGINT,
     libc::SIGQUIT,
@@ -23,6 +23,7 @@ const TERMINATING: [i32; 13] = [
     libc::SIGSTKFLT,
     libc::SIGXCPU,
     libc::SIGXFSZ,
+    libc::SIGVTALRM,
     libc::SIGPROF,
     libc::SIGIO,
     libc::SIGPWR,

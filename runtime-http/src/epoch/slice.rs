@@ -1,22 +1,24 @@
 //! What interrupts guests on a thread that serves connections: a timer of the CPU time that the thread uses (timer_create(2)).
 //!
 //! The kernel looks at such timers when it ticks while the thread runs, so they need neither a system call at a slice's beginning or end nor
-//! another thread that is awake; and they are as precise as its tick, 1 to 10 ms, which is enough for a guest that does not end. The signal comes to the
-//! thread itself, whose handler advances the epoch.
+//! another thread that is awake; and they are as precise as its tick, 1 to 10 ms, which is enough for a guest that does not end. The signal comes to
+//! the thread itself, whose handler advances the epoch if its slice is over.
 
 #![allow(unsafe_code, reason = "a signal handler")]
 
 use std::{
-    cell::OnceCell,
+    cell::{Cell, RefCell},
     io,
     marker::PhantomData,
     ptr,
-    sync::atomic::{AtomicPtr, Ordering},
-    time::Duration,
+    sync::{
+        OnceLock,
+        atomic::{AtomicPtr, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use nix::{
-    errno::Errno,
     sys::{
         signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction},
         time::TimeSpec,
@@ -25,27 +27,33 @@ use nix::{
     time::ClockId,
 };
 
-use crate::engine::Engines;
+use crate::{engine::Engines, threads};
 
-/// The timers' signal. Its name is "virtual alarm clock", and nobody else uses it: see
-/// [`terminating_signals`](crate::terminating_signals).
-pub const SIGNAL: Signal = Signal::SIGVTALRM;
-/// CPU time between two expirations; the kernel rounds it up to its tick.
-const INTERVAL: Duration = Duration::from_millis(1);
+/// CPU time that a busy guest may use on a connection's thread until the kernel ticks.
+pub const SLICE: Duration = Duration::from_micros(500);
+/// The timers' signal, "virtual alarm clock", which nobody else uses.
+const SIGNAL: Signal = Signal::SIGVTALRM;
+/// CPU time between two expirations. The kernel rounds it up to its tick, and makes one signal of all that are in between.
+const INTERVAL: Duration = Duration::from_micros(100);
+/// A thread that got no timer asks for one again after this time.
+const RETRY: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// Whose epochs advance when this thread's timer expires; null unless it runs a slice. It needs no destructor, so a handler may use it.
+    /// Whose epochs advance when this thread's slice is over; null unless it runs one. Neither has a destructor, so a handler may use them.
     static ENGINES: AtomicPtr<Engines> = const { AtomicPtr::new(ptr::null_mut()) };
-    /// `None` if the kernel gave none.
-    static TIMER: OnceCell<Option<Timer>> = const { OnceCell::new() };
+    /// What the thread had used when its slice began.
+    static BEGAN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// The timer, or when there was none.
+    static TIMER: RefCell<Option<Result<Timer, Instant>>> = const { RefCell::new(None) };
 }
 
 /// While it exists, its thread runs a slice.
 pub struct Slice<'a>(PhantomData<(&'a Engines, *const ())>);
 
 impl Slice<'_> {
-    pub(super) fn begin(engines: &Engines) -> Option<Slice<'_>> {
-        TIMER.with(|timer| timer.get_or_init(this_threads_timer).is_some()).then(|| {
+    pub(super) fn begin(engines: &Engines, cpu: Duration) -> Option<Slice<'_>> {
+        can_be_ended().then(|| {
+            BEGAN.set(cpu);
             ENGINES.with(|current| current.store(ptr::from_ref(engines).cast_mut(), Ordering::SeqCst));
             Slice(PhantomData)
         })
@@ -58,19 +66,30 @@ impl Drop for Slice<'_> {
     }
 }
 
-/// Made when a thread first needs it; the thread's end deletes it.
-fn this_threads_timer() -> Option<Timer> {
-    let timer = start_timer();
-    if let Err(error) = &timer {
-        tracing::warn!(
-            "no timer for a thread that serves connections, so all guests of its connections begin on workers: {error}; the limit on \
-             pending signals (ulimit -i) may be too low"
-        );
-    }
-    timer.ok()
+/// Whether this thread has a timer, which it is given when it first needs it. The thread's end deletes it.
+pub fn can_be_ended() -> bool {
+    TIMER.with_borrow_mut(|timer| {
+        let is_due = match timer {
+            None => true,
+            Some(Ok(_)) => return true,
+            Some(Err(failed)) => failed.elapsed() >= RETRY,
+        };
+        if is_due {
+            let started = start_timer().map_err(|error| {
+                tracing::warn!(
+                    "no timer for a thread that serves connections, so guests of its connections begin on workers: {error}; the limit \
+                     on pending signals (ulimit -i) may be too low"
+                );
+                Instant::now()
+            });
+            *timer = Some(started);
+        }
+        matches!(timer, Some(Ok(_)))
+    })
 }
 
-fn start_timer() -> Result<Timer, Errno> {
+fn start_timer() -> io::Result<Timer> {
+    install_handler()?;
     // Whoever has started this process may have blocked it.
     SigSet::from(SIGNAL).thread_unblock()?;
     let thread_id = rustix::thread::gettid().as_raw_nonzero().get();
@@ -80,29 +99,43 @@ fn start_timer() -> Result<Timer, Errno> {
     Ok(timer)
 }
 
-/// # Errors
-/// If it is refused.
-pub(super) fn install_handler() -> io::Result<()> {
-    // On the stack for signals: a guest may have used up its own.
-    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_RESTART;
-    let action = SigAction::new(SigHandler::SigAction(expired), flags, SigSet::empty());
-    // SAFETY: `expired` calls only what may be called in a handler.
-    unsafe { sigaction(SIGNAL, &action) }?;
-    Ok(())
+/// Once for the process.
+fn install_handler() -> io::Result<()> {
+    static INSTALLED: OnceLock<nix::Result<()>> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        // On the stack for signals: a guest may have used up its own.
+        let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_RESTART;
+        let action = SigAction::new(SigHandler::SigAction(expired), flags, SigSet::empty());
+        // SAFETY: `expired` calls only what may be called in a handler.
+        unsafe { sigaction(SIGNAL, &action) }.map(drop)
+    });
+    (*installed).map_err(io::Error::from)
 }
 
-/// Reads and adds to atomics, nothing else; [`wasmtime::Engine::increment_epoch`] says that it may be called here.
+/// Reads a clock, reads and adds to atomics, and nothing else; [`wasmtime::Engine::increment_epoch`] says that it may be called here.
 extern "C" fn expired(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: with SA_SIGINFO the kernel passes one.
     if unsafe { (*info).si_code } != libc::SI_TIMER {
-        // Somebody has sent it. Without a handler it would end the process.
-        // SAFETY: it may be called here.
-        unsafe { libc::_exit(128 + SIGNAL as libc::c_int) };
+        return sent();
     }
     let engines = ENGINES.with(|current| current.load(Ordering::SeqCst));
     // SAFETY: it is null, or what a `Slice` of this thread borrows, which has not been dropped.
-    if let Some(engines) = unsafe { engines.as_ref() } {
+    if let Some(engines) = unsafe { engines.as_ref() }
+        // Each advance makes the guests of all threads yield.
+        && threads::cpu_time().saturating_sub(BEGAN.get()) >= SLICE
+    {
         engines.increment_epoch();
+    }
+}
+
+/// Somebody has sent the signal: what it does by default. The kernel spares the first process of a pid namespace (pid_namespaces(7)).
+fn sent() {
+    // SAFETY: all three may be called in a handler (signal-safety(7)).
+    unsafe {
+        if libc::getpid() != 1 {
+            libc::signal(SIGNAL as libc::c_int, libc::SIG_DFL);
+            libc::raise(SIGNAL as libc::c_int);
+        }
     }
 }
 
@@ -116,6 +149,7 @@ mod tests {
     use crate::engine::EngineSize;
 
     /// Counts down, for long enough that the timer expires many times.
+    #[allow(clippy::disallowed_methods, reason = "no connection waits for this test")]
     fn count(engines: &Engines) -> Result<(), Trap> {
         let text = r#"(module (func (export "count") (local i64)
             (local.set 0 (i64.const 200_000_000))
@@ -129,18 +163,17 @@ mod tests {
 
     #[test]
     fn guests_are_interrupted_while_their_thread_runs_a_slice() {
-        install_handler().unwrap();
         let engines = Engines::new(EngineSize::for_compiling(), false).unwrap();
         let other = Engines::new(EngineSize::for_compiling(), false).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| {
                 assert_eq!(count(&engines), Ok(()), "there is no slice yet");
-                let slice = Slice::begin(&engines).unwrap();
+                let slice = Slice::begin(&engines, threads::cpu_time()).unwrap();
                 assert_eq!(count(&engines), Err(Trap::Interrupt));
                 assert_eq!(count(&other), Ok(()), "it is no engine of the slice's");
                 drop(slice);
                 assert_eq!(count(&engines), Ok(()), "the slice is over");
-                let _slice = Slice::begin(&other).unwrap();
+                let _slice = Slice::begin(&other, threads::cpu_time()).unwrap();
                 assert_eq!(count(&other), Err(Trap::Interrupt));
             });
         });
@@ -148,12 +181,11 @@ mod tests {
 
     #[test]
     fn a_signal_that_was_blocked_comes_nevertheless() {
-        install_handler().unwrap();
         let engines = Engines::new(EngineSize::for_compiling(), false).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| {
                 SigSet::from(SIGNAL).thread_block().unwrap();
-                let _slice = Slice::begin(&engines).unwrap();
+                let _slice = Slice::begin(&engines, threads::cpu_time()).unwrap();
                 assert_eq!(count(&engines), Err(Trap::Interrupt));
             });
         });

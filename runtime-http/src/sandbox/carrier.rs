@@ -33,11 +33,11 @@ use self::{
     last_one::LastOne,
     places::Places,
 };
-use super::executor::thread_cpu_time;
 use crate::{
     exchange::request_body::RequestBody,
     invocation::{CancelReason, CancelToken},
     limits::Limits,
+    threads,
 };
 
 /// How long a request waits for an instance to take it: one that computes does not. Its thread may have to wait for a core, too.
@@ -201,7 +201,7 @@ impl Carrier {
 
     /// Its thread begins to run it.
     pub(super) fn begin(&self) {
-        self.state().divided = thread_cpu_time();
+        self.state().divided = threads::cpu_time();
     }
 
     /// Before anybody joins: its instance may serve so many requests.
@@ -328,7 +328,7 @@ impl Carrier {
 impl State {
     /// Divides the CPU time since the last time evenly among those who are in it. What was used when nobody was there is for the next one.
     fn divide(&mut self) {
-        let (now, count) = (thread_cpu_time(), u32::try_from(self.present.len()).unwrap_or(u32::MAX));
+        let (now, count) = (threads::cpu_time(), u32::try_from(self.present.len()).unwrap_or(u32::MAX));
         if count > 0 {
             let part = now.saturating_sub(self.divided) / count;
             self.present.iter().for_each(|carried| carried.add_cpu(part));

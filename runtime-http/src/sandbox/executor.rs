@@ -18,7 +18,11 @@ use std::{
 };
 
 use super::{Ended, Guest, Setup};
-use crate::{epoch, invocation::CancelReason};
+use crate::{
+    epoch::{self, slice::SLICE},
+    invocation::CancelReason,
+    threads,
+};
 
 /// `call`, until it ends, is cancelled, or its deadline comes. `when_pending` runs each time the guest waits, or yields, which
 /// it is told: the place to pass on what it has written so far.
@@ -92,20 +96,12 @@ thread_local! {
     static IN_SLICE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A busy guest has to leave a connection's thread if it has used so much CPU time when it is interrupted: see [`epoch::slice`].
-pub const SLICE: Duration = Duration::from_micros(500);
 /// What a guest may grow to there. It can touch all of it in one instruction, which nothing interrupts.
 pub const SLICE_MEMORY: usize = 4 << 20;
 
 /// A guest that is about to have `bytes` of memory waits until it is on a worker, if that is more than it may have before.
 pub(super) async fn worker_for(bytes: usize) {
     poll_fn(|_| if bytes > SLICE_MEMORY && IN_SLICE.get() { Poll::Pending } else { Poll::Ready(()) }).await;
-}
-
-/// CPU time of the calling thread.
-pub fn thread_cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn thread_waker() -> (Arc<ThreadWaker>, Waker) {
@@ -143,7 +139,7 @@ impl Guest {
         }
         let (state, waker) = thread_waker();
         let mut context = Context::from_waker(&waker);
-        let Some(_slice) = epochs.slice() else { return Err(Unfinished::Busy) };
+        let Some(_slice) = epochs.slice(cpu) else { return Err(Unfinished::Busy) };
         let _in_slice = InSlice;
         IN_SLICE.set(true);
         loop {
@@ -154,8 +150,8 @@ impl Guest {
             if !state.woken.load(Ordering::Acquire) {
                 return Err(Unfinished::Waiting);
             }
-            // The timer does not know when a slice began, and others' guests make it yield, too.
-            if thread_cpu_time().saturating_sub(cpu) >= SLICE {
+            // Others' guests make it yield, too.
+            if threads::cpu_time().saturating_sub(cpu) >= SLICE {
                 return Err(Unfinished::Busy);
             }
         }

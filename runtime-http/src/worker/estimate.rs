@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{invocation::microseconds, sandbox::executor::SLICE};
+use crate::{epoch::slice::SLICE, invocation::microseconds};
 
 /// A function that usually takes longer begins on workers.
 const SHORT: Duration = SLICE;

@@ -34,7 +34,11 @@ use self::{
     threads::{Shared, State, join},
 };
 use crate::{
-    cgroup::Cgroups, epoch, invocation::CancelReason, limits::CpuQuota, memory::MemoryReservation,
+    cgroup::Cgroups,
+    epoch::{self, slice},
+    invocation::CancelReason,
+    limits::CpuQuota,
+    memory::MemoryReservation,
     metrics::SliceMetrics,
 };
 
@@ -123,7 +127,7 @@ impl WorkerPool {
     /// # Errors
     /// If there is no worker and no thread can be started; the job, with its permit, is dropped.
     pub fn run(&self, job: Job) -> io::Result<()> {
-        if self.shared.settings.inline == Inline::Off || !job.fits_in_a_slice() {
+        if self.shared.settings.inline == Inline::Off || !job.fits_in_a_slice() || !slice::can_be_ended() {
             let usually = job.usually();
             return self.hand_over(job, usually);
         }

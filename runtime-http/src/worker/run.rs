@@ -13,8 +13,9 @@ use crate::{
     memory::MemoryReservation,
     sandbox::{
         Answer, Call, Ended, Guest, Remains, ReplySender, Setup,
-        executor::{SLICE_MEMORY, Unfinished, thread_cpu_time},
+        executor::{SLICE_MEMORY, Unfinished},
     },
+    threads,
 };
 
 /// A guest with what it has used so far, and the way to whoever waits for it.
@@ -74,9 +75,9 @@ impl Invocation {
         let times = is_limited.then(CgroupTimes::default);
         self.reply.set_cgroup(times);
         self.started = Some(Instant::now());
-        let cpu_before = thread_cpu_time();
+        let cpu_before = threads::cpu_time();
         let ended = self.guest.slice(cpu_before, epochs);
-        self.cpu = thread_cpu_time().saturating_sub(cpu_before);
+        self.cpu = threads::cpu_time().saturating_sub(cpu_before);
         (self.cpu, ended.map(|ended| self.finished(ended, times, is_limited.then_some(Duration::ZERO))))
     }
 
@@ -94,10 +95,10 @@ impl Invocation {
         let cancel = &self.setup.memory.cancel;
         cancel.begin(cgroup.lift());
         self.started.get_or_insert_with(Instant::now);
-        let cpu_before = thread_cpu_time();
+        let cpu_before = threads::cpu_time();
         let ended = self.guest.run(epochs);
         // From here on this thread works for the box, with a fresh budget.
-        let cpu = thread_cpu_time().saturating_sub(cpu_before);
+        let cpu = threads::cpu_time().saturating_sub(cpu_before);
         self.cpu += cpu;
         let throttled = cgroup.end(cpu, cancel.end());
         self.finished(ended, times, throttled)

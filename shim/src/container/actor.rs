@@ -224,7 +224,9 @@ impl Actor {
             let killed = async move { setting.runtime.kill(&setting.id, setting.bundle.path(), signal, all).await };
             return self.call(Ok(killed), reply, move |actor, killed| match killed {
                 // With the last process gone, there is nothing to signal.
-                Err(RuntimeError::Failed { .. }) if state == State::Stopped => Err(actor.finished()),
+                Err(RuntimeError::Failed { .. }) if state == State::Stopped || actor.init.reaped.is_some() => {
+                    Err(actor.finished())
+                }
                 killed => Ok(killed?),
             });
         }

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use wasmbox_cgroup::ProcessCgroups;
 
 use super::{Actor, ContainerError, Reply};
 use crate::{delegation::LiftedQuotas, oom::OomWatch, stats, thread};
@@ -71,9 +72,12 @@ impl Actor {
     /// process: what is read then is nothing, and the former reading stays.
     pub(super) fn remember_stats(&mut self) {
         let stats = self.read_stats();
-        let directory = self.cgroup.as_ref().and_then(|cgroup| cgroup.directory("memory"));
+        // On cgroup v1 a controller may be switched off.
+        let is_there = |cgroup: &ProcessCgroups| {
+            ["memory", "cpu", "pids"].iter().filter_map(|name| cgroup.directory(name)).any(Path::exists)
+        };
         if let Ok(stats) = stats
-            && directory.is_some_and(Path::exists)
+            && self.cgroup.as_ref().is_some_and(is_there)
         {
             self.last_stats = Some(stats);
         }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::WasmBox;
-use crate::{cgroup::TestCgroup, patience::PATIENCE, process::listeners, temporary::TempDir, workspace};
+use crate::{cgroup::TestCgroup, eventually, patience::PATIENCE, process::listeners, temporary::TempDir, workspace};
 
 /// How a server is started.
 pub struct Launch {
@@ -160,8 +160,11 @@ impl Launch {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        let listeners: HashSet<_> = [address, admin].iter().flat_map(|it| listeners(it.port())).collect();
-        assert!(listeners.len() > 1, "sockets that listen on {address} and {admin}: {listeners:?}");
+        // The kernel's list may miss one, if another ends while it is read.
+        let listeners = eventually("both of its sockets are listed", || {
+            let listeners: HashSet<_> = [address, admin].iter().flat_map(|it| listeners(it.port())).collect();
+            (listeners.len() > 1).then_some(listeners)
+        });
         let is_http2 = AtomicBool::default();
         let server = WasmBox { launch: self, child: Some(child), address, admin, listeners, is_http2 };
         server.get("/-/live").ok();

@@ -20,8 +20,8 @@ use wasmbox::{
     invocation::{CgroupTimes, InvocationId, Outcome, Usage},
     logging::Logs,
     metrics::FunctionMetrics,
-    sandbox::executor::thread_cpu_time,
     store::{file::FunctionsDir, name::ModuleName},
+    threads::cpu_time,
 };
 
 use crate::{
@@ -94,12 +94,12 @@ pub fn log_thread(meter: &Meter, logs: &Logs, function: &Arc<FunctionMetrics>) -
     };
     let mut samples = Vec::new();
     for _ in 0..meter.batches {
-        let (before, own) = (process(), thread_cpu_time());
+        let (before, own) = (process(), cpu_time());
         for _ in 0..LINES {
             drop(make_record(function));
         }
         logs.flush();
-        let others = (process() - before).saturating_sub(thread_cpu_time() - own);
+        let others = (process() - before).saturating_sub(cpu_time() - own);
         samples.push(micros(others) / f64::from(LINES));
     }
     Part::of("the log's thread, for each line", samples)
@@ -121,7 +121,7 @@ pub fn headers(meter: &Meter) -> Result<Part> {
 /// # Errors
 /// Without a batch.
 pub fn clock(meter: &Meter) -> Result<Part> {
-    meter.alone("reading the thread's CPU clock, twice", || Ok((thread_cpu_time(), thread_cpu_time())))
+    meter.alone("reading the thread's CPU clock, twice", || Ok((cpu_time(), cpu_time())))
 }
 
 /// The two system calls that a request cannot do without, on a connection of the loopback interface.

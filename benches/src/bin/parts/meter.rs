@@ -4,7 +4,7 @@ use std::{hint::black_box, time::Duration};
 
 use wasmtime::{Result, error::Context};
 
-use wasmbox::sandbox::executor::thread_cpu_time;
+use wasmbox::threads::cpu_time;
 
 /// Repetitions in a batch, whose mean is one sample.
 const REPETITIONS: u32 = 2000;
@@ -45,19 +45,19 @@ pub struct Laps<const N: usize> {
 
 impl<const N: usize> Laps<N> {
     pub fn new() -> Self {
-        Laps { last: thread_cpu_time(), sums: [Duration::ZERO; N] }
+        Laps { last: cpu_time(), sums: [Duration::ZERO; N] }
     }
 
     /// What was done since the last lap is of the part `index`.
     pub fn lap(&mut self, index: usize) {
-        let now = thread_cpu_time();
+        let now = cpu_time();
         self.sums[index] += now.saturating_sub(self.last);
         self.last = now;
     }
 
     /// What was done since the last lap is of none.
     pub fn skip(&mut self) {
-        self.last = thread_cpu_time();
+        self.last = cpu_time();
     }
 
     pub fn micros(&self) -> [f64; N] {
@@ -70,7 +70,7 @@ impl Meter {
     /// Without a batch.
     pub fn new(batches: u32) -> Result<Meter> {
         let unknown = Meter { batches, reading_us: 0.0 };
-        let reading_us = unknown.alone("reading the clock", || Ok(thread_cpu_time()))?.median_us;
+        let reading_us = unknown.alone("reading the clock", || Ok(cpu_time()))?.median_us;
         Ok(Meter { reading_us, ..unknown })
     }
 
@@ -81,11 +81,11 @@ impl Meter {
     pub fn alone<T>(&self, name: &'static str, mut once: impl FnMut() -> Result<T>) -> Result<Part> {
         let mut samples = Vec::new();
         for _ in 0..=self.batches {
-            let before = thread_cpu_time();
+            let before = cpu_time();
             for _ in 0..REPETITIONS {
                 black_box(once()?);
             }
-            samples.push(micros(thread_cpu_time().saturating_sub(before)) / f64::from(REPETITIONS));
+            samples.push(micros(cpu_time().saturating_sub(before)) / f64::from(REPETITIONS));
         }
         // The first batch finds caches cold.
         samples.remove(0);

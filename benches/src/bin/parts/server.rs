@@ -17,7 +17,7 @@ use http_body_util::Full;
 use hyper::{Response, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{sync::Notify, task::LocalSet};
-use wasmbox::sandbox::executor::thread_cpu_time;
+use wasmbox::threads::cpu_time;
 
 use crate::{
     around::REQUEST,
@@ -106,7 +106,7 @@ impl Samples {
     fn count(&mut self) -> usize {
         self.requests += 1;
         if self.requests == REQUESTS {
-            let now = thread_cpu_time();
+            let now = cpu_time();
             self.micros.push(micros(now - self.began) / f64::from(REQUESTS));
             (self.requests, self.began) = (0, now);
         }
