@@ -3,8 +3,9 @@
 //! Which way an invocation took is seen in the metrics. On a busy machine one that is short may take longer than a slice once: so
 //! what must end there is tried again, and what must move is not.
 
-use std::{thread, time::Duration};
+use std::{os::unix::process::ExitStatusExt, thread, time::Duration};
 
+use rustix::process::{Pid, Resource, Signal, getrlimit, prlimit};
 use wasmbox_tests::{Request, WasmBox, component::http_guest, eventually, guest};
 
 /// Invocations that began on their connection's thread, by how that ended.
@@ -134,6 +135,36 @@ fn large_memories_are_for_workers() {
     assert_eq!(slices(&server, "done"), 0.0);
 }
 
+/// Where the kernel gives a thread no timer, no guest begins that could not be interrupted; and the thread asks again.
+#[test]
+fn without_a_timer_all_guests_are_on_workers() {
+    let mut server = WasmBox::launch()
+        .function("hello.wat", guest::hello())
+        .function("busy.wat", guest::busy())
+        .flag("--io-threads", 1)
+        .through(["prlimit", "--sigpending=0:"])
+        .start();
+    for _ in 0..5 {
+        assert_eq!(server.get("/hello").ok().text(), "hello\n");
+    }
+    let busy = Request::get("/busy").header("Invocation-Timeout", "300");
+    server.call(busy, "").problem(504, "deadline-exceeded");
+    assert_eq!(began(&server), 0.0);
+    server.logged(&["WARN", "no timer for a thread that serves connections", "ulimit -i"]);
+
+    let enough = getrlimit(Resource::Sigpending);
+    let pid = Pid::from_raw(i32::try_from(server.process().0).expect("a process number"));
+    prlimit(pid, Resource::Sigpending, enough).expect("it may be raised to what it was");
+    eventually("one begins on its connection's thread", || {
+        assert_eq!(server.get("/hello").ok().text(), "hello\n");
+        (slices(&server, "done") > 0.0).then_some(())
+    });
+
+    // The timers' signal does what it does by default, if somebody sends it.
+    server.signal(Signal::VTALARM);
+    assert_eq!(server.wait().signal(), Some(Signal::VTALARM.as_raw()));
+}
+
 /// Draining finds those that have moved.
 #[test]
 fn sigterm_ends_those_that_have_moved() {
@@ -148,7 +179,7 @@ fn sigterm_ends_those_that_have_moved() {
     let mut running = ["busy", "sleeps"].map(|name| server.wire(format!("GET /{name} HTTP/1.1\r\nHost: box\r\n\r\n")));
     server.wait_until_running("busy", 1);
     server.wait_until_running("sleeps", 1);
-    server.signal(rustix::process::Signal::TERM);
+    server.signal(Signal::TERM);
     for wire in &mut running {
         wire.answer().problem(503, "draining");
     }
