@@ -10,7 +10,7 @@ use wasmbox_tests::cri::ContainerConfig;
 
 use crate::{
     node::{Kind, Node},
-    spread::Spread,
+    spread::{Spread, in_turns},
 };
 
 /// Whom it is about, and whom that is compared with.
@@ -26,20 +26,15 @@ pub struct Loads {
 }
 
 impl Loads {
-    fn of(rounds: usize, mut load: impl FnMut(Kind) -> (Duration, usize)) -> Loads {
-        let mut loads = Loads { times: [const { Vec::new() }; 2], lost: [0; 2] };
-        for round in 0..=rounds {
-            for turn in 0..2 {
-                // Each comes first as often as the other.
-                let index = (round + turn) % 2;
-                let (time, lost) = load(BOTH[index]);
-                loads.lost[index] += lost;
-                if round > 0 {
-                    loads.times[index].push(time);
-                }
-            }
-        }
-        loads
+    /// `load` is told by an index whose it is, of [`BOTH`].
+    fn of(rounds: usize, mut load: impl FnMut(usize) -> (Duration, usize)) -> Loads {
+        let mut lost = [0; 2];
+        let times = in_turns(rounds, |index| {
+            let (time, lost_now) = load(index);
+            lost[index] += lost_now;
+            time
+        });
+        Loads { times, lost }
     }
 
     /// A figure of one's rounds.
@@ -63,8 +58,8 @@ pub fn execs(node: &Node, execs: usize, rounds: usize) -> Loads {
         let container = node.cri.start(&pod, config);
         (pod, container)
     });
-    let loads = Loads::of(rounds, |kind| {
-        let (_, container) = &targets[BOTH.iter().position(|&one| one == kind).expect("one of both")];
+    let loads = Loads::of(rounds, |index| {
+        let (kind, (_, container)) = (BOTH[index], &targets[index]);
         let lost = AtomicUsize::new(0);
         let begin = Instant::now();
         thread::scope(|scope| {
@@ -90,7 +85,8 @@ pub fn tasks(node: &Node, clients: usize, tasks: usize, rounds: usize) -> Loads 
     let output: String = (1..=LINES).map(|number| format!("{number}\n")).collect();
     // Each has a name of its own, should another not have gone.
     let next = AtomicUsize::new(0);
-    Loads::of(rounds, |kind| {
+    Loads::of(rounds, |index| {
+        let kind = BOTH[index];
         let (end, lost) = (next.load(Ordering::Relaxed) + tasks, AtomicUsize::new(0));
         let begin = Instant::now();
         thread::scope(|scope| {

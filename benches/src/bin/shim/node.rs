@@ -10,7 +10,7 @@ use wasmbox_tests::{
     cri::{ContainerConfig, Cri, Id, Pod, RunPodSandbox},
 };
 
-use crate::spread::median;
+use crate::spread::{in_turns, median};
 
 /// A pod with one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,19 +140,11 @@ impl Node {
     }
 
     pub fn times(&self, rounds: usize) -> [Vec<Duration>; 3] {
-        let mut times = [const { Vec::new() }; 3];
-        for round in 0..=rounds {
-            for turn in 0..Kind::ALL.len() {
-                // Each comes first as often as the others.
-                let index = (round + turn) % Kind::ALL.len();
-                let (pod, time) = self.up(Kind::ALL[index], &format!("time-{round}-{turn}"));
-                self.cri.remove(&pod);
-                // The first round fills the kernel's caches.
-                if round > 0 {
-                    times[index].push(time);
-                }
-            }
-        }
-        times
+        let mut names = (0..).map(|number| format!("time-{number}"));
+        in_turns(rounds, |index| {
+            let (pod, time) = self.up(Kind::ALL[index], &names.next().expect("there is always another"));
+            self.cri.remove(&pod);
+            time
+        })
     }
 }

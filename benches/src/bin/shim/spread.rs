@@ -1,4 +1,20 @@
-//! The middle of many measurements, and how far they lie apart.
+//! Measurements in turns, the middle of many, and how far they lie apart.
+
+/// Measures `N` things in turns, by their indices: the results of `rounds` rounds. Each comes first as often as the others. The round before
+/// these fills the kernel's caches, and does not count.
+pub fn in_turns<const N: usize, T>(rounds: usize, mut measure: impl FnMut(usize) -> T) -> [Vec<T>; N] {
+    let mut results = [const { Vec::new() }; N];
+    for round in 0..=rounds {
+        for turn in 0..N {
+            let index = (round + turn) % N;
+            let result = measure(index);
+            if round > 0 {
+                results[index].push(result);
+            }
+        }
+    }
+    results
+}
 
 pub fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
     values.sort_by(|a, b| a.partial_cmp(b).expect("comparable"));
