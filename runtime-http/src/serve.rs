@@ -98,7 +98,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         tracing::warn!("{ignored}; it is ignored");
     }
     let sizing = Arc::new(Sizing::new(config.admitted.clone(), limit, config.capacity.invocations));
-    // What is neither a connection nor a guest: loading, accepting, and the timers and sockets behind guests' host calls.
+    // What is neither a connection nor a guest: waiting for the compiler, accepting, and the timers and sockets behind guests' host calls.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("main")

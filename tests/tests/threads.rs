@@ -31,3 +31,45 @@ fn invocations_wait_for_the_workers_that_there_are_and_the_operator_is_told() {
     wires[1..].iter_mut().for_each(|wire| assert_eq!(wire.answer().ok().text(), "x"));
     server.wait_until_idle();
 }
+
+#[test]
+fn a_function_that_no_thread_can_load_is_loaded_later() {
+    let container = TestCgroup::new(&["cpu", "pids"]);
+    let server = WasmBox::launch().within(&container).function("echo.wat", guest::echo()).start();
+    container.set("pids", "pids.max", 1);
+    server.post("/echo", "x").problem(500, "internal").names(&["tried again"]);
+    server.logged(&["no thread to load", "pids.max"]);
+    assert_eq!(server.get("/-/ready").status, 200);
+
+    container.set("pids", "pids.max", "max");
+    eventually("it is loaded", || {
+        let answer = server.post("/echo", "x");
+        (answer.status == 200).then(|| assert_eq!(answer.text(), "x"))
+    });
+    server.wait_until_idle();
+}
+
+#[test]
+fn whichever_thread_is_missing_functions_are_loaded_when_there_are_threads() {
+    let container = TestCgroup::new(&["cpu", "pids"]);
+    let mut launch = WasmBox::launch().within(&container).flag("--compile-jobs", 1);
+    for number in 0..6 {
+        launch = launch.function(&format!("f{number}.wat"), guest::echo());
+    }
+    let server = launch.start();
+    for number in 0..6 {
+        let path = container.path("pids").join("pids.current");
+        let threads: u64 = fs::read_to_string(path).expect("a number of threads").trim().parse().expect("a number");
+        container.set("pids", "pids.max", threads + number);
+        // With enough of them it works; else it is told at once.
+        let answer = server.post(&format!("/f{number}"), "x");
+        if answer.status != 200 {
+            answer.problem(500, "internal");
+        }
+        container.set("pids", "pids.max", "max");
+    }
+    for number in 0..6 {
+        eventually("all are loaded", || (server.post(&format!("/f{number}"), "x").status == 200).then_some(()));
+    }
+    server.wait_until_idle();
+}

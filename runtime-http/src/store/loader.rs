@@ -3,10 +3,13 @@
 //! What waits holds no bytes: at most so many are read at once that they fit in a budget, and a module that has to wait until it may be compiled
 //! is read again when it may.
 
-use std::sync::Arc;
+mod reading;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::{sync::Arc, thread};
 
+use tokio::sync::{Semaphore, oneshot};
+
+pub use self::reading::{Files, Room};
 use super::{
     StoreBounds, StoreThreads,
     compile_queue::CompileQueue,
@@ -16,7 +19,6 @@ use super::{
     settings::{BadSettings, FunctionSettings, GrantedSettings, OperatorGrants},
 };
 use crate::{
-    artifacts::file_identity::FileIdentity,
     confined::{Wanted, stop::Stop},
     keyvalue::Keyvalue,
     metrics::Metrics,
@@ -89,7 +91,7 @@ pub(super) struct Loader {
     files: FileQuotas,
     outbound: Arc<OutboundAccess>,
     keyvalue: Option<Arc<Keyvalue>>,
-    loads: Semaphore,
+    loads: Arc<Semaphore>,
     /// Of files that are read, KiB.
     reading: Arc<Semaphore>,
     reading_kibibytes: u32,
@@ -102,13 +104,6 @@ enum Settings {
     Read,
     /// The module alone is looked at.
     Ignored,
-}
-
-/// A function's files, read.
-struct Files {
-    prepared: Prepared,
-    version: FileVersion,
-    settings: GrantedSettings,
 }
 
 impl Loader {
@@ -133,18 +128,20 @@ impl Loader {
             files: FileQuotas::new(bounds.guests_files, threads.file_access),
             outbound: threads.outbound,
             keyvalue: threads.keyvalue,
-            loads: Semaphore::new(LOADS_AT_ONCE),
+            loads: Arc::new(Semaphore::new(LOADS_AT_ONCE)),
             reading: Arc::new(Semaphore::new(reading_kibibytes as usize)),
             reading_kibibytes,
             compiles: CompileQueue::new(bounds.compile_jobs),
         }
     }
 
+    /// Waits for nothing if its code is there already.
+    ///
     /// # Errors
     /// [`LoadError`].
-    pub async fn load(self: &Arc<Self>, found: &FileVersion) -> Result<Function, LoadError> {
+    pub async fn load(self: &Arc<Self>, found: &FileVersion, files: Files) -> Result<Function, LoadError> {
         let (code, version, settings) =
-            self.code(&self.directory, &found.file, found.module.size(), Settings::Read).await?;
+            self.code(&self.directory, files, &found.file, found.module.size(), Settings::Read).await?;
         self.link(code, version, settings)
     }
 
@@ -158,7 +155,8 @@ impl Loader {
         file: &str,
         size: u64,
     ) -> Result<ProgramKind, LoadError> {
-        let (code, _, _) = self.code(directory, file, size, Settings::Ignored).await?;
+        let files = self.read(directory, file, size, Settings::Ignored).await?;
+        let (code, _, _) = self.code(directory, files, file, size, Settings::Ignored).await?;
         Ok(self.program(&code, file)?.kind())
     }
 
@@ -174,26 +172,26 @@ impl Loader {
     async fn code(
         self: &Arc<Self>,
         directory: &FunctionsDir,
+        files: Files,
         file: &str,
         size: u64,
         settings: Settings,
     ) -> Result<(Compiled, FileVersion, GrantedSettings), LoadError> {
-        let (files, reading) = self.read(directory, file, size, settings).await?;
         let source = match files.prepared {
             Prepared::Ready(code) => return Ok((code, files.version, files.settings)),
             Prepared::Wasm(source) => source,
         };
         let (turn, files, source, reading) = match self.compiles.try_turn(size) {
-            Some(turn) => (turn, (files.version, files.settings), source, reading),
+            Some(turn) => (turn, (files.version, files.settings), source, files.reading),
             None => {
-                drop((source, reading));
+                drop((source, files.reading));
                 tracing::debug!(file, bytes = size, "waiting to be compiled");
                 let turn = self.compiles.turn(size).await;
-                let (files, reading) = self.read(directory, file, size, settings).await?;
+                let files = self.read(directory, file, size, settings).await?;
                 match files.prepared {
                     // Meanwhile somebody had the same content compiled.
                     Prepared::Ready(code) => return Ok((code, files.version, files.settings)),
-                    Prepared::Wasm(source) => (turn, (files.version, files.settings), source, reading),
+                    Prepared::Wasm(source) => (turn, (files.version, files.settings), source, files.reading),
                 }
             }
         };
@@ -219,7 +217,7 @@ impl Loader {
     pub async fn optimise(self: &Arc<Self>, found: &FileVersion, may_be_stopped: bool) -> Result<Function, LoadError> {
         let (file, size) = (&found.file, found.module.size());
         let failed = |source| LoadError::Compile { file: file.clone(), source };
-        let (Files { prepared, version, settings }, reading) =
+        let Files { prepared, version, settings, reading } =
             self.read(&self.directory, file, size, Settings::Read).await?;
         let source = match prepared {
             Prepared::Ready(code) => return self.link(code, version, settings),
@@ -274,56 +272,6 @@ impl Loader {
     fn program(&self, compiled: &Compiled, file: &str) -> Result<Program, LoadError> {
         self.compiler.program(compiled).map_err(|source| LoadError::Program { file: file.to_owned(), source })
     }
-
-    /// Reads the files, as soon as there is room for a module of `size` bytes.
-    async fn read(
-        self: &Arc<Self>,
-        directory: &FunctionsDir,
-        file: &str,
-        size: u64,
-        settings: Settings,
-    ) -> Result<(Files, OwnedSemaphorePermit), LoadError> {
-        let _load = self.loads.acquire().await.expect("the semaphore is never closed");
-        // One that is larger than the budget is read alone.
-        let room = kibibytes(size).min(self.reading_kibibytes);
-        let room = self.reading.clone().acquire_many_owned(room).await.expect("the semaphore is never closed");
-        let (loader, directory, name) = (self.clone(), directory.clone(), file.to_owned());
-        let files = blocking(file, move || loader.prepare(&directory, &name, size, settings)).await??;
-        Ok((files, room))
-    }
-
-    /// Blocks.
-    fn prepare(&self, directory: &FunctionsDir, file: &str, size: u64, settings: Settings) -> Result<Files, LoadError> {
-        let settings_file = settings_file(file);
-        let (settings, settings_identity) = match directory.read(&settings_file, LARGEST_SETTINGS) {
-            _ if settings == Settings::Ignored => (GrantedSettings::default(), None),
-            Ok((bytes, identity)) => {
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| BadSettings::Unreadable { file: settings_file.clone(), reason: "not UTF-8".into() })?;
-                (FunctionSettings::parse(&settings_file, &text, self.defaults.caps, &self.grants)?, Some(identity))
-            }
-            Err(FileError::NotFound { .. }) => (GrantedSettings::default(), None),
-            Err(error) => return Err(error.into()),
-        };
-        let limit = self.bounds.module.min(size);
-        let grown = |error| match error {
-            // It grew since it was found, and there is room for what it was.
-            FileError::TooLarge { file, .. } if size <= self.bounds.module => FileError::Unsettled { file },
-            error => error,
-        };
-        let recalled = |module: FileIdentity| Some((self.compiler.recall(&module)?, module));
-        let settled = directory.settled(file, limit).map_err(grown)?;
-        let (prepared, module) = match settled.and_then(recalled) {
-            Some((code, module)) => (Prepared::Ready(code), module),
-            None => {
-                let (bytes, module) = directory.read(file, limit).map_err(grown)?;
-                let prepared = self.compiler.prepare(bytes, settled.as_ref().filter(|settled| **settled == module));
-                (prepared.map_err(|source| LoadError::Compile { file: file.to_owned(), source })?, module)
-            }
-        };
-        let version = FileVersion { file: file.to_owned(), module, settings: settings_identity };
-        Ok(Files { prepared, version, settings })
-    }
 }
 
 /// Rounded up.
@@ -332,8 +280,21 @@ fn kibibytes(bytes: u64) -> u32 {
 }
 
 async fn blocking<T: Send + 'static>(file: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+    let (sender, done) = oneshot::channel();
+    spawn(file, move || drop(sender.send(work())));
     // Who panicked has said why.
-    tokio::task::spawn_blocking(work).await.map_err(|_| LoadError::Aborted { file: file.to_owned() })
+    done.await.map_err(|_| LoadError::Aborted { file: file.to_owned() })
+}
+
+/// Has a thread of its own do `work`. If none can be started, `work` is dropped, and with it what it holds. The pool of a runtime would keep it in
+/// its queue then, until it finds a thread for somebody else.
+pub(super) fn spawn(file: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name("load".into()).spawn(work) {
+        tracing::error!(
+            "no thread to load {file}: {error}; it is tried again. Raise the limit on processes (pids.max of the container's cgroup, \
+             ulimit -u)"
+        );
+    }
 }
 
 #[cfg(test)]

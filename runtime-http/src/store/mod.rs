@@ -5,7 +5,7 @@
 //! it changes; what may pass is tried again. The store does not run anything and knows nothing of HTTP.
 //!
 //! - [`name`]: names of modules; [`mod@file`]: the functions directory
-//! - [`cache`]: what is in memory; [`loader`]: how it gets there; [`compile_queue`]: who compiles next
+//! - [`cache`]: what is in memory; [`loader`], [`loading`]: how it gets there, on which thread; [`compile_queue`]: who compiles next
 //! - [`listing`]: what there is, for operators
 //! - [`settings`]: per-function settings; [`unknown_key`]: what was meant in them; [`function`]: the ready function
 //! - [`promotion`]: whose baseline code is replaced, and when; [`pace`]: how long compiling may take
@@ -19,6 +19,7 @@ pub mod file;
 pub mod function;
 pub mod listing;
 pub mod loader;
+mod loading;
 pub mod methods;
 pub mod name;
 pub mod native;
@@ -38,21 +39,20 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
 };
-use tokio_util::task::TaskTracker;
 
 pub use self::loader::{LARGEST_SETTINGS, LoadError};
 use self::{
-    cache::{Cache, Loaded, LookUp, Ticket},
+    cache::{Cache, LookUp},
     compiler::Compiler,
     file::{FileError, FileVersion, FunctionsDir},
     function::{Defaults, Function},
-    loader::{Loader, Remembered},
+    loader::Loader,
+    loading::Loading,
     name::ModuleName,
     promotion::Promotions,
     settings::{BadSettings, OperatorGrants},
 };
 use crate::{
-    engine::tier::Tier,
     keyvalue::Keyvalue,
     metrics::{Metrics, gauge},
     module_format::ProgramKind,
@@ -97,7 +97,7 @@ pub struct StoreBounds {
 
 /// Threads that are not the store's own.
 pub struct StoreThreads {
-    /// Where loading goes on when the connection that asked for it is gone.
+    /// Where loading waits for the compiler, also when the connection that asked for it is gone.
     pub runtime: Handle,
     /// What those do first that do guests' file access.
     pub file_access: ThreadStart,
@@ -121,8 +121,6 @@ pub struct ModuleStore {
     promotions: Mutex<Promotions<Function>>,
     /// Another one is due, or one is due sooner.
     promotions_changed: Notify,
-    tasks: TaskTracker,
-    /// Where loading goes on when the connection that asked for it is gone.
     runtime: Handle,
     hits: IntCounter,
     misses: IntCounter,
@@ -146,7 +144,6 @@ impl ModuleStore {
             cache: Mutex::default(),
             promotions: Mutex::default(),
             promotions_changed: Notify::new(),
-            tasks: TaskTracker::new(),
             hits: metrics.cache.with_label_values(&["memory", "hit"]),
             misses: metrics.cache.with_label_values(&["memory", "miss"]),
             metrics,
@@ -187,7 +184,7 @@ impl ModuleStore {
                     let until = now + self.loader.compiler.estimate(version.module.size());
                     let waiting = Waiting { result, until };
                     let ticket = cache.start(&version, waiting.clone(), now);
-                    (LookUp::Loading(waiting), Some(Loading { store: self.clone(), ticket: Some(ticket), sender }))
+                    (LookUp::Loading(waiting), Some(Loading::new(self, ticket, sender)))
                 }
                 found => (found, None),
             }
@@ -204,7 +201,7 @@ impl ModuleStore {
         };
         // Without the lock, which a loading that cannot start takes at its end.
         if let Some(loading) = loading {
-            self.start_loading(&version, loading);
+            loading.start(version.clone());
         }
         self.misses.inc();
         wait_for(waiting, deadline, &version.file).await
@@ -227,25 +224,6 @@ impl ModuleStore {
         if removed > 0 {
             self.show(&cache);
         }
-    }
-
-    fn start_loading(&self, version: &FileVersion, loading: Loading) {
-        let (loader, version) = (self.loader.clone(), version.clone());
-        let task = async move {
-            let loaded = loader.load(&version).await.map(Arc::new).map_err(Arc::new);
-            match &loaded {
-                Ok(function) => tracing::info!(
-                    file = version.file,
-                    kind = function.program.kind().as_str(),
-                    tier = function.tier.as_str(),
-                    code_bytes = function.code_bytes,
-                    "function loaded"
-                ),
-                Err(error) => tracing::warn!(file = version.file, "function not loaded: {error}"),
-            }
-            loading.finish(loaded);
-        };
-        self.tasks.spawn_on(task, &self.runtime);
     }
 
     /// Lets go of compiled code that has not been used for a minute, if it is on disk too; gives how many functions that were.
@@ -276,57 +254,6 @@ impl ModuleStore {
     /// What would be wrong with the settings `file`, if it had that text. Blocks.
     pub fn check_settings(&self, file: &str, text: &str) -> Result<(), BadSettings> {
         self.loader.check_settings(file, text)
-    }
-}
-
-/// A loading that goes on. Dropped without an end, because it panicked for instance, it has failed, and is tried again later.
-struct Loading {
-    store: Arc<ModuleStore>,
-    /// `None` once it is finished.
-    ticket: Option<Ticket>,
-    sender: watch::Sender<Option<LoadResult>>,
-}
-
-impl Loading {
-    fn finish(mut self, result: LoadResult) {
-        self.end(result);
-    }
-
-    fn end(&mut self, result: LoadResult) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let loaded = match &result {
-            Ok(function) => Loaded::Ready {
-                version: function.version.clone(),
-                function: function.clone(),
-                bytes: function.code_bytes,
-            },
-            Err(error) => match error.remembered() {
-                Remembered::UntilItChanges => Loaded::Invalid(error.clone()),
-                Remembered::ForAWhile => Loaded::Failed(error.clone()),
-                Remembered::NotAtAll => Loaded::Changing,
-            },
-        };
-        let mut cache = self.store.cache();
-        cache.finish(&ticket, loaded, Instant::now());
-        cache.make_room(self.store.bounds.memory, self.store.bounds.entries, ticket.file());
-        self.store.show(&cache);
-        drop(cache);
-        if let Ok(function) = result.as_ref()
-            && function.tier == Tier::Baseline
-        {
-            self.store.promote(function, None);
-        }
-        // No receiver: everybody left.
-        let _ = self.sender.send(Some(result));
-    }
-}
-
-impl Drop for Loading {
-    fn drop(&mut self) {
-        if let Some(ticket) = &self.ticket {
-            let error = LoadError::Aborted { file: ticket.file().to_owned() };
-            self.end(Err(Arc::new(error)));
-        }
     }
 }
 

@@ -39,7 +39,7 @@ impl ModuleStore {
         let nobody_asks = self.promotions().add(function, due, Instant::now());
         if nobody_asks {
             let store = self.clone();
-            self.tasks.spawn_on(async move { store.promote_all().await }, &self.runtime);
+            self.runtime.spawn(async move { store.promote_all().await });
         } else {
             self.promotions_changed.notify_one();
         }

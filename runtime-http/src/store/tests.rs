@@ -63,7 +63,7 @@ fn loading_that_panics_has_failed_and_is_not_loading_for_ever() {
     let (begun, (sender, result)) = (Instant::now(), watch::channel(None));
     let waiting = Waiting { result, until: Instant::now() };
     let ticket = test.store.cache().start(&version, waiting.clone(), Instant::now());
-    let loading = Loading { store: test.store.clone(), ticket: Some(ticket), sender };
+    let loading = Loading::new(&test.store, ticket, sender);
     let task = test.runtime.spawn(async move {
         let _loading = loading;
         panic!("loading panics");
