@@ -27,16 +27,12 @@ impl Loading {
         Loading { store: store.clone(), ticket: Some(ticket), sender }
     }
 
-    /// Loads it. One thread does all that needs no compiler, for each change of threads may have to wake a core.
+    /// Loads it. One thread does all that needs no compiler, for each change of threads may have to wake a core. It is not started by the thread of a
+    /// connection: clone(2) waits while other threads join cgroups.
     pub(super) fn start(self, version: FileVersion) {
-        let (store, size) = (self.store.clone(), version.module.size());
-        match store.loader.try_room(size) {
-            Some(room) => self.spawn(version, room),
-            None => {
-                let loader = store.loader.clone();
-                store.runtime.spawn(async move { self.spawn(version, loader.room(size).await) });
-            }
-        }
+        let (runtime, loader) = (self.store.runtime.clone(), self.store.loader.clone());
+        let size = version.module.size();
+        runtime.spawn(async move { self.spawn(version, loader.room(size).await) });
     }
 
     fn spawn(self, version: FileVersion, room: Room) {

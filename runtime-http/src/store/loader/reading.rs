@@ -57,13 +57,6 @@ impl Loader {
         Room { thread, bytes: bytes.expect("the semaphore is never closed") }
     }
 
-    /// The same, if there is some at once.
-    pub fn try_room(&self, size: u64) -> Option<Room> {
-        let thread = self.loads.clone().try_acquire_owned().ok()?;
-        let bytes = self.reading.clone().try_acquire_many_owned(self.share(size)).ok()?;
-        Some(Room { thread, bytes })
-    }
-
     /// KiB. One that is larger than the budget is read alone.
     fn share(&self, size: u64) -> u32 {
         kibibytes(size).min(self.reading_kibibytes)
