@@ -28,7 +28,7 @@ impl Loading {
     }
 
     /// Loads it. One thread does all that needs no compiler, for each change of threads may have to wake a core. It is not started by the thread of a
-    /// connection: clone(2) waits while other threads join cgroups.
+    /// connection: clone(2) may wait while other threads join cgroups.
     pub(super) fn start(self, version: FileVersion) {
         let (runtime, loader) = (self.store.runtime.clone(), self.store.loader.clone());
         let size = version.module.size();

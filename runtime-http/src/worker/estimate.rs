@@ -12,9 +12,6 @@ use crate::{epoch::slice::SLICE, invocation::microseconds};
 
 /// A function that usually takes longer begins on workers.
 const SHORT: Duration = SLICE;
-/// One invocation makes the average longer by so much at most, which is less than [`SHORT`]: its thread may have been kept from running, which is not
-/// the function's doing.
-const MOST_LONGER: Duration = Duration::from_micros(400);
 /// A function that did not end within a slice begins on workers for so many times as long as it held the connection's thread, and for twice as
 /// long each time that it has not ended in one in between. So it holds one for a hundredth of the time at most, whatever it does.
 const BARRED_TIMES: u32 = 100;
@@ -50,7 +47,7 @@ impl ExecutionEstimate {
         let usual = self.usual.load(Ordering::Relaxed);
         // Concurrent updates may lose one another: it is an estimate.
         let average = if usual == 0 { latest } else { (usual.saturating_mul(7).saturating_add(latest) / 8).max(1) };
-        self.usual.store(average.min(usual.saturating_add(microseconds(MOST_LONGER))), Ordering::Relaxed);
+        self.usual.store(average, Ordering::Relaxed);
     }
 
     /// Whether it may begin on a connection's thread: it is usually short, or nobody knows yet.
@@ -92,22 +89,6 @@ mod tests {
         assert!(!estimate.fits_in_a_slice());
         estimate.add(Duration::ZERO);
         assert!(estimate.get().unwrap() < Duration::from_micros(900));
-    }
-
-    #[test]
-    fn one_that_takes_long_does_not_make_a_function_long() {
-        let (unknown, short, long) = (ExecutionEstimate::default(), Duration::from_micros(20), Duration::from_secs(1));
-        unknown.add(long);
-        assert!(unknown.fits_in_a_slice());
-        let estimate = ExecutionEstimate::default();
-        for _ in 0..100 {
-            (0..20).for_each(|_| estimate.add(short));
-            estimate.add(long);
-            assert!(estimate.fits_in_a_slice());
-        }
-        estimate.add(long);
-        estimate.add(long);
-        assert!(!estimate.fits_in_a_slice(), "it is often so");
     }
 
     #[test]
